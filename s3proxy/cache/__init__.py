@@ -1,0 +1,1 @@
+"""What is held, who is fetching, what goes."""

@@ -1,0 +1,1 @@
+"""The configuration: model, loading, checks."""

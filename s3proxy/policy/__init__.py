@@ -1,0 +1,1 @@
+"""Decisions about requests and entries, without input or output."""

@@ -1,0 +1,1 @@
+"""Bytes on disk: names, formats, publication and eviction. Knows nothing of HTTP."""

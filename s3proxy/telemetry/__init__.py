@@ -1,0 +1,1 @@
+"""Counters, the access log, and the set-up of the application log."""

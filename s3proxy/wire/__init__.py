@@ -1,0 +1,1 @@
+"""The data listeners: transports, channels, requests."""
