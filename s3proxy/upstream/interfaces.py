@@ -12,7 +12,7 @@ __all__ = [
     "UpstreamError",
     "UpstreamRefused",
     "UpstreamRequest",
-    "UpstreamResponse",
+    "IUpstreamResponse",
     "UpstreamTimeout",
     "UpstreamTLSError",
     "UpstreamUnreachable",
@@ -66,7 +66,7 @@ class UpstreamRequest:
     repeatable: bool = False
 
 
-class UpstreamResponse(Interface):
+class IUpstreamResponse(Interface):
     """S3's final answer; 1xx answers are not shown. Delivers its body like any :class:`IByteSource`."""
 
     status: int = Attribute("Status code.")
@@ -94,7 +94,7 @@ class UpstreamResponse(Interface):
 class IUpstream(Interface):
     """Sends requests to S3."""
 
-    def request(request: UpstreamRequest) -> Deferred[UpstreamResponse]:
+    def request(request: UpstreamRequest) -> Deferred[IUpstreamResponse]:
         """Fires with the answer as soon as its head is complete, also while the request's body is still being sent.
 
         Cancelling it closes the connection. Fails with an :class:`UpstreamError`. A response must be started or aborted.
