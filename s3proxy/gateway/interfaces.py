@@ -28,6 +28,7 @@ class IClientRequest(Interface):
     listener: str = Attribute("Name of the listener: http, proxy or tls.")
     received_at: float = Attribute("The reactor's seconds at the end of the request's head.")
     body_bytes_sent: int = Attribute("Body bytes of the answer that were handed to the kernel or to TLS so far.")
+    status: int | None = Attribute("The status that was answered; None before the answer began.")
     first_byte_at: float | None = Attribute("The reactor's seconds when the answer's head was written.")
 
     def when_gone() -> Deferred[None]:

@@ -50,8 +50,8 @@ class UpstreamRequest:
     :ivar host: name to resolve, and SNI; lower case, without brackets or port
     :ivar port: the port the client meant (absolute-form or Host), 80 without one; overrides are looked up by it
     :ivar headers: exactly what is sent, in this order, except that framing of the body is added by the exchange: when
-        ``body`` is given, ``Content-Length`` is taken from these headers if present, else ``Transfer-Encoding: chunked`` is
-        added. A ``Content-Length: 0`` without a body stays.
+        ``body`` is given, ``Content-Length`` is taken from these headers if present, else ``Transfer-Encoding: chunked``
+        is added. A ``Content-Length: 0`` without a body stays.
     :ivar body: started when S3 is ready for it (at once, or after ``100 Continue`` when the headers expect that)
     :ivar repeatable: may be sent again after a failure before the first byte of the answer (GET, HEAD without body)
     """

@@ -1,0 +1,107 @@
+"""What is remembered of one object version besides its bytes, and its encoding for the store.
+
+The encoding is JSON whose strings are latin-1, so that any header byte survives::
+
+    {"v": 1, "store": "aws", "bucket": "b", "key": "k", "etag": "\\"…\\"", "modified": "…" | null,
+     "size": 1, "headers": [["Content-Type", "text/plain"], …], "checksums": true}
+"""
+
+import json
+
+import attrs
+
+from s3proxy.s3.headers import CHECKSUM_FIELDS, Headers
+
+__all__ = ["ObjectId", "ObjectVersion", "decode_version", "encode_version"]
+
+FORMAT = 1
+
+
+@attrs.frozen
+class ObjectId:
+    """Identity of an object, whatever spelling it was asked by: store, bucket and decoded key."""
+
+    store: str
+    bucket: bytes
+    key: bytes
+
+    @property
+    def parts(self) -> tuple[bytes, ...]:
+        """What names the object in the store."""
+        return (self.store.encode("utf-8"), self.bucket, self.key)
+
+
+@attrs.frozen(kw_only=True)
+class ObjectVersion:
+    """One version of an object as S3 described it.
+
+    :ivar etag: as sent, quotes included; bytes are only ever joined under equal ETag and size
+    :ivar size: of the whole object, in bytes
+    :ivar headers: as S3 sent them, in order, without those that belong to a single answer
+    :ivar checksums: whether ``headers`` holds all checksums S3 has, because the whole object was asked for with them
+    """
+
+    id: ObjectId
+    etag: bytes
+    last_modified: bytes | None
+    size: int
+    headers: Headers
+    checksums: bool = False
+
+    def same_bytes(self, other: "ObjectVersion") -> bool:
+        """Whether both describe the same content."""
+        return self.etag == other.etag and self.size == other.size
+
+    def merged(self, newer: "ObjectVersion") -> "ObjectVersion":
+        """This version as a later answer about the same bytes describes it; checksums that only this one knows stay."""
+        if newer.checksums or not self.checksums:
+            return newer
+        kept = tuple(pair for pair in self.headers if pair[0].lower() in CHECKSUM_FIELDS)
+        headers = newer.headers.without(CHECKSUM_FIELDS).adding(*kept)
+        return attrs.evolve(newer, headers=headers, checksums=True)
+
+
+def encode_version(version: ObjectVersion) -> bytes:
+    """The bytes to store."""
+
+    def text(value: bytes) -> str:
+        return value.decode("latin-1")
+
+    document = {
+        "v": FORMAT,
+        "store": version.id.store,
+        "bucket": text(version.id.bucket),
+        "key": text(version.id.key),
+        "etag": text(version.etag),
+        "modified": None if version.last_modified is None else text(version.last_modified),
+        "size": version.size,
+        "headers": [[text(name), text(value)] for name, value in version.headers],
+        "checksums": version.checksums,
+    }
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=True).encode("ascii")
+
+
+def decode_version(data: bytes) -> ObjectVersion | None:
+    """What :func:`encode_version` wrote, or None for anything else."""
+    try:
+        document = json.loads(data)
+        if document["v"] != FORMAT:
+            return None
+
+        def raw(value: str) -> bytes:
+            return value.encode("latin-1")
+
+        modified = document["modified"]
+        size = document["size"]
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+            return None
+        return ObjectVersion(
+            id=ObjectId(document["store"], raw(document["bucket"]), raw(document["key"])),
+            etag=raw(document["etag"]),
+            last_modified=None if modified is None else raw(modified),
+            size=size,
+            headers=Headers((raw(name), raw(value)) for name, value in document["headers"]),
+            checksums=bool(document["checksums"]),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None

@@ -1,0 +1,426 @@
+"""Bytes of one object version on their way from S3: to the disk, and from there to everybody who reads them.
+
+A fill is the sink of one answer's body. It takes three forms:
+
+* *file*: bytes are appended to a growing file and read from it. The first block is written at once, so that the first byte never
+  waits for a thread; later ones in batches from a thread. S3 is paused when the disk falls behind, never because a reader is slow.
+* *memory*: a small body stays in memory until it is committed behind the answer.
+* *passing*: nothing is kept, from the start or because the disk failed half-way. Bytes stay in memory only until the slowest reader
+  has them; S3 is paused meanwhile, and nobody can join.
+
+Largest buffer: ``WINDOW`` bytes plus what one read of the connection brings (memory form: the size of a small object).
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from s3proxy.cache.spans import FileSpan, MemorySpan, Span
+from s3proxy.util.deferreds import WakeUps
+from s3proxy.util.streams import IByteSink, IByteSource
+
+__all__ = ["BATCH", "WINDOW", "Fill", "FillBroken", "IWriter", "RunInThread"]
+
+BATCH = 256 * 1024
+"""Bytes that are worth a trip to the writer thread."""
+WINDOW = 1024 * 1024
+"""Bytes that may wait for the disk (or, passing, for the slowest reader) before S3 is paused."""
+LINGER = 0.005
+"""Seconds that fewer than BATCH bytes may wait for company."""
+WORTH_FINISHING = 8 * 1024 * 1024
+"""A fetch that nobody reads any more goes on if at most this many bytes, or a quarter, are missing."""
+
+RunInThread = Callable[..., Deferred[Any]]
+
+
+class FillBroken(Exception):
+    """The bytes from here on will not come through this fill."""
+
+
+class IWriter(Protocol):
+    """What a fill asks of a file that is being written; see :mod:`s3proxy.storage`."""
+
+    fd: int
+    base: int
+    start: int
+    length: int
+    written: int
+
+    def append(self, chunks: list[bytes]) -> None:
+        """Write all of it, or raise OSError."""
+
+    def commit(self) -> Any:
+        """Publish; None when the store no longer wants it."""
+
+    def commit_prefix(self, min_bytes: int) -> Any:
+        """Publish what was written if it is at least so much, else discard it."""
+
+    def discard(self) -> None:
+        """Remove it. The descriptor stays readable."""
+
+    def close(self) -> None:
+        """Close the descriptor."""
+
+
+@implementer(IByteSink)
+class Fill:
+    """Bytes ``[start, stop)`` of one version.
+
+    :param writers: gives the writer for the bytes from an offset on (it decides how many it takes); None: memory form
+    :param commit_small: memory form: called in a thread with all chunks when the body is complete
+    :param passing: keep nothing
+    :param verify: called in the thread with each chunk in order, at last with None: False condemns the fill
+    :param on_settled: called once, when the body ended and all that was to be published or removed has been;
+        with the results of the commits and whether the fill was complete and true
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        run: RunInThread,
+        source: IByteSource,
+        start: int,
+        stop: int,
+        *,
+        writers: Callable[[int], IWriter] | None,
+        commit_small: Callable[[list[bytes]], Any] | None = None,
+        passing: bool = False,
+        verify: Callable[[bytes | None], bool] | None = None,
+        keep_ratio: float = 0.5,
+        on_settled: Callable[["Fill", list[Any], bool], None],
+        on_disk_error: Callable[[BaseException], None],
+    ) -> None:
+        self.start = start
+        self.stop = stop
+        self.have = start
+        """Readers can have the bytes before this offset."""
+        self.condemned = False
+        """The body does not match S3's own checksum: it is not kept."""
+        self.failure: Failure | None = None
+        """Why no byte after ``have`` will come."""
+        self._clock = clock
+        self._run = run
+        self._source = source
+        self._writers = writers
+        self._commit_small = commit_small
+        self._verify = verify
+        self._keep_ratio = keep_ratio
+        self._on_settled = on_settled
+        self._on_disk_error = on_disk_error
+
+        self._received = start
+        self._ended = False
+        self._passing = passing
+        self._busy = False
+        self._paused = False
+        self._settled = False
+        self._queue: list[bytes] = []
+        self._queued = 0
+        self._timer: IDelayedCall | None = None
+        self._memory: deque[tuple[int, bytes]] = deque()
+        self._files: list[IWriter] = []
+        self._results: list[Any] = []
+        self._readers: dict[object, int] = {}
+        self._progress = WakeUps()
+
+    def begin(self) -> None:
+        """Start the flow."""
+        self._source.start(self)
+
+    # What readers use.
+
+    @property
+    def complete(self) -> bool:
+        """Every byte can be read."""
+        return self.have >= self.stop
+
+    @property
+    def joinable(self) -> bool:
+        """Whether a reader who comes now will find every byte from ``start`` on."""
+        return self.failure is None and not self._passing and not self.condemned and not self._settled
+
+    def attach(self, reader: object, position: int) -> None:
+        """A reader's claim on the bytes from ``position`` on: they stay readable until it moves past them or leaves."""
+        self._readers[reader] = position
+
+    def moved(self, reader: object, position: int) -> None:
+        """The reader has all bytes before ``position``."""
+        self._readers[reader] = position
+        if self._passing:
+            self._trim()
+
+    def detach(self, reader: object) -> None:
+        """The reader leaves. The last one decides whether what is missing is worth fetching."""
+        self._readers.pop(reader, None)
+        if self._readers:
+            if self._passing:
+                self._trim()
+            return
+        if not self._ended:
+            missing = self.stop - self._received
+            if self._passing or missing > max(WORTH_FINISHING, (self.stop - self.start) // 4):
+                self._source.abort()
+                self.stream_failed(Failure(FillBroken("nobody reads it any more")))
+        self._close_if_over()
+
+    def span(self, position: int, stop: int) -> Span | None:
+        """What can be sent now from ``position`` on, at most up to ``stop``; None if nothing is there yet."""
+        limit = min(self.have, stop)
+        if position >= limit:
+            return None
+        for writer in self._files:
+            if writer.start <= position < min(writer.start + writer.length, self.have):
+                count = min(limit, writer.start + writer.length) - position
+                if not self._memory or position < self._memory[0][0]:
+                    if self._memory:
+                        count = min(count, self._memory[0][0] - position)
+                    return FileSpan(writer.fd, writer.base + position - writer.start, count)
+        for offset, chunk in self._memory:
+            if offset <= position < offset + len(chunk):
+                return MemorySpan(memoryview(chunk)[position - offset : limit - offset])
+        return None
+
+    def wait(self) -> Deferred[None]:
+        """Fires when ``have`` has grown or the fill has ended."""
+        return self._progress.wait()
+
+    # The sink of S3's body.
+
+    def data_received(self, data: bytes) -> None:
+        """See :class:`IByteSink`."""
+        if self._ended:
+            return
+        room = self.stop - self._received
+        if len(data) > room:
+            data = data[:room]
+        if not data:
+            return
+        offset = self._received
+        self._received += len(data)
+        if self._writers is None or self._passing:
+            self._memory.append((offset, data))
+            self.have = self._received
+            self._progress.wake()
+            if self._passing:
+                self._trim()
+            return
+        self._queue.append(data)
+        self._queued += len(data)
+        if offset == self.start:
+            self._write_here()
+        elif not self._busy:
+            if self._queued >= BATCH:
+                self._write_in_thread()
+            elif self._timer is None:
+                self._timer = self._clock.callLater(LINGER, self._lingered)
+        self._throttle(self._queued)
+
+    def stream_ended(self) -> None:
+        """See :class:`IByteSink`."""
+        if self._ended:
+            return
+        if self._received < self.stop:
+            self.stream_failed(Failure(FillBroken("the answer ended early")))
+            return
+        self._ended = True
+        self._advance()
+
+    def stream_failed(self, reason: Failure) -> None:
+        """See :class:`IByteSink`."""
+        if self._ended:
+            return
+        self._ended = True
+        self.failure = reason
+        self._advance()
+
+    # Writing.
+
+    def _lingered(self) -> None:
+        self._timer = None
+        if not self._busy and self._queue:
+            self._write_in_thread()
+
+    def _take_queue(self) -> list[bytes]:
+        chunks, self._queue, self._queued = self._queue, [], 0
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        return chunks
+
+    def _write_here(self) -> None:
+        """The first block: an immediate write into the page cache, so that the first byte waits for no thread."""
+        chunks = self._take_queue()
+        try:
+            self._append(chunks)
+        except (OSError, FillBroken) as error:
+            self._spill(chunks, error)
+        else:
+            self._wrote(sum(map(len, chunks)))
+
+    def _write_in_thread(self) -> None:
+        chunks = self._take_queue()
+        size = sum(map(len, chunks))
+        self._busy = True
+
+        def written(_: None) -> None:
+            self._busy = False
+            self._wrote(size)
+
+        def failed(reason: Failure) -> None:
+            self._busy = False
+            self._spill(chunks, reason.value)
+
+        self._run(self._append, chunks).addCallbacks(written, failed).addErrback(
+            lambda reason: self.log.failure("writing into the cache", reason)
+        )
+
+    def _append(self, chunks: list[bytes]) -> None:
+        """Append to the files; runs in the writer thread (or in the reactor's for the first block), never in both at once."""
+        assert self._writers is not None
+        for chunk in chunks:
+            if self._verify is not None:
+                self._verify(chunk)
+        pending = deque(chunks)
+        while pending:
+            writer = self._files[-1] if self._files else None
+            if writer is None or writer.written >= writer.length:
+                if writer is not None:
+                    self._results.append(writer.commit())
+                position = self.start if writer is None else writer.start + writer.length
+                writer = self._writers(position)
+                self._files.append(writer)
+            room = writer.length - writer.written
+            batch: list[bytes] = []
+            while pending and room > 0:
+                chunk = pending.popleft()
+                if len(chunk) > room:
+                    pending.appendleft(chunk[room:])
+                    chunk = chunk[:room]
+                batch.append(chunk)
+                room -= len(chunk)
+            writer.append(batch)
+
+    def _wrote(self, size: int) -> None:
+        self.have += size
+        self._progress.wake()
+        self._drop_read_files()
+        self._throttle(self._queued)
+        self._advance()
+
+    def _advance(self) -> None:
+        """Whatever comes next: more to write, or the end."""
+        if self._busy:
+            return
+        if self._queue and (self._ended or self._queued >= BATCH):
+            self._write_in_thread()
+        elif self._queue and self._timer is None:
+            self._timer = self._clock.callLater(LINGER, self._lingered)
+        elif self._ended and not self._queue:
+            self._progress.wake()
+            self._settle()
+
+    def _throttle(self, waiting: int) -> None:
+        if not self._paused and waiting >= WINDOW:
+            self._paused = True
+            self._source.pause()
+        elif self._paused and waiting < WINDOW // 2:
+            self._paused = False
+            self._source.resume()
+
+    # When the disk fails.
+
+    def _spill(self, chunks: list[bytes], error: BaseException) -> None:
+        """The disk refused: keep serving from memory, at the pace of the slowest reader."""
+        self._on_disk_error(error)
+        self._passing = True
+        offset = self.have
+        for chunk in chunks + self._take_queue():
+            self._memory.append((offset, chunk))
+            offset += len(chunk)
+        self.have = offset
+        self._progress.wake()
+        self._trim()
+        if not self._readers and not self._ended:
+            self._source.abort()
+            self.stream_failed(Failure(FillBroken("nobody reads it any more")))
+        else:
+            self._advance()
+
+    def _trim(self) -> None:
+        slowest = min(self._readers.values(), default=self.start)
+        while self._memory and self._memory[0][0] + len(self._memory[0][1]) <= slowest:
+            self._memory.popleft()
+        self._throttle(self.have - self._memory[0][0] if self._memory else 0)
+
+    # The end.
+
+    def _settle(self) -> None:
+        if self._busy or self._settled:
+            return
+        self._busy = True
+
+        def settled(result: Any) -> None:
+            self._busy = False
+            self._settled = True
+            if isinstance(result, Failure):
+                self._on_disk_error(result.value)
+            true = self.failure is None and not self.condemned
+            self._on_settled(self, self._results, true and not self._passing)
+            self._close_if_over()
+
+        self._run(self._finish).addBoth(settled).addErrback(
+            lambda reason: self.log.failure("finishing a fill", reason)
+        )
+
+    def _finish(self) -> None:
+        """Publish or remove; runs in a thread."""
+        if self._writers is None:
+            if self.failure is None and not self._passing and self._commit_small is not None:
+                chunks = [chunk for _, chunk in self._memory]
+                if self._verify is not None:
+                    for chunk in chunks:
+                        self._verify(chunk)
+                    if not self._verify(None):
+                        self.condemned = True
+                        return
+                self._results.append(self._commit_small(chunks))
+            return
+        writer = self._files[-1] if self._files else None
+        if writer is None:
+            return
+        if self._passing:
+            writer.discard()
+        elif self.failure is not None:
+            got = self.have - self.start
+            if got >= self._keep_ratio * (self.stop - self.start):
+                self._results.append(writer.commit_prefix(1))
+            else:
+                writer.discard()
+        elif self._verify is not None and not self._verify(None):
+            self.condemned = True
+            writer.discard()
+        else:
+            self._results.append(writer.commit())
+
+    def _drop_read_files(self) -> None:
+        """Close finished files that no reader is in or before: a fill of 5 TiB must not hold 80,000 descriptors."""
+        if len(self._files) < 4:
+            return
+        slowest = min(self._readers.values(), default=self.have)
+        while len(self._files) > 2 and self._files[0].start + self._files[0].length <= slowest:
+            self._files.pop(0).close()
+
+    def _close_if_over(self) -> None:
+        if self._settled and not self._readers:
+            files, self._files = self._files, []
+            for writer in files:
+                writer.close()
+            self._memory.clear()

@@ -1,0 +1,52 @@
+"""What is under way for one key in this process: requests at S3, bodies on their way, and the right to publish.
+
+All requests for a key that are under way at the same time share one lease. It was taken before the first of them was sent, and an
+invalidation takes it away; so no answer to a request that began before a write can be published after it.
+"""
+
+from typing import Any
+
+from s3proxy.cache.entry import ObjectId, ObjectVersion
+from s3proxy.cache.fill import Fill
+from s3proxy.storage.layout import EntryName
+
+__all__ = ["KeyFlight", "Ticket"]
+
+
+class KeyFlight:
+    """The flight of one key. Revoked ones are on nobody's list any more and end with their last fill.
+
+    :ivar asked: requests that wait for the head of S3's answer; opaque here, for those who want to join them
+    :ivar version: what the fills bring
+    :ivar brought_at: unix seconds at which the request was sent that brought ``version``
+    """
+
+    __slots__ = ("asked", "brought_at", "fills", "id", "lease", "name", "renewal", "revoked", "tickets", "version")
+
+    def __init__(self, id: ObjectId, name: EntryName, lease: Any, renewal: Any) -> None:
+        self.id = id
+        self.name = name
+        self.lease = lease
+        self.renewal = renewal
+        self.revoked = False
+        self.tickets = 0
+        self.asked: list[Any] = []
+        self.fills: list[Fill] = []
+        self.version: ObjectVersion | None = None
+        self.brought_at = 0.0
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is under way any more."""
+        return self.tickets == 0 and not self.fills
+
+
+class Ticket:
+    """One request that is about to be sent to S3 for a key; its answer may be stored through the flight."""
+
+    __slots__ = ("closed", "flight", "sent_at")
+
+    def __init__(self, flight: KeyFlight, sent_at: float) -> None:
+        self.flight = flight
+        self.sent_at = sent_at
+        self.closed = False

@@ -1,0 +1,100 @@
+"""What this process knows of the entries on disk, so that a hit needs no file system at all.
+
+A record is void as soon as the key's slot in the generation table has another value than before the record was loaded: whoever
+invalidates an entry, in whatever process of the host, changes the slot first. Records are also read again after
+``refresh_interval``, because other hosts and people with ``rm`` don't know the table.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from s3proxy.cache.entry import ObjectId, ObjectVersion, decode_version
+from s3proxy.storage.disk import DiskStore, StoredEntry
+from s3proxy.storage.generations import GenerationTable
+from s3proxy.storage.layout import EntryName, entry_name
+from s3proxy.util.intervals import Interval
+
+__all__ = ["EntryIndex", "Record"]
+
+
+class Record:
+    """One entry as it was found on disk."""
+
+    __slots__ = ("checked_at", "epoch", "name", "stored", "version", "_ranges")
+
+    def __init__(self, name: EntryName, epoch: int, checked_at: float, stored: StoredEntry, version: ObjectVersion) -> None:
+        self.name = name
+        self.epoch = epoch
+        self.checked_at = checked_at
+        self.stored = stored
+        self.version = version
+        self._ranges: tuple[Interval, ...] | None = None
+
+    def ranges(self, store: DiskStore) -> tuple[Interval, ...]:
+        """The finished range files, sorted; read from the directory once."""
+        if self._ranges is None:
+            self._ranges = store.ranges(self.stored)
+        return self._ranges
+
+    def forget_ranges(self) -> None:
+        """The directory has changed."""
+        self._ranges = None
+
+
+class EntryIndex:
+    """The records of at most ``max_entries`` objects, least recently used ones leaving first."""
+
+    def __init__(
+        self,
+        store: DiskStore,
+        generations: GenerationTable,
+        now: Callable[[], float],
+        *,
+        max_entries: int,
+        refresh_interval: float,
+    ) -> None:
+        self._store = store
+        self._generations = generations
+        self._now = now
+        self._max_entries = max_entries
+        self._refresh_interval = refresh_interval
+        self._records: OrderedDict[ObjectId, Record] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def get(self, id: ObjectId) -> Record | None:
+        """The current record of an object, read from disk if need be.
+
+        :raises OSError: when the disk can't be read
+        """
+        record = self._records.get(id)
+        now = self._now()
+        if (
+            record is not None
+            and record.epoch == self._generations.get(record.name.slot)
+            and 0 <= now - record.checked_at < self._refresh_interval
+        ):
+            self._records.move_to_end(id)
+            return record
+        name = record.name if record is not None else entry_name(id.parts)
+        # The slot's value must be older than what is loaded: an invalidation in between voids the record at once.
+        epoch = self._generations.get(name.slot)
+        stored = self._store.load(name)
+        version = None if stored is None else decode_version(stored.meta)
+        if stored is None or version is None or version.id != id:
+            self._records.pop(id, None)
+            return None
+        previous = record
+        record = Record(name, epoch, now, stored, version)
+        if previous is not None and previous.epoch == epoch and previous.stored.nonce == stored.nonce:
+            record._ranges = previous._ranges
+        self._records[id] = record
+        self._records.move_to_end(id)
+        while len(self._records) > self._max_entries:
+            self._records.popitem(last=False)
+        return record
+
+    def forget(self, id: ObjectId) -> None:
+        """Read it from disk the next time."""
+        self._records.pop(id, None)

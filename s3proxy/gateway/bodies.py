@@ -1,0 +1,97 @@
+"""The client's body on its way to S3, with a hand on its last piece.
+
+S3 can't act on a request before it has its last byte. Whatever must be true before S3 acts is done while that byte is still here.
+"""
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from s3proxy.util.streams import IByteSink, IByteSource
+
+__all__ = ["HoldBack"]
+
+
+@implementer(IByteSource, IByteSink)
+class HoldBack:
+    """A source that passes another one on, one piece behind; the last piece waits for ``before_end``.
+
+    Largest buffer: one piece as the connection delivered it, and ``copy_limit`` bytes of copy.
+
+    :param before_end: called with the copy when the last piece is here; that piece is sent when the Deferred fires, and the body fails
+        if it fails
+    :param copy_limit: how much of the body to copy
+    :ivar received: bytes of the body so far
+    """
+
+    def __init__(
+        self, source: IByteSource, before_end: "Callable[[bytes], Deferred[None]]", *, copy_limit: int = 0
+    ) -> None:
+        self.received = 0
+        self._source = source
+        self._before_end = before_end
+        self._copy_limit = copy_limit
+        self._copy: list[bytes] = []
+        self._copied = 0
+        self._held: bytes | None = None
+        self._sink: IByteSink | None = None
+        self._over = False
+
+    def start(self, sink: IByteSink) -> None:
+        """See :class:`IByteSource`."""
+        self._sink = sink
+        self._source.start(self)
+
+    def pause(self) -> None:
+        """See :class:`IByteSource`."""
+        self._source.pause()
+
+    def resume(self) -> None:
+        """See :class:`IByteSource`."""
+        self._source.resume()
+
+    def abort(self) -> None:
+        """See :class:`IByteSource`."""
+        self._over = True
+        self._held = None
+        self._source.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """See :class:`IByteSink`."""
+        if self._over or self._sink is None:
+            return
+        self.received += len(data)
+        if self._copied < self._copy_limit:
+            piece = data[: self._copy_limit - self._copied]
+            self._copy.append(piece)
+            self._copied += len(piece)
+        held, self._held = self._held, data
+        if held is not None:
+            self._sink.data_received(held)
+
+    def stream_ended(self) -> None:
+        """See :class:`IByteSink`."""
+        if self._over:
+            return
+        copy = b"".join(self._copy)
+        self._copy.clear()
+        self._before_end(copy).addCallbacks(self._let_through, self.stream_failed)
+
+    def _let_through(self, _: None) -> None:
+        if self._over or self._sink is None:
+            return
+        self._over = True
+        held, self._held = self._held, None
+        if held is not None:
+            self._sink.data_received(held)
+        self._sink.stream_ended()
+
+    def stream_failed(self, reason: Failure) -> None:
+        """See :class:`IByteSink`."""
+        if self._over or self._sink is None:
+            return
+        self._over = True
+        self._held = None
+        self._sink.stream_failed(reason)

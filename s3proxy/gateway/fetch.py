@@ -1,0 +1,195 @@
+"""One request for an object, at S3 on behalf of the client who asked first; others may share what comes of it.
+
+The fetch belongs to nobody's connection: the client who started it may leave, and it goes on while somebody waits for it or reads
+what it brings.
+"""
+
+from enum import Enum
+
+import attrs
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from s3proxy.cache.entry import ObjectId, ObjectVersion
+from s3proxy.cache.fill import Fill
+from s3proxy.gateway.relay import discard
+from s3proxy.gateway.transaction import Parts
+from s3proxy.policy.cacheability import Storable, judge_answer
+from s3proxy.policy.verdicts import Reason
+from s3proxy.s3.ranges import FromTo, RangeSpec
+from s3proxy.upstream.interfaces import IUpstreamResponse, UpstreamRequest
+from s3proxy.util.deferreds import SharedResult
+from s3proxy.util.intervals import Interval
+
+__all__ = ["Answer", "Fetch", "Kind"]
+
+
+class Kind(Enum):
+    """What S3's answer turned out to be."""
+
+    STORED = "stored"
+    """A body that flows into the cache; everybody may read it there."""
+    CONFIRMED = "confirmed"
+    """304: the version that was asked about is current."""
+    CHANGED = "changed"
+    """304, but about other metadata than the cache holds: ask again, without our condition."""
+    RELAY = "relay"
+    """Anything else: its body can be given to one client only, the one who asked."""
+
+
+@attrs.frozen
+class Answer:
+    """:ivar reason: for RELAY, why the answer is not kept"""
+
+    kind: Kind
+    response: IUpstreamResponse
+    version: ObjectVersion | None = None
+    interval: Interval | None = None
+    fill: Fill | None = None
+    reason: Reason = Reason.NONE
+
+
+class Fetch:
+    """See the module.
+
+    :param wanted: the Range that is asked for; None: the whole object
+    :param known: the version the cache holds, if any: a 304 that names it renews it
+    :param confirming: whether the request's If-None-Match is ours and names ``known``
+    :param conditional: whether the client sent conditions of its own
+    :param store: whether the answer may be kept
+    :param checksums: whether the request asks for S3's checksums
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        parts: Parts,
+        id: ObjectId,
+        request: UpstreamRequest,
+        *,
+        wanted: RangeSpec | None,
+        known: ObjectVersion | None,
+        confirming: bool,
+        conditional: bool,
+        store: bool,
+        checksums: bool,
+    ) -> None:
+        self.wanted = wanted
+        self._parts = parts
+        self._id = id
+        self._request = request
+        self._known = known
+        self._confirming = confirming
+        self._conditional = conditional
+        self._store = store
+        self._checksums = checksums
+        self._answer: SharedResult[Answer] = SharedResult(self._deserted)
+        self._owner_waits = True
+        self._asking: Deferred[IUpstreamResponse] | None = None
+
+    def begin(self) -> None:
+        """Send it."""
+        cache = self._parts.cache
+        self._ticket = cache.begin(self._id, self, self._known is not None)
+        self._asking = self._parts.upstream.request(self._request)
+        self._asking.addCallbacks(self._answered, self._failed).addErrback(
+            lambda reason: self.log.failure("handling S3's answer", reason)
+        )
+
+    def answer(self) -> "Deferred[Answer]":
+        """A Deferred of the caller's own. When the last one is cancelled before an answer came, the request is given up."""
+        return self._answer.wait()
+
+    def owner_left(self) -> None:
+        """The client who started the fetch is gone: an answer for it alone has no taker."""
+        self._owner_waits = False
+
+    def serves(self, wanted: RangeSpec | None) -> bool:
+        """Whether the answer will hold every byte that ``wanted`` asks for, as far as can be told before it came."""
+        if self._confirming or self._conditional or not self._store:
+            return False
+        if self.wanted is None or self.wanted == wanted:
+            return True
+        return (
+            isinstance(self.wanted, FromTo)
+            and isinstance(wanted, FromTo)
+            and self.wanted.first <= wanted.first
+            and wanted.last <= self.wanted.last
+        )
+
+    def confirms(self, version: ObjectVersion) -> bool:
+        """Whether the fetch asks S3 about this version."""
+        return self._confirming and self._known is not None and self._known.same_bytes(version)
+
+    def _deserted(self) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
+
+    def _failed(self, reason: Failure) -> None:
+        self._end_ticket()
+        if reason.check(CancelledError) and not self._answer.waiting:
+            return
+        self._answer.fire(reason)
+
+    def _end_ticket(self) -> None:
+        self._parts.cache.answered(self._ticket, self)
+        self._parts.cache.close(self._ticket)
+
+    def _answered(self, response: IUpstreamResponse) -> None:
+        self._parts.cache.answered(self._ticket, self)
+        try:
+            answer = self._judge(response)
+        finally:
+            self._parts.cache.close(self._ticket)
+        if answer.kind in (Kind.CONFIRMED, Kind.CHANGED):
+            discard(response)
+        elif answer.kind is Kind.RELAY and not self._owner_waits:
+            response.abort()
+        self._answer.fire(answer)
+        # Only now: whoever waited has attached itself and sees the body from its first byte on.
+        if answer.fill is not None:
+            answer.fill.begin()
+
+    def _judge(self, response: IUpstreamResponse) -> Answer:
+        cache = self._parts.cache
+        head = self._request.method == b"HEAD"
+        if response.status == 304:
+            known = self._known
+            etag = response.headers.get(b"etag")
+            same = known is not None and (etag == known.etag or (etag is None and self._confirming))
+            modified = response.headers.get(b"last-modified")
+            if same and known is not None and modified is not None and modified != known.last_modified:
+                # The same bytes were written again, perhaps under other metadata, which a 304 does not show.
+                cache.drop(self._id)
+                return Answer(Kind.CHANGED if self._confirming else Kind.RELAY, response, reason=Reason.CHANGED)
+            if same:
+                cache.confirmed(self._ticket)
+            if same and self._confirming:
+                return Answer(Kind.CONFIRMED, response, known)
+            return Answer(Kind.RELAY, response, reason=Reason.CLIENT_CONDITION)
+        if response.status in (404, 410):
+            cache.drop(self._id)
+            return Answer(Kind.RELAY, response, reason=Reason.NOT_CACHEABLE)
+        if not self._store:
+            return Answer(Kind.RELAY, response, reason=Reason.NO_STORE)
+        judged = judge_answer(
+            self._id,
+            response.status,
+            response.headers,
+            response.claimed_length if head else response.length,
+            checksums_asked=self._checksums,
+            head=head,
+        )
+        if not isinstance(judged, Storable):
+            return Answer(Kind.RELAY, response, reason=judged)
+        if head:
+            cache.describe(self._ticket, judged.version)
+            return Answer(Kind.RELAY, response, judged.version)
+        fill = cache.receive(self._ticket, judged.version, judged.interval, response, whole=judged.whole)
+        if fill is None:
+            return Answer(
+                Kind.RELAY, response, judged.version, judged.interval, reason=Reason.STORE_UNAVAILABLE
+            )
+        return Answer(Kind.STORED, response, judged.version, judged.interval, fill)

@@ -1,0 +1,141 @@
+"""Everything that is not a cached read: to S3 and back as it is, with the cache told of what a write makes untrue.
+
+Keys that the request may change are *armed* before S3 has its last byte, and their entries are gone before the client can know that
+S3 has acted: before the status line, or, where a 200 is only decided by its body (copies, completions), before the body's end.
+"""
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from s3proxy.cache.entry import ObjectId
+from s3proxy.cache.manager import ArmedKeys
+from s3proxy.gateway.answers import relayed_headers
+from s3proxy.gateway.bodies import HoldBack
+from s3proxy.gateway.relay import relay
+from s3proxy.gateway.transaction import Parts, Transaction, upstream_request
+from s3proxy.policy.invalidation import (
+    BODY_LIMIT,
+    body_decides,
+    keys_in_answer,
+    keys_in_body,
+    keys_in_head,
+    names_keys_in_body,
+)
+from s3proxy.policy.verdicts import Outcome, Reason
+from s3proxy.s3.documents import has_error_root
+from s3proxy.s3.errors import S3Error
+from s3proxy.upstream.interfaces import IUpstreamResponse, UpstreamError
+
+__all__ = ["ForwardFlow"]
+
+ERROR_ROOT_BYTES = 4096
+"""How much of a 200's body is looked at for ``<Error>``: S3 may send blanks for minutes first, but sends the root in one piece."""
+
+
+class ForwardFlow:
+    """One request that is passed through."""
+
+    log = Logger()
+
+    def __init__(self, parts: Parts, transaction: Transaction, reason: Reason) -> None:
+        self._parts = parts
+        self._transaction = transaction
+        self._request = transaction.request
+        self._reason = reason
+        self._ids: tuple[ObjectId, ...] = keys_in_head(
+            transaction.operation, transaction.address, transaction.request.headers
+        )
+        self._writes = bool(self._ids) or names_keys_in_body(transaction.operation)
+        self._armed: ArmedKeys | None = None
+        self._refusal: S3Error | None = None
+
+    async def run(self) -> None:
+        """Answer the request.
+
+        :raises UpstreamError: S3 could not be asked, or its answer broke off
+        """
+        transaction = self._transaction
+        transaction.conclude(Outcome.BYPASS, self._reason)
+        outgoing = upstream_request(transaction, self._parts, with_body=True)
+        if self._writes:
+            if outgoing.body is None:
+                await self._arm(b"")
+            else:
+                limit = BODY_LIMIT if names_keys_in_body(transaction.operation) else 0
+                body = HoldBack(
+                    outgoing.body, lambda copy: Deferred.fromCoroutine(self._arm(copy)), copy_limit=limit
+                )
+                outgoing = attrs.evolve(outgoing, body=body)
+        acted: bool | None = None
+        try:
+            try:
+                response = await self._parts.upstream.request(outgoing)
+            except UpstreamError as error:
+                acted = None if error.sent else False
+                if self._refusal is not None:
+                    raise self._refusal from error
+                raise
+            self._note(response)
+            acted = await self._answer(response)
+        finally:
+            await self._settle(acted)
+        self._request.finish()
+
+    async def _arm(self, body: bytes) -> None:
+        """S3 is about to get the last byte."""
+        try:
+            ids = self._ids + keys_in_body(
+                self._transaction.operation, self._transaction.address, self._request.headers, body
+            )
+        except S3Error as refusal:
+            self._refusal = refusal
+            raise
+        self._armed = await self._parts.cache.arm(ids)
+
+    async def _answer(self, response: IUpstreamResponse) -> bool | None:
+        """Relay S3's answer. Whether S3 has acted: None when it can't be known."""
+        success = 200 <= response.status < 300
+        decided_by_body = success and self._writes and body_decides(self._transaction.operation)
+        if success and self._writes and not decided_by_body:
+            await self._settle(True, response)
+        elif response.status < 500 and not success:
+            await self._settle(False)
+        head = self._request.method == b"HEAD"
+        bodiless = head or response.status in (204, 304)
+        headers = relayed_headers(response.headers, Outcome.BYPASS, self._reason)
+        length = response.claimed_length if bodiless else response.length
+        self._request.start_response(response.status, response.reason, headers, length)
+        if not decided_by_body:
+            await relay(self._request, response)
+            return None if response.status >= 500 else success
+        await relay(self._request, response, self._decide, ERROR_ROOT_BYTES)
+        return None
+
+    def _decide(self, first_bytes: bytes) -> "Deferred[None]":
+        """All of a 200's body is here: it tells whether S3 has acted, and its end waits for the consequences."""
+        return Deferred.fromCoroutine(self._settle(not has_error_root(first_bytes)))
+
+    async def _settle(self, acted: bool | None, response: IUpstreamResponse | None = None) -> None:
+        """The write's outcome is known (or, None, never will be): the entries follow. Only the first call counts."""
+        if not self._writes:
+            return
+        armed = self._armed
+        if armed is None:
+            if acted is not True:
+                # Without its last byte S3 can't have acted.
+                return
+            armed = self._armed = await self._parts.cache.arm(self._ids)
+        if response is not None:
+            named = keys_in_answer(self._transaction.operation, self._transaction.address, response.headers)
+            for id in named:
+                self._parts.cache.drop(id)
+        if acted is False:
+            await armed.disarm()
+        else:
+            await armed.invalidate()
+
+    def _note(self, response: IUpstreamResponse) -> None:
+        record = self._transaction.record
+        record.upstream_address = response.address
+        record.upstream_seconds = response.head_at - response.sent_at

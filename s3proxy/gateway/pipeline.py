@@ -1,0 +1,282 @@
+"""The way of every request: permit, classification, flow, and the one exit where it is accounted.
+
+Nothing else starts or ends a request, and no other module turns exceptions into answers.
+"""
+
+from collections.abc import Callable
+
+import attrs
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from s3proxy.gateway.answers import marks, new_request_id
+from s3proxy.gateway.forward import ForwardFlow
+from s3proxy.gateway.interfaces import ClientGone, IClientRequest
+from s3proxy.gateway.deliver import BodyBroken
+from s3proxy.gateway.read import ReadFlow
+from s3proxy.gateway.transaction import Parts, Transaction
+from s3proxy.policy.rules import Rules
+from s3proxy.policy.verdicts import Outcome, Reason
+from s3proxy.s3 import errors
+from s3proxy.s3.address import ObjectAddress, locate
+from s3proxy.s3.errors import S3Error
+from s3proxy.s3.headers import Bypass, bypass_mode, is_sse_c
+from s3proxy.s3.operation import Operation, classify
+from s3proxy.s3.ranges import InvalidRange, MultiRange, RangeSpec, parse_range
+from s3proxy.s3.signature import read_signature
+from s3proxy.s3.target import parse_target, refuse_connect
+from s3proxy.telemetry.record import RequestRecord
+from s3proxy.upstream.interfaces import (
+    UpstreamError,
+    UpstreamRefused,
+    UpstreamTimeout,
+    UpstreamTLSError,
+)
+
+__all__ = ["Gateway"]
+
+SHED_WARNING_INTERVAL = 60.0
+"""Seconds between two log lines about requests that were turned away."""
+
+
+@attrs.frozen(kw_only=True)
+class Accounts:
+    """Where ended requests are accounted.
+
+    :ivar started: called when a request has its permit or is turned away
+    :ivar finished: called once with the closed record
+    """
+
+    started: Callable[[], None]
+    finished: Callable[[RequestRecord], None]
+
+
+class Gateway:
+    """Serves requests.
+
+    :param max_requests: permits; a request holds one until its last byte is handed over
+    :param bypass_headers: whether clients may ask to bypass the cache
+    :param base_domains: domains of S3-compatible stores with virtual-hosted buckets
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        parts: Parts,
+        rules: Rules,
+        accounts: Accounts,
+        *,
+        max_requests: int,
+        bypass_headers: bool,
+        instance: str = "",
+        base_domains: tuple[str, ...] = (),
+    ) -> None:
+        self._clock = clock
+        self._parts = parts
+        self._rules = rules
+        self._accounts = accounts
+        self._max_requests = max_requests
+        self._bypass_headers = bypass_headers
+        self._instance = instance
+        self._base_domains = base_domains
+        self.in_flight = 0
+        self._shed_since_warning = 0
+        self._next_shed_warning = 0.0
+
+    def handle(self, request: IClientRequest) -> "Deferred[None]":
+        """Answer the request. Fires, never fails, when the request is accounted for."""
+        record = RequestRecord(
+            started_at=self._parts.now(),
+            started_monotonic=request.received_at,
+            client_address=request.client_address,
+            listener=request.listener,
+            method=request.method,
+            target=request.target,
+            http_version=request.version,
+            host=request.headers.get(b"host") or b"",
+            referer=request.headers.get(b"referer") or b"",
+            user_agent=request.headers.get(b"user-agent") or b"",
+            request_id=new_request_id(),
+            instance=self._instance,
+        )
+        self._accounts.started()
+        self.in_flight += 1
+        if self.in_flight > self._max_requests:
+            work = Deferred.fromCoroutine(self._shed(request, record))
+        else:
+            work = Deferred.fromCoroutine(self._serve(request, record))
+        request.when_gone().addCallback(lambda _: work.cancel())
+        work.addErrback(self._escaped, request, record)
+        work.addCallback(lambda _: self._account(request, record))
+        return work
+
+    async def _serve(self, request: IClientRequest, record: RequestRecord) -> None:
+        try:
+            await self._flow(request, record)
+        except S3Error as error:
+            self._answer_error(request, record, error)
+        except UpstreamError as error:
+            self._answer_error(request, record, _as_s3_error(error, record))
+        except BodyBroken as broken:
+            record.upstream_aborted = True
+            record.outcome = Outcome.ERROR.value
+            self.log.debug("answer cut: {reason}", reason=str(broken))
+            request.abort()
+
+    async def _shed(self, request: IClientRequest, record: RequestRecord) -> None:
+        self._shed_since_warning += 1
+        now = self._clock.seconds()
+        if now >= self._next_shed_warning:
+            self._next_shed_warning = now + SHED_WARNING_INTERVAL
+            self.log.warn(
+                "{count} request(s) turned away: server.max_concurrent_requests is {limit}",
+                count=self._shed_since_warning,
+                limit=self._max_requests,
+            )
+            self._shed_since_warning = 0
+        record.reason = Reason.OVERLOAD.value
+        self._answer_error(request, record, errors.slow_down())
+
+    async def _flow(self, request: IClientRequest, record: RequestRecord) -> None:
+        """Classify, then hand over to the flow."""
+        if request.method == b"CONNECT":
+            refuse_connect(request.target)
+        target = parse_target(request.target, request.headers)
+        address = locate(target, self._base_domains) if target.consistent else None
+        signature = read_signature(request.headers, target.query)
+        operation = classify(request.method, address, target.query, request.headers)
+        transaction = Transaction(
+            request=request,
+            record=record,
+            request_id=record.request_id,
+            target=target,
+            address=address,
+            operation=operation,
+            signature=signature,
+            settings=None if address is None else self._rules.resolve(address),
+        )
+        record.operation = operation.name
+        record.access_key = signature.access_key or ""
+        record.signature_version = signature.version
+        record.authentication_type = signature.authentication_type
+        if address is not None:
+            record.bucket = address.bucket
+            record.key = address.key
+        now = self._parts.now()
+        if signature.is_expired(now):
+            record.reason = Reason.EXPIRED_URL.value
+            raise errors.access_denied_expired(signature.expires_at or 0.0, now)
+        if operation.is_cacheable_read and address is not None and transaction.id is not None:
+            reason = self._why_not_cached(transaction, address)
+            if reason is Reason.NONE:
+                await self._read(transaction)
+                return
+        elif operation.writes_object or operation.names_keys:
+            reason = Reason.WRITE
+        else:
+            reason = Reason.NO_ADDRESS if address is None else Reason.NOT_CACHEABLE
+        await ForwardFlow(self._parts, transaction, reason).run()
+
+    def _why_not_cached(self, transaction: Transaction, address: ObjectAddress) -> Reason:
+        """What keeps an object's GET or HEAD from the cache; NONE if nothing does."""
+        assert transaction.settings is not None and transaction.id is not None
+        headers = transaction.request.headers
+        if is_sse_c(headers):
+            return Reason.SSE_C
+        if transaction.operation in (Operation.GetObjectPart, Operation.HeadObjectPart):
+            return Reason.PART_NUMBER
+        if transaction.request.body_length != 0:
+            return Reason.NOT_CACHEABLE
+        if not transaction.settings.read_cache_enabled:
+            self._parts.cache.drop(transaction.id)
+            return Reason.READ_CACHE_OFF
+        if self._bypass_headers and bypass_mode(headers) is Bypass.NO_STORE:
+            return Reason.NO_STORE
+        if isinstance(self._range(transaction), (MultiRange, InvalidRange)):
+            return Reason.RANGE_FORM
+        return Reason.NONE
+
+    def _range(self, transaction: Transaction) -> RangeSpec | None:
+        values = transaction.request.headers.get_all(b"range")
+        if not values:
+            return None
+        return parse_range(values[0]) if len(values) == 1 else InvalidRange()
+
+    async def _read(self, transaction: Transaction) -> None:
+        headers = transaction.request.headers
+        flow = ReadFlow(
+            self._parts,
+            transaction,
+            self._range(transaction),
+            must_ask=b"x-amz-expected-bucket-owner" in headers,
+            bypass=bypass_mode(headers) if self._bypass_headers else Bypass.NONE,
+        )
+        await flow.run()
+
+    # The exit.
+
+    def _answer_error(self, request: IClientRequest, record: RequestRecord, error: S3Error) -> None:
+        """An error of our own, or, when the answer has begun, the end of the connection."""
+        if error.status != 416:
+            record.outcome = Outcome.ERROR.value
+        record.error_code = error.code
+        if request.first_byte_at is not None:
+            record.upstream_aborted = True
+            request.abort()
+            return
+        outcome = Outcome.ERROR if error.status != 416 else Outcome(record.outcome)
+        body = errors.render(error, record.request_id, request.target)
+        headers = [
+            (b"x-amz-request-id", record.request_id.encode("ascii")),
+            (b"Content-Type", errors.CONTENT_TYPE),
+            *error.headers,
+            *marks(outcome),
+        ]
+        record.status = error.status
+        request.start_response(error.status, error.code.encode("ascii"), headers, len(body))
+        if request.method != b"HEAD":
+            room = request.write(body)
+            if room is not None:
+                room.addErrback(lambda _: None)
+        request.finish()
+
+    def _escaped(self, reason: Failure, request: IClientRequest, record: RequestRecord) -> None:
+        """What no flow handles: the client is gone, or we have a bug."""
+        if reason.check(CancelledError, ClientGone):
+            record.aborted = True
+            request.abort()
+            return
+        self.log.failure("serving {method} {host}", reason, method=record.method, host=record.host)
+        record.outcome = Outcome.ERROR.value
+        record.error_code = "InternalError"
+        try:
+            self._answer_error(request, record, errors.internal_error())
+        except ClientGone:
+            record.aborted = True
+
+    def _account(self, request: IClientRequest, record: RequestRecord) -> None:
+        self.in_flight -= 1
+        record.bytes_sent = request.body_bytes_sent
+        if request.first_byte_at is not None:
+            record.first_byte_seconds = request.first_byte_at - request.received_at
+        if record.status == 0 and request.status is not None:
+            record.status = request.status
+        record.close(self._clock.seconds())
+        self._accounts.finished(record)
+
+
+def _as_s3_error(error: UpstreamError, record: RequestRecord) -> S3Error:
+    if isinstance(error, UpstreamRefused):
+        record.reason = Reason.REFUSED.value
+        return errors.access_denied(str(error))
+    if isinstance(error, UpstreamTimeout):
+        record.reason = Reason.UPSTREAM_TIMEOUT.value
+        return errors.gateway_timeout(str(error))
+    record.reason = Reason.UPSTREAM_ERROR.value
+    if isinstance(error, UpstreamTLSError):
+        return errors.upstream_tls_validation_failed(record.host.decode("ascii", "replace"))
+    return errors.bad_gateway(str(error))

@@ -1,0 +1,404 @@
+"""GET and HEAD of an object through the cache.
+
+One loop: look at what the cache holds and at what is under way; serve it if the gate lets it through; else join a request that is at
+S3 already, or send the caller's own. Whatever changed meanwhile, the loop looks again.
+"""
+
+from twisted.internet.defer import CancelledError
+from twisted.logger import Logger
+
+from s3proxy.cache.view import BodyReader, Coverage, View
+from s3proxy.gateway.answers import entry_headers, relayed_headers
+from s3proxy.gateway.deliver import BodyBroken, deliver
+from s3proxy.gateway.fetch import Answer, Fetch, Kind
+from s3proxy.gateway.relay import relay
+from s3proxy.gateway.transaction import Parts, Transaction, upstream_request
+from s3proxy.policy.freshness import Gate, may_serve, may_serve_stale
+from s3proxy.policy.verdicts import Outcome, Reason
+from s3proxy.s3.errors import invalid_range
+from s3proxy.s3.headers import CONDITIONAL_FIELDS, Bypass, wants_checksums
+from s3proxy.s3.ranges import RangeSpec, resolve
+from s3proxy.s3.validators import Verdict, evaluate, if_range_matches, read_conditions
+from s3proxy.upstream.interfaces import UpstreamError
+
+__all__ = ["ReadFlow"]
+
+MAX_ROUNDS = 8
+"""How often the loop may look again; each round means that something changed under it."""
+
+
+class ReadFlow:
+    """One GET or HEAD of an object.
+
+    :param wanted: the parsed Range; None without one
+    :param must_ask: only S3 can answer this caller, whatever the cache holds
+    :param bypass: what the client's Cache-Control or Pragma ask for
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, parts: Parts, transaction: Transaction, wanted: RangeSpec | None, *, must_ask: bool, bypass: Bypass
+    ) -> None:
+        assert transaction.id is not None and transaction.settings is not None
+        self._parts = parts
+        self._transaction = transaction
+        self._request = transaction.request
+        self._id = transaction.id
+        self._settings = transaction.settings
+        self._headers = transaction.request.headers
+        self._wanted = wanted
+        self._head = transaction.request.method == b"HEAD"
+        self._must_ask = must_ask
+        self._renew = bypass is Bypass.NO_CACHE
+        self._conditions = read_conditions(self._headers)
+        self._if_range = self._headers.get(b"if-range")
+        self._checksums = wants_checksums(self._headers, transaction.target.query)
+        self._joined = False
+        self._may_join = True
+
+    async def run(self) -> None:
+        """Answer the request.
+
+        :raises S3Error: an answer that the proxy makes itself
+        :raises UpstreamError: S3 could not be asked
+        """
+        for _ in range(MAX_ROUNDS):
+            view = await self._parts.cache.view(self._id)
+            if view is not None and not self._renew:
+                gate = self._gate(view)
+                if gate.fresh:
+                    reason = self._cannot_serve(view)
+                    if reason is Reason.NONE:
+                        outcome = Outcome.COALESCED if self._joined else Outcome.HIT
+                        await self._serve(view, outcome)
+                        return
+                else:
+                    reason = gate.reason
+            else:
+                reason = Reason.NO_CACHE if self._renew else Reason.COLD
+            fetch = self._joinable(view, reason)
+            if fetch is not None:
+                self._joined = True
+                if not await self._wait_for(fetch):
+                    self._may_join = False
+                continue
+            if await self._ask(view, reason):
+                return
+        raise UpstreamError("the object changed too often while it was read")
+
+    # What the cache can do.
+
+    def _gate(self, view: View) -> Gate:
+        return may_serve(
+            self._settings,
+            view.version.headers,
+            view.validated_at,
+            self._parts.now(),
+            head=self._head,
+            unconfirmed=view.unconfirmed,
+            must_ask=self._must_ask,
+        )
+
+    def _range_counts(self, view: View) -> bool:
+        """Whether the Range is to be honoured for this version (RFC 9110 13.1.5)."""
+        if self._wanted is None:
+            return False
+        if self._if_range is None:
+            return True
+        return if_range_matches(self._if_range, view.version.etag, view.version.last_modified)
+
+    def _cannot_serve(self, view: View) -> Reason:
+        """Why a version that the gate lets through can't answer this request; NONE if it can."""
+        if self._if_range is not None and not self._range_counts(view):
+            return Reason.CLIENT_CONDITION
+        if self._conditions is not None:
+            if not self._settings.evaluate_conditions:
+                return Reason.CLIENT_CONDITION
+            verdict = evaluate(self._conditions, view.version.etag, view.version.last_modified, self._request.method)
+            if verdict is Verdict.NOT_MODIFIED:
+                return Reason.NONE
+            if verdict is Verdict.PRECONDITION_FAILED:
+                # The client may know a newer version than the cache: only S3 may refuse it.
+                return Reason.CLIENT_CONDITION
+        interval = self._interval(view)
+        if interval is None:
+            return Reason.NONE
+        if self._checksums and not view.version.checksums and not self._range_counts(view):
+            return Reason.NO_CHECKSUMS
+        if self._head:
+            return Reason.NONE
+        return Reason.INCOMPLETE if view.coverage(interval) is Coverage.MISSING else Reason.NONE
+
+    def _interval(self, view: View) -> tuple[int, int] | None:
+        """The bytes to send; None: the range can't be satisfied."""
+        if self._wanted is None or not self._range_counts(view):
+            return (0, view.version.size)
+        return resolve(self._wanted, view.version.size)
+
+    async def _serve(self, view: View, outcome: Outcome, reason: Reason = Reason.NONE) -> None:
+        """Answer from a version that holds, or is getting, every byte."""
+        transaction = self._transaction
+        version = view.version
+        now = self._parts.now()
+        transaction.record.object_size = version.size
+        if self._conditions is not None:
+            verdict = evaluate(self._conditions, version.etag, version.last_modified, self._request.method)
+            if verdict is Verdict.NOT_MODIFIED:
+                transaction.conclude(outcome, reason)
+                headers = self._entry_headers(view, outcome, reason, None, now)
+                self._request.start_response(304, b"Not Modified", headers, None)
+                self._request.finish()
+                return
+        interval = self._interval(view)
+        if interval is None:
+            transaction.conclude(outcome, reason)
+            raise invalid_range(version.size, self._headers.get(b"range") or b"")
+        ranged = self._range_counts(view)
+        if not self._head and interval[0] < interval[1] and view.coverage(interval) is not Coverage.CACHED:
+            if outcome is Outcome.HIT:
+                outcome = Outcome.COALESCED
+        transaction.conclude(outcome, reason)
+        headers = self._entry_headers(view, outcome, reason, interval if ranged else None, now)
+        status, phrase = (206, b"Partial Content") if ranged else (200, b"OK")
+        length = interval[1] - interval[0]
+        if self._head:
+            self._parts.cache.used(view, interval)
+            self._request.start_response(status, phrase, headers, length)
+            self._request.finish()
+            return
+        self._parts.cache.used(view, interval)
+        reader = view.reader(interval)
+        try:
+            self._request.start_response(status, phrase, headers, length)
+            await deliver(self._request, reader, self._refetch)
+        finally:
+            transaction.record.bytes_from_cache += reader.from_cache
+            reader.close()
+        self._request.finish()
+
+    def _entry_headers(
+        self, view: View, outcome: Outcome, reason: Reason, partial: tuple[int, int] | None, now: float
+    ) -> list[tuple[bytes, bytes]]:
+        return entry_headers(
+            view.version,
+            request_id=self._transaction.request_id,
+            outcome=outcome,
+            reason=reason,
+            now=now,
+            validated_at=view.validated_at,
+            partial=partial,
+            with_checksums=self._checksums,
+        )
+
+    # Asking S3.
+
+    def _joinable(self, view: View | None, reason: Reason) -> Fetch | None:
+        """A request at S3 whose answer serves this one too, if this caller need not be asked about by itself."""
+        if not self._may_join or self._renew or self._head or self._if_range is not None or self._conditions is not None:
+            return None
+        for fetch in self._parts.cache.asked(self._id):
+            if fetch.serves(self._wanted):
+                return fetch
+            if (
+                view is not None
+                and reason is Reason.EXPIRED
+                and fetch.confirms(view.version)
+            ):
+                return fetch
+        return None
+
+    async def _wait_for(self, fetch: Fetch) -> bool:
+        """Whether the fetch brought something that others can use."""
+        try:
+            answer = await fetch.answer()
+        except CancelledError:
+            raise
+        except UpstreamError:
+            return False
+        return answer.kind is not Kind.RELAY
+
+    def _start_fetch(self, view: View | None, *, confirm: bool, adding: tuple[tuple[bytes, bytes], ...] = ()) -> Fetch:
+        conditional = self._conditions is not None or self._if_range is not None
+        known = None if view is None else view.version
+        fetch = Fetch(
+            self._parts,
+            self._id,
+            upstream_request(self._transaction, self._parts, adding=adding),
+            wanted=self._wanted,
+            known=known,
+            confirming=confirm,
+            conditional=conditional,
+            store=True,
+            checksums=self._checksums,
+        )
+        fetch.begin()
+        return fetch
+
+    async def _ask(self, view: View | None, reason: Reason) -> bool:
+        """Send the caller's own request. Whether the client has its answer; if not, the loop looks again."""
+        may_confirm = (
+            view is not None
+            and self._conditions is None
+            and self._if_range is None
+            and reason in (Reason.EXPIRED, Reason.ALWAYS_ASK, Reason.UNCONFIRMED)
+            and not self._transaction.signature.covers(b"if-none-match")
+            and self._cannot_serve(view) in (Reason.NONE, Reason.INCOMPLETE)
+        )
+        adding = ((b"If-None-Match", view.version.etag),) if may_confirm and view is not None else ()
+        fetch = self._start_fetch(view, confirm=bool(adding), adding=adding)
+        try:
+            answer = await fetch.answer()
+        except UpstreamError as error:
+            if await self._serve_stale(view):
+                return True
+            raise error
+        finally:
+            fetch.owner_left()
+        self._note_upstream(answer)
+        if answer.kind is Kind.CHANGED:
+            return False
+        if answer.kind is Kind.CONFIRMED:
+            return await self._serve_confirmed(answer)
+        if answer.kind is Kind.STORED:
+            await self._pass_on(answer, reason)
+            return True
+        if answer.response.status >= 500 and await self._serve_stale(view):
+            answer.response.abort()
+            return True
+        outcome = Outcome.MISS if answer.response.status in (200, 206, 304) else Outcome.BYPASS
+        why = reason if answer.reason is Reason.NONE else answer.reason
+        self._transaction.conclude(outcome, why)
+        await self._relay(answer, outcome, why)
+        return True
+
+    def _note_upstream(self, answer: Answer) -> None:
+        record = self._transaction.record
+        record.upstream_address = answer.response.address
+        record.upstream_seconds = answer.response.head_at - answer.response.sent_at
+
+    async def _serve_confirmed(self, answer: Answer) -> bool:
+        """S3 said 304 to this caller: what the cache holds of that version is current, and this caller may have it."""
+        view = await self._parts.cache.view(self._id)
+        if view is None or answer.version is None or not view.version.same_bytes(answer.version):
+            return False
+        if self._cannot_serve(view) is not Reason.NONE:
+            # Confirmed, but not all there: the same request once more, for the bytes.
+            fetch = self._start_fetch(view, confirm=False)
+            try:
+                second = await fetch.answer()
+            finally:
+                fetch.owner_left()
+            self._note_upstream(second)
+            if second.kind is Kind.STORED:
+                await self._pass_on(second, Reason.INCOMPLETE)
+            else:
+                self._transaction.conclude(Outcome.MISS, second.reason)
+                await self._relay(second, Outcome.MISS, second.reason)
+            return True
+        await self._serve(view, Outcome.REVALIDATED)
+        return True
+
+    async def _serve_stale(self, view: View | None) -> bool:
+        """S3 failed: serve what is held if the operator allows it for so long."""
+        if (
+            view is None
+            or self._must_ask
+            or not may_serve_stale(
+                self._settings, view.version.headers, view.validated_at, self._parts.now(), head=self._head
+            )
+            or self._cannot_serve(view) is not Reason.NONE
+        ):
+            return False
+        await self._serve(view, Outcome.STALE)
+        return True
+
+    async def _pass_on(self, answer: Answer, reason: Reason) -> None:
+        """S3's own head, and the body as it flows into the cache."""
+        assert answer.fill is not None and answer.interval is not None and answer.version is not None
+        request = self._request
+        response = answer.response
+        outcome = Outcome.MISS
+        self._transaction.conclude(outcome, reason)
+        self._transaction.record.object_size = answer.version.size
+        view = View(
+            version=answer.version,
+            validated_at=self._parts.now(),
+            record=None,
+            fills=(answer.fill,),
+            store=self._parts.cache.store,
+        )
+        reader = view.reader(answer.interval)
+        try:
+            headers = relayed_headers(response.headers, outcome, reason)
+            request.start_response(response.status, response.reason, headers, answer.interval[1] - answer.interval[0])
+            await deliver(request, reader, self._refetch)
+        finally:
+            self._transaction.record.bytes_from_upstream += reader.position - answer.interval[0] - reader.from_cache
+            self._transaction.record.bytes_from_cache += reader.from_cache
+            reader.close()
+        request.finish()
+
+    async def _refetch(self, reader: BodyReader) -> None:
+        """In the middle of a body nobody has the next byte: ask S3 for the rest, of the same version only."""
+        wanted_version = reader.version
+        view = await self._parts.cache.view(self._id)
+        if view is not None and view.version.same_bytes(wanted_version):
+            reader.use(view)
+            if view.coverage((reader.position, reader.position + 1)) is not Coverage.MISSING:
+                return
+        signature = self._transaction.signature
+        adding: list[tuple[bytes, bytes]] = []
+        if not signature.covers(b"range"):
+            last = reader.stop - 1
+            adding.append((b"Range", b"bytes=%d-%d" % (reader.position, last)))
+        if b"if-match" not in self._headers and not signature.covers(b"if-match"):
+            adding.append((b"If-Match", wanted_version.etag))
+        request = upstream_request(
+            self._transaction,
+            self._parts,
+            adding=tuple(adding),
+            without=CONDITIONAL_FIELDS - {b"if-match"},
+        )
+        fetch = Fetch(
+            self._parts,
+            self._id,
+            request,
+            wanted=self._wanted,
+            known=wanted_version,
+            confirming=False,
+            conditional=True,
+            store=True,
+            checksums=False,
+        )
+        fetch.begin()
+        try:
+            answer = await fetch.answer()
+        finally:
+            fetch.owner_left()
+        fill = answer.fill
+        if (
+            answer.version is None
+            or answer.interval is None
+            or not answer.version.same_bytes(wanted_version)
+            or not answer.interval[0] <= reader.position < answer.interval[1]
+        ):
+            answer.response.abort()
+            raise BodyBroken("the rest of the body is not to be had")
+        if fill is not None:
+            reader.join(fill)
+        else:
+            fill = self._parts.cache.pass_through(answer.interval, answer.response)
+            reader.join(fill)
+            fill.begin()
+
+    async def _relay(self, answer: Answer, outcome: Outcome, reason: Reason) -> None:
+        """S3's answer as it is."""
+        response = answer.response
+        length = response.claimed_length if self._head or response.status == 304 else response.length
+        headers = relayed_headers(response.headers, outcome, reason)
+        self._request.start_response(response.status, response.reason, headers, length)
+        self._transaction.record.status = response.status
+        await relay(self._request, response)
+        self._request.finish()
+

@@ -1,0 +1,95 @@
+"""One request as every later step sees it: classified once, never looked at as text again."""
+
+from collections.abc import Callable
+
+import attrs
+
+from s3proxy.cache.entry import ObjectId
+from s3proxy.cache.manager import CacheManager
+from s3proxy.gateway.interfaces import IClientRequest
+from s3proxy.policy.rules import Settings
+from s3proxy.policy.verdicts import Outcome, Reason
+from s3proxy.s3.address import ObjectAddress
+from s3proxy.s3.headers import Headers, forwardable_request
+from s3proxy.s3.operation import Operation
+from s3proxy.s3.signature import Signature
+from s3proxy.s3.target import RequestTarget
+from s3proxy.telemetry.record import RequestRecord
+from s3proxy.upstream.interfaces import IUpstream, UpstreamRequest
+
+__all__ = ["Parts", "Transaction", "upstream_request"]
+
+
+@attrs.frozen(kw_only=True)
+class Parts:
+    """What the flows work with.
+
+    :ivar now: unix seconds
+    :ivar referer: what to send as Referer where the client and its signature leave room for it; None: nothing
+    """
+
+    cache: CacheManager
+    upstream: IUpstream
+    now: Callable[[], float]
+    referer: bytes | None = None
+
+
+@attrs.define(kw_only=True)
+class Transaction:
+    """A classified request and its record."""
+
+    request: IClientRequest
+    record: RequestRecord
+    request_id: str
+    target: RequestTarget
+    address: ObjectAddress | None
+    operation: Operation
+    signature: Signature
+    settings: Settings | None
+
+    @property
+    def id(self) -> ObjectId | None:
+        """The object, if the request names one."""
+        if self.address is None or not self.address.key:
+            return None
+        return ObjectId(self.address.store, self.address.bucket, self.address.key)
+
+    def conclude(self, outcome: Outcome, reason: Reason = Reason.NONE) -> None:
+        """Note where the answer comes from."""
+        self.record.outcome = outcome.value
+        self.record.reason = reason.value
+
+
+def upstream_request(
+    transaction: Transaction,
+    parts: Parts,
+    *,
+    adding: tuple[tuple[bytes, bytes], ...] = (),
+    without: frozenset[bytes] = frozenset(),
+    with_body: bool = False,
+) -> UpstreamRequest:
+    """The client's request as it goes to S3: the raw target and its own headers, less what belongs to its connection.
+
+    :param adding: fields that the client's signature does not cover
+    :param without: lower-case names to leave out; signed ones stay
+    """
+    request = transaction.request
+    signature = transaction.signature
+    headers: Headers = forwardable_request(request.headers, signature)
+    if without:
+        headers = headers.without(name for name in without if not signature.covers(name))
+    if adding:
+        headers = headers.without(name.lower() for name, _ in adding).adding(*adding)
+    if parts.referer is not None and b"referer" not in headers and not signature.covers(b"referer"):
+        headers = headers.adding((b"Referer", parts.referer))
+    has_body = with_body and request.body_length != 0
+    return UpstreamRequest(
+        method=request.method,
+        target=transaction.target.origin_form,
+        host=transaction.target.host,
+        port=transaction.target.port,
+        headers=headers,
+        body=request.body if has_body else None,
+        body_length=request.body_length if has_body else 0,
+        repeatable=request.method in (b"GET", b"HEAD") and not has_body,
+    )

@@ -1,0 +1,73 @@
+"""The system calls that the store makes, in one replaceable place."""
+
+import ctypes
+import errno
+import os
+from collections.abc import Sequence
+
+__all__ = ["SystemCalls", "write_fully"]
+
+_IOV_MAX = 1024
+_AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
+
+
+class SystemCalls:
+    """What the store asks of the operating system. Tests pass a subclass that fails, pauses or dies where they want it to."""
+
+    open = staticmethod(os.open)
+    close = staticmethod(os.close)
+    fstat = staticmethod(os.fstat)
+    stat = staticmethod(os.lstat)
+    pread = staticmethod(os.pread)
+    pwrite = staticmethod(os.pwrite)
+    pwritev = staticmethod(os.pwritev)
+    ftruncate = staticmethod(os.ftruncate)
+    rename = staticmethod(os.rename)
+    link = staticmethod(os.link)
+    unlink = staticmethod(os.unlink)
+    mkdir = staticmethod(os.mkdir)
+    rmdir = staticmethod(os.rmdir)
+    listdir = staticmethod(os.listdir)
+    utime = staticmethod(os.utime)
+    chmod = staticmethod(os.chmod)
+
+    def __init__(self) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._renameat2 = getattr(libc, "renameat2", None)
+
+    def rename_new(self, source: str, target: str) -> None:
+        """Give ``source`` the name ``target``, which must not exist: what has it already is never replaced.
+
+        One call where the kernel and the file system can do it, otherwise link and unlink.
+
+        :raises FileExistsError: ``target`` exists; ``source`` is left alone
+        """
+        if self._renameat2 is not None:
+            if self._renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE) == 0:
+                return
+            code = ctypes.get_errno()
+            if code not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise OSError(code, os.strerror(code), source, None, target)
+            self._renameat2 = None
+        self.link(source, target)
+        self.unlink(source)
+
+
+def write_fully(calls: SystemCalls, fd: int, chunks: Sequence[bytes], offset: int) -> int:
+    """Write every byte of ``chunks`` at ``offset`` and return how many there were.
+
+    :raises OSError: not everything could be written
+    """
+    views = [memoryview(chunk) for chunk in chunks if chunk]
+    total = 0
+    while views:
+        written = calls.pwritev(fd, views[:_IOV_MAX], offset + total)
+        if written <= 0:
+            raise OSError(errno.EIO, "write returned 0")
+        total += written
+        while views and written >= len(views[0]):
+            written -= len(views.pop(0))
+        if written:
+            views[0] = views[0][written:]
+    return total

@@ -1,0 +1,115 @@
+"""Which running process a file belongs to, and whether that process still lives."""
+
+import errno
+import json
+import os
+from collections.abc import Callable
+
+from s3proxy.storage.files import SystemCalls
+from s3proxy.storage.layout import RandomBits, instance_text, new_generation
+
+__all__ = ["Instance"]
+
+_SILENCE = 30.0
+
+
+class Instance:
+    """This process's name in the cache directory: ``inst/<I>.hb``, written again every few seconds.
+
+    Whether another instance lives is decided by its process, when it runs on the same host and in the same process namespace, and by
+    the age of its heartbeat otherwise.
+    """
+
+    def __init__(self, calls: SystemCalls, directory: str, random: RandomBits, now: Callable[[], float]) -> None:
+        self._calls = calls
+        self._directory = directory
+        self._now = now
+        self._host = _host()
+        self.number = new_generation(random)
+        self._path = self._heartbeat_path(self.number)
+
+    def start(self) -> None:
+        """Write the first heartbeat.
+
+        :raises OSError: the directory can't be written to
+        """
+        record = {"host": self._host, "pid": os.getpid(), "start": _start_time(os.getpid())}
+        fd = self._calls.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            self._calls.pwrite(fd, json.dumps(record).encode("ascii"), 0)
+        finally:
+            self._calls.close(fd)
+
+    def beat(self) -> None:
+        """Say that this instance still lives.
+
+        :raises OSError: it could not be said
+        """
+        self._calls.utime(self._path)
+
+    def stop(self) -> None:
+        """Take the heartbeat away. Never raises."""
+        try:
+            self._calls.unlink(self._path)
+        except OSError:
+            return
+
+    def is_alive(self, number: int) -> bool:
+        """Whether the process that calls itself ``number`` may still be running."""
+        if number == self.number:
+            return True
+        path = self._heartbeat_path(number)
+        try:
+            fd = self._calls.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as problem:
+            return problem.errno != errno.ENOENT
+        try:
+            age = self._now() - self._calls.fstat(fd).st_mtime
+            record = json.loads(self._calls.pread(fd, 4096, 0))
+            if record["host"] == self._host:
+                return _start_time(int(record["pid"])) == record["start"]
+        except (ValueError, KeyError, TypeError):
+            return age < _SILENCE
+        finally:
+            self._calls.close(fd)
+        return age < _SILENCE
+
+    def others(self) -> list[int]:
+        """Every other instance that left a heartbeat, living or not."""
+        found = []
+        for name in self._calls.listdir(self._directory):
+            if name.endswith(".hb") and name != os.path.basename(self._path):
+                try:
+                    found.append(int(name[:-3], 16))
+                except ValueError:
+                    continue
+        return found
+
+    def bury(self, number: int) -> None:
+        """Remove the heartbeat of an instance that is dead."""
+        try:
+            self._calls.unlink(self._heartbeat_path(number))
+        except FileNotFoundError:
+            return
+
+    def _heartbeat_path(self, number: int) -> str:
+        return f"{self._directory}/{instance_text(number)}.hb"
+
+
+def _host() -> str:
+    """Names this boot of this host and the process namespace; differs wherever process numbers mean something else."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return os.urandom(8).hex()
+
+
+def _start_time(pid: int) -> str:
+    """When the process started, in the kernel's own terms; empty when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in (b"Z", b"X") else fields[19].decode("ascii")

@@ -1,0 +1,167 @@
+"""How many bytes the cache directory holds, and who may add some."""
+
+import threading
+from types import TracebackType
+
+__all__ = ["Ledger"]
+
+FIXED_OVERHEAD = 12 * 4096
+
+
+class Ledger:
+    """Counts published bytes, reservations and bytes in flight. Thread-safe.
+
+    Every number is a footprint (:func:`s3proxy.storage.layout.footprint`). A byte is counted when its name appears and taken off when
+    its name goes, by whoever did it.
+
+    **After a restart** nobody knows what the directory holds until every shard has been walked. Until then the ledger goes by the
+    number that was declared on disk before, which is never below the truth, plus what changed since. Each shard that was walked
+    contributes its true sum; when all have, the true sum counts. To sum up a shard that changes meanwhile, the walk brackets
+    it (:meth:`begin_walk`, :meth:`end_walk`) and repeats when there was a change in between.
+
+    :param limit: the most that may be published, 0 for no limit
+    :param shards: number of shards
+    :param declared: what the directory may already hold
+    :param walked: True for a new directory
+    """
+
+    def __init__(self, limit: int, shards: int, *, declared: int, walked: bool) -> None:
+        self._lock = threading.Lock()
+        self.limit = limit
+        self._estimate = declared + (FIXED_OVERHEAD if walked else 0)
+        self._exact = FIXED_OVERHEAD
+        self._walked = bytearray(b"\1" * shards if walked else shards)
+        self._unwalked = 0 if walked else shards
+        self._versions = [0] * shards
+        self._active = [0] * shards
+        self._reserved = 0
+        self._in_flight = 0
+        self._squeeze = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether :attr:`used` is the truth, not an upper bound."""
+        return self._unwalked == 0
+
+    @property
+    def used(self) -> int:
+        """Published bytes; negative only when other processes removed what this one counted."""
+        return self._exact if self._unwalked == 0 else self._estimate
+
+    @property
+    def reserved(self) -> int:
+        """Bytes that are about to be published."""
+        return self._reserved
+
+    @property
+    def in_flight(self) -> int:
+        """Bytes in files that have no final name yet."""
+        return self._in_flight
+
+    @property
+    def capacity(self) -> int:
+        """What may be published at present: the limit, or less while the file system itself is full. 0: anything."""
+        if self._squeeze:
+            return min(self.limit, self._squeeze) if self.limit else self._squeeze
+        return self.limit
+
+    def squeeze(self, capacity: int) -> None:
+        """Lower the capacity for a while, because the file system has no more room; 0 lifts it again."""
+        self._squeeze = max(0, capacity)
+
+    def fits(self, size: int) -> bool:
+        """Whether ``size`` more bytes may be published."""
+        capacity = self.capacity
+        return capacity == 0 or self.used + self._reserved + size <= capacity
+
+    def reserve(self, size: int) -> bool:
+        """Set ``size`` bytes aside for a publication; False, and nothing is set aside, when they don't fit."""
+        with self._lock:
+            if not self.fits(size):
+                return False
+            self._reserved += size
+            return True
+
+    def release(self, size: int) -> None:
+        """Give a reservation back, because it was used or is not needed."""
+        with self._lock:
+            self._reserved -= size
+
+    def grow(self, size: int) -> None:
+        """Bytes in flight appeared (or, negative, went)."""
+        with self._lock:
+            self._in_flight += size
+
+    def add(self, shard: int, size: int, *, counted: bool = True) -> None:
+        """Published bytes appeared (or, negative, went).
+
+        :param counted: False for what went from a place that the walk had not reached when it was put there
+        """
+        with self._lock:
+            self._estimate += size
+            if counted and self._walked[shard]:
+                self._exact += size
+
+    def is_walked(self, shard: int) -> bool:
+        """Whether the shard's sum is known."""
+        return self._walked[shard] == 1
+
+    def changing(self, shard: int) -> "Change":
+        """A context manager around each step that changes names in a shard and what is counted for it."""
+        return Change(self, shard)
+
+    def enter(self, shard: int) -> None:
+        """A change begins."""
+        with self._lock:
+            self._active[shard] += 1
+            self._versions[shard] += 1
+
+    def leave(self, shard: int) -> None:
+        """A change ended."""
+        with self._lock:
+            self._active[shard] -= 1
+            self._versions[shard] += 1
+
+    def begin_walk(self, shard: int) -> int | None:
+        """A token to pass to :meth:`end_walk`; None while the shard is being changed."""
+        with self._lock:
+            return None if self._active[shard] else self._versions[shard]
+
+    def end_walk(self, shard: int, token: int, total: int) -> bool:
+        """Take the sum of a shard's files; False when the shard changed since ``token`` and must be walked again."""
+        with self._lock:
+            if self._active[shard] or self._versions[shard] != token:
+                return False
+            self._settle(shard, total)
+            return True
+
+    def _settle(self, shard: int, total: int) -> None:
+        if not self._walked[shard]:
+            self._walked[shard] = 1
+            self._exact += total
+            self._unwalked -= 1
+            if self._unwalked == 0:
+                self._estimate = self._exact
+
+    def finish_untouched(self, present: set[int]) -> None:
+        """Every shard that has no directory holds nothing; ``present`` are those that have one."""
+        with self._lock:
+            for shard in range(len(self._walked)):
+                if shard not in present and not self._active[shard] and self._versions[shard] == 0:
+                    self._settle(shard, 0)
+
+
+class Change:
+    """See :meth:`Ledger.changing`."""
+
+    __slots__ = ("_ledger", "_shard")
+
+    def __init__(self, ledger: Ledger, shard: int) -> None:
+        self._ledger = ledger
+        self._shard = shard
+
+    def __enter__(self) -> None:
+        self._ledger.enter(self._shard)
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._ledger.leave(self._shard)

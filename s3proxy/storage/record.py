@@ -1,0 +1,224 @@
+"""The header of an entry file and the footer of stored bytes. Pure: bytes in, values out.
+
+Entry file, little endian: 128 bytes of header, the metadata, then (kind INLINE) the body and its footer.
+
+======  =========  ==========================================================================
+offset  type       content
+======  =========  ==========================================================================
+0       4 bytes    ``S3PE``
+4       u8         version of the format, 1
+5       u8         kind: 0 flight, 1 inline, 2 ranges, 3 head
+6       u8         state: 0 incomplete, 1 complete
+7       u8         flags: 1 = unconfirmed
+8       u64        validated_at, nanoseconds since 1970
+16      u32        CRC-32 of bytes 8 to 15
+20      u32        length of the metadata
+24      u64        length of the body
+32      u64        size of the object
+40      u64        generation
+48      u64        observed_at, nanoseconds since 1970
+56      u32        CRC-32 of the metadata
+60      u8, u8     encoding of the body (0 = as it is), log2 of the checksum block (20)
+62      18 bytes   reserved, 0
+80      u32        length of the footer
+84      u32        CRC-32 of the header without bytes 6 to 19 and without itself
+88      u64        nonce of the publication
+96      u64        instance that wrote it
+104     24 bytes   reserved, 0
+======  =========  ==========================================================================
+
+Bytes 6 to 19 are the only ones that ever change in place.
+
+Footer: the CRC-32 of each block of 1 MiB, then 40 bytes: ``S3PR``, encoding u8, log2 of the block u8, u16 0, number of blocks u32,
+stored length u64, original length u64, offset in the object u64, CRC-32 of everything before it in the footer u32.
+"""
+
+import struct
+import zlib
+
+import attrs
+
+from s3proxy.storage.errors import RecordError
+
+__all__ = [
+    "BLOCK", "FLIGHT", "HEAD", "HEADER_SIZE", "INLINE", "META_MAX", "RANGES", "STAMP_OFFSET", "TRAILER_SIZE", "BlockChecksums", "Footer",
+    "Header", "decode_footer", "decode_header", "decode_trailer", "encode_footer", "encode_header", "encode_stamp", "footer_size",
+    "nanoseconds", "seconds",
+]
+
+FLIGHT, INLINE, RANGES, HEAD = 0, 1, 2, 3
+BLOCK = 1 << 20
+HEADER_SIZE = 128
+TRAILER_SIZE = 40
+META_MAX = 1 << 20
+STAMP_OFFSET = 6
+_VERSION = 1
+_UNCONFIRMED = 1
+_BLOCK_LOG2 = 20
+_HEADER = struct.Struct("<4sBBBBQIIQQQQIBB18xIIQQ24x")
+_STAMP = struct.Struct("<BBQI")
+_TRAILER = struct.Struct("<4sBBHIQQQI")
+_U64 = struct.Struct("<Q")
+
+
+@attrs.frozen(kw_only=True)
+class Header:
+    """The first 128 bytes of an entry file. Times are nanoseconds since 1970."""
+
+    kind: int
+    complete: bool
+    unconfirmed: bool
+    validated_at: int
+    meta_length: int
+    body_length: int
+    object_size: int
+    generation: int
+    observed_at: int
+    meta_crc: int
+    footer_length: int
+    nonce: int
+    instance: int
+
+    @property
+    def file_size(self) -> int:
+        """The size that a complete entry file with this header has."""
+        return HEADER_SIZE + self.meta_length + self.body_length + self.footer_length
+
+
+def nanoseconds(moment: float) -> int:
+    """Seconds since 1970 as the stored unit. What can't be stored (before 1970, after 2500) is stored as 0."""
+    value = int(moment * 1_000_000) * 1000
+    return value if 0 <= value < 1 << 64 else 0
+
+
+def seconds(value: int) -> float:
+    """The inverse of :func:`nanoseconds`, to the microsecond."""
+    return value / 1e9
+
+
+def _header_crc(data: bytes) -> int:
+    return zlib.crc32(data[88:128], zlib.crc32(data[20:84], zlib.crc32(data[0:6])))
+
+
+def encode_stamp(*, complete: bool, unconfirmed: bool, validated_at: int) -> bytes:
+    """The changeable bytes of a header, to be written at :data:`STAMP_OFFSET`."""
+    crc = zlib.crc32(_U64.pack(validated_at))
+    return _STAMP.pack(1 if complete else 0, _UNCONFIRMED if unconfirmed else 0, validated_at, crc)
+
+
+def encode_header(header: Header) -> bytes:
+    """The 128 bytes of a header."""
+    data = bytearray(_HEADER.pack(
+        b"S3PE", _VERSION, header.kind, 1 if header.complete else 0, _UNCONFIRMED if header.unconfirmed else 0, header.validated_at,
+        zlib.crc32(_U64.pack(header.validated_at)), header.meta_length, header.body_length, header.object_size, header.generation,
+        header.observed_at, header.meta_crc, 0, _BLOCK_LOG2, header.footer_length, 0, header.nonce, header.instance,
+    ))
+    struct.pack_into("<I", data, 84, _header_crc(data))
+    return bytes(data)
+
+
+def decode_header(data: bytes) -> Header:
+    """Read a header from the first 128 bytes of ``data``. A torn stamp reads as "never validated".
+
+    :raises RecordError: too short, another version, or damaged
+    """
+    if len(data) < HEADER_SIZE:
+        raise RecordError(f"{len(data)} bytes are too few for a header")
+    (magic, version, kind, state, flags, validated_at, stamp_crc, meta_length, body_length, object_size, generation, observed_at, meta_crc,
+     encoding, block, footer_length, header_crc, nonce, instance) = _HEADER.unpack_from(data)
+    if magic != b"S3PE" or version != _VERSION:
+        raise RecordError("not an entry of this format")
+    if header_crc != _header_crc(data):
+        raise RecordError("the header's checksum is wrong")
+    if kind > HEAD or state > 1 or encoding != 0 or block != _BLOCK_LOG2 or meta_length > META_MAX or (state and kind == FLIGHT):
+        raise RecordError("the header has a value that this version doesn't know")
+    if kind == INLINE:
+        if footer_length != footer_size(body_length):
+            raise RecordError("the footer's length doesn't fit the body's")
+    elif body_length or footer_length:
+        raise RecordError("a body where none can be")
+    if stamp_crc != zlib.crc32(data[8:16]):
+        validated_at = 0
+    return Header(
+        kind=kind, complete=state == 1, unconfirmed=bool(flags & _UNCONFIRMED), validated_at=validated_at, meta_length=meta_length,
+        body_length=body_length, object_size=object_size, generation=generation, observed_at=observed_at, meta_crc=meta_crc,
+        footer_length=footer_length, nonce=nonce, instance=instance,
+    )
+
+
+def footer_size(length: int) -> int:
+    """The footer's length after ``length`` stored bytes."""
+    return -(-length // BLOCK) * 4 + TRAILER_SIZE
+
+
+class BlockChecksums:
+    """The CRC-32 of each block of 1 MiB of a stream, computed as it passes."""
+
+    def __init__(self) -> None:
+        self._finished: list[int] = []
+        self._current = 0
+        self._filled = 0
+
+    def update(self, data: bytes) -> None:
+        """Take the next bytes."""
+        view = memoryview(data)
+        while view:
+            piece = view[:BLOCK - self._filled]
+            self._current = zlib.crc32(piece, self._current)
+            self._filled += len(piece)
+            view = view[len(piece):]
+            if self._filled == BLOCK:
+                self._finished.append(self._current)
+                self._current = self._filled = 0
+
+    def result(self) -> tuple[int, ...]:
+        """One checksum for each block so far, an unfinished one included."""
+        return (*self._finished, self._current) if self._filled else tuple(self._finished)
+
+
+@attrs.frozen(kw_only=True)
+class Footer:
+    """What stands behind stored bytes."""
+
+    checksums: tuple[int, ...]
+    length: int
+    start: int
+
+    def block_is_sound(self, index: int, data: bytes) -> bool:
+        """Whether ``data`` is what was stored as block ``index``."""
+        return index < len(self.checksums) and zlib.crc32(data) == self.checksums[index]
+
+
+def encode_footer(footer: Footer) -> bytes:
+    """The footer's bytes."""
+    count = len(footer.checksums)
+    head = struct.pack(f"<{count}I", *footer.checksums)
+    trailer = _TRAILER.pack(b"S3PR", 0, _BLOCK_LOG2, 0, count, footer.length, footer.length, footer.start, 0)[:-4]
+    return head + trailer + struct.pack("<I", zlib.crc32(trailer, zlib.crc32(head)))
+
+
+def decode_trailer(data: bytes) -> tuple[int, int]:
+    """The stored length and the offset in the object, from the footer's last 40 bytes.
+
+    :raises RecordError: it is not the end of a footer
+    """
+    if len(data) != TRAILER_SIZE:
+        raise RecordError("the footer is cut short")
+    magic, encoding, block, zero, count, stored, original, start, _ = _TRAILER.unpack(data)
+    if magic != b"S3PR" or encoding or zero or block != _BLOCK_LOG2 or stored != original or count != -(-stored // BLOCK):
+        raise RecordError("not a footer of this format")
+    return stored, start
+
+
+def decode_footer(data: bytes) -> Footer:
+    """Read a whole footer.
+
+    :raises RecordError: it is damaged or not one
+    """
+    stored, start = decode_trailer(data[-TRAILER_SIZE:])
+    if len(data) != footer_size(stored):
+        raise RecordError("the footer's length doesn't fit the body's")
+    if struct.unpack_from("<I", data, len(data) - 4)[0] != zlib.crc32(data[:-4]):
+        raise RecordError("the footer's checksum is wrong")
+    count = (len(data) - TRAILER_SIZE) // 4
+    return Footer(checksums=struct.unpack_from(f"<{count}I", data), length=stored, start=start)

@@ -1,0 +1,311 @@
+"""The cache directory: paths, locks, and the primitive steps that keep names and the ledger in step."""
+
+import errno
+import os
+import stat
+import threading
+from collections import deque
+from collections.abc import Callable
+
+import attrs
+
+from s3proxy.storage.entry import StoredEntry, stored_entry
+from s3proxy.storage.errors import RecordError, StoreError
+from s3proxy.storage.files import SystemCalls
+from s3proxy.storage.generations import GenerationTable
+from s3proxy.storage.handles import HandleCache
+from s3proxy.storage.instance import Instance
+from s3proxy.storage.layout import (
+    DIRECTORY_FOOTPRINT, EntryName, Format, RandomBits, footprint, generation_name, parse_temp, range_directory,
+)
+from s3proxy.storage.ledger import Ledger
+from s3proxy.storage.record import FLIGHT, HEADER_SIZE, INLINE, RANGES, TRAILER_SIZE, Header, decode_header, decode_trailer
+import zlib
+
+__all__ = ["SMALL_BODY", "Peek", "Volume"]
+
+SMALL_BODY = 64 << 10
+_WHOLE_READ = SMALL_BODY + (16 << 10)
+_FIRST_READ = 16 << 10
+_VANISHED = (errno.ENOENT, errno.ESTALE)
+_LOCKS = 64
+
+
+@attrs.frozen
+class Peek:
+    """An entry file's header (None when it is not a valid one), size and inode."""
+
+    header: Header | None
+    size: int
+    inode: int
+
+
+class Volume:
+    """One cache directory, as one process uses it. Thread-safe; every call may block on the disk.
+
+    An operation that changes names of one entry holds that entry's lock, which makes the operation one step for the other threads of
+    this process. Between processes nothing depends on it: there the order of the steps is what counts. Nothing waits for room while
+    it holds an entry's lock.
+    """
+
+    def __init__(
+        self, root: str, form: Format, *, calls: SystemCalls, now: Callable[[], float], random: RandomBits, generations: GenerationTable,
+        ledger: Ledger, instance: Instance, handles: HandleCache,
+    ) -> None:
+        self.root = root
+        self.format = form
+        self.calls = calls
+        self.now = now
+        self.random = random
+        self.generations = generations
+        self.ledger = ledger
+        self.instance = instance
+        self.handles = handles
+        self.objects = f"{root}/o"
+        self._locks = [threading.RLock() for _ in range(_LOCKS)]
+        self._trash: deque[tuple[str, int, bool]] = deque()
+        self._marker = self.calls.stat(f"{root}/FORMAT").st_ino
+
+    # Names
+
+    def lock(self, name: EntryName) -> threading.RLock:
+        """The lock that serialises this process's changes of one entry."""
+        return self._locks[name.digest[4] % _LOCKS]
+
+    def shard_of(self, name: EntryName) -> int:
+        """The index of the entry's shard."""
+        return name.shard_index(self.format.shard_bits)
+
+    def entry_path(self, name: EntryName) -> str:
+        """Where the entry file is."""
+        return f"{self.objects}/{name.shard(self.format.shard_bits)}/{name.text}"
+
+    def flight_path(self, name: EntryName) -> str:
+        """Where the flight file is."""
+        return f"{self.entry_path(name)}.f"
+
+    def generation_path(self, name: EntryName, generation: int) -> str:
+        """Where the ranges of one version are."""
+        return f"{self.objects}/{name.shard(self.format.shard_bits)}/{generation_name(name, generation)}"
+
+    def range_path(self, entry: StoredEntry, start: int) -> str:
+        """The directory that holds the range of ``entry`` at ``start``."""
+        path = self.generation_path(entry.name, entry.generation)
+        segment = range_directory(entry.object_size, start)
+        return f"{path}/{segment}" if segment else path
+
+    def bump(self, name: EntryName) -> int:
+        """Void what anybody keeps in memory of this entry."""
+        return self.generations.bump(name.slot)
+
+    # Directories
+
+    def make_shard(self, name: EntryName) -> None:
+        """Make the entry's shard directory.
+
+        :raises StoreError: the cache directory itself is gone
+        """
+        path = f"{self.objects}/{name.shard(self.format.shard_bits)}"
+        shard = self.shard_of(name)
+        with self.ledger.changing(shard):
+            try:
+                if self.format.shard_bits > 12:
+                    self.make_directory(os.path.dirname(path), shard)
+                self.make_directory(path, shard)
+            except FileNotFoundError as problem:
+                self.check()
+                raise problem
+
+    def make_directory(self, path: str, shard: int) -> bool:
+        """Make one directory and count it; False when it exists already."""
+        try:
+            self.calls.mkdir(path, 0o700)
+        except FileExistsError:
+            return False
+        self.ledger.add(shard, DIRECTORY_FOOTPRINT)
+        return True
+
+    def check(self) -> None:
+        """Make sure that the directory is still the one that was opened.
+
+        :raises StoreError: it was deleted, replaced or unmounted
+        """
+        path = f"{self.root}/FORMAT"
+        try:
+            if self.calls.stat(path).st_ino == self._marker:
+                return
+        except OSError as problem:
+            if problem.errno != errno.ENOENT:
+                raise
+        raise StoreError(
+            errno.ENOENT, "the cache directory was deleted, replaced or unmounted while it was in use; restore it and restart", self.root
+        )
+
+    # Reading entries
+
+    def read_entry(self, fd: int, name: EntryName, epoch: int) -> tuple[StoredEntry | None, bool]:
+        """Read the entry that is open as ``fd``.
+
+        :returns: the entry or None, and whether the file is corrupt (as opposed to unlinked or not finished yet)
+        """
+        status = self.calls.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            return None, True
+        size = status.st_size
+        data = self.calls.pread(fd, size if size <= _WHOLE_READ else _FIRST_READ, 0)
+        if status.st_nlink == 0:
+            return None, False
+        try:
+            header = decode_header(data)
+        except RecordError:
+            # An entry that another flight's publication moved here before its owner wrote the header is empty, not corrupt.
+            return None, any(data[:HEADER_SIZE])
+        if not header.complete or header.kind == FLIGHT:
+            return None, False
+        if size != header.file_size:
+            return None, True
+        body_at = HEADER_SIZE + header.meta_length
+        if len(data) < body_at:
+            data += self.calls.pread(fd, body_at - len(data), len(data))
+        meta = data[HEADER_SIZE:body_at]
+        if zlib.crc32(meta) != header.meta_crc:
+            return None, True
+        body = None
+        if header.kind == INLINE and header.body_length <= SMALL_BODY and len(data) == size:
+            body = data[body_at:body_at + header.body_length]
+            if zlib.crc32(body) != int.from_bytes(data[-TRAILER_SIZE - 4:-TRAILER_SIZE], "little") and body:
+                return None, True
+        return stored_entry(name, header, meta, inode=status.st_ino, epoch=epoch, small_body=body), False
+
+    def peek(self, path: str) -> Peek | None:
+        """Read only the header of the file at ``path``; None when there is no such file."""
+        try:
+            fd = self.calls.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as problem:
+            if problem.errno in _VANISHED:
+                return None
+            if problem.errno != errno.ELOOP:
+                raise
+            return Peek(None, 0, self.calls.stat(path).st_ino)
+        try:
+            status = self.calls.fstat(fd)
+            data = self.calls.pread(fd, HEADER_SIZE, 0) if stat.S_ISREG(status.st_mode) else b""
+        finally:
+            self.calls.close(fd)
+        try:
+            return Peek(decode_header(data), status.st_size, status.st_ino)
+        except RecordError:
+            return Peek(None, status.st_size, status.st_ino)
+
+    def inode(self, path: str) -> int | None:
+        """The inode that has this name now, or None."""
+        try:
+            return self.calls.stat(path).st_ino
+        except OSError as problem:
+            if problem.errno in _VANISHED:
+                return None
+            raise
+
+    def trailer_fits(self, fd: int, end: int, *, length: int, start: int) -> bool:
+        """Whether the footer that ends at file offset ``end`` says that it closes ``length`` bytes at ``start`` of an object."""
+        try:
+            return decode_trailer(self.calls.pread(fd, TRAILER_SIZE, end - TRAILER_SIZE)) == (length, start)
+        except RecordError:
+            return False
+
+    # Removing
+
+    def unlink(self, path: str) -> bool:
+        """Remove a name that counts nothing; False when there was none."""
+        try:
+            self.calls.unlink(path)
+        except OSError as problem:
+            if problem.errno in _VANISHED:
+                return False
+            raise
+        return True
+
+    def remove_counted(self, path: str, shard: int, size: int) -> bool:
+        """Remove a published file of ``size`` bytes; False when it was gone already."""
+        with self.ledger.changing(shard):
+            if not self.unlink(path):
+                return False
+            self.ledger.add(shard, -footprint(size))
+        return True
+
+    def remove_entry(self, name: EntryName, *, inode: int | None = None) -> bool:
+        """Remove an entry file and what it points to, and void the records of it. False when there was none.
+
+        :param inode: remove only the file that has this inode
+        """
+        with self.lock(name):
+            path = self.entry_path(name)
+            try:
+                found = self.peek(path)
+                if found is None or (inode is not None and found.inode != inode):
+                    return False
+                removed = self.remove_counted(path, self.shard_of(name), found.size)
+                self.retire(name, found)
+            finally:
+                self.bump(name)
+                self.handles.forget(name.digest)
+            return removed
+
+    def retire(self, name: EntryName, old: Peek | None) -> None:
+        """Dispose of the ranges of an entry file that is gone."""
+        if old is not None and old.header is not None and old.header.kind == RANGES:
+            self.discard_generation(name, old.header.generation)
+
+    def discard_generation(self, name: EntryName, generation: int) -> None:
+        """Rename a generation directory away, to be deleted later. One that can't be renamed is left for the scan."""
+        self.handles.forget(name.digest)
+        shard = self.shard_of(name)
+        target = f"{self.root}/trash/{self.random.getrandbits(60):015x}"
+        with self.ledger.changing(shard):
+            try:
+                self.calls.rename(self.generation_path(name, generation), target)
+            except OSError:
+                return
+            self._trash.append((target, shard, self.ledger.is_walked(shard)))
+
+    @property
+    def has_trash(self) -> bool:
+        """Whether something waits for :meth:`empty_trash`."""
+        return bool(self._trash)
+
+    def empty_trash(self) -> None:
+        """Delete what was renamed away. May take long."""
+        while True:
+            try:
+                path, shard, counted = self._trash.popleft()
+            except IndexError:
+                return
+            self.delete_tree(path, shard, counted=counted)
+
+    def delete_tree(self, path: str, shard: int | None, *, counted: bool = True) -> None:
+        """Delete a directory that nothing points to. What can't be deleted is left for the next scan.
+
+        :param shard: where the files are counted; None when they are not
+        """
+        try:
+            names = self.calls.listdir(path)
+        except OSError:
+            return
+        for name in names:
+            child = f"{path}/{name}"
+            try:
+                status = self.calls.stat(child)
+                if stat.S_ISDIR(status.st_mode):
+                    self.delete_tree(child, shard, counted=counted)
+                    continue
+                self.calls.unlink(child)
+            except OSError:
+                continue
+            if shard is not None and parse_temp(name) is None:
+                self.ledger.add(shard, -footprint(status.st_size), counted=counted)
+        try:
+            self.calls.rmdir(path)
+        except OSError:
+            return
+        if shard is not None:
+            self.ledger.add(shard, -DIRECTORY_FOOTPRINT, counted=counted)

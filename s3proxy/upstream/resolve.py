@@ -1,0 +1,292 @@
+"""Addresses of S3's hosts, asked of the configured DNS servers and of nobody else.
+
+The hosts file and the system's resolver may well say that S3 is this proxy; that is how clients come here.
+"""
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from socket import AF_INET6, inet_ntop
+from typing import Any
+
+import attrs
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.names import client, dns
+from twisted.names.error import AuthoritativeDomainError, DNSNameError
+from twisted.python.failure import Failure
+
+from s3proxy.upstream.interfaces import UpstreamError, UpstreamUnreachable
+from s3proxy.upstream.routing import host_and_port, ip_literal, longest_suffix
+
+__all__ = ["DEFAULT_SERVERS", "Answer", "DNSClient", "Lookup", "Resolver", "Target"]
+
+DEFAULT_SERVERS = ("8.8.8.8", "8.8.4.4", "1.1.1.1", "1.0.0.1")
+#: Seconds that each server is given, first round and second.
+_ROUNDS = (1.0, 2.0)
+#: Seconds after which a waiting request is told that there is no answer.
+_PATIENCE = 8.0
+#: Shortest time an answer is used, and the time a failure is.
+_MIN_TTL = 5.0
+
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_name = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?\Z").match
+
+
+@attrs.frozen
+class Target:
+    """An address to dial; *port* only where the configuration names one."""
+
+    ip: str
+    port: int | None = None
+
+
+@attrs.frozen
+class Answer:
+    """What DNS said: addresses, and for how many seconds they hold. No address: the name does not exist or has none."""
+
+    ips: tuple[str, ...]
+    ttl: float
+
+
+#: Looks one name up; fires with an Answer, fails with anything when no server could tell.
+Lookup = Callable[[str], "Deferred[Answer]"]
+
+
+class _QuietResolver(client.Resolver):
+    """Twisted's resolver logs the start and the end of every query's port."""
+
+    def _connectedProtocol(self, interface: str = "") -> dns.DNSDatagramProtocol:
+        protocol = dns.DNSDatagramProtocol(self, reactor=self._reactor)
+        protocol.noisy = False
+        # The kernel picks unpredictable source ports.
+        self._reactor.listenUDP(0, protocol, interface=interface)
+        return protocol
+
+    def messageReceived(self, message: object, protocol: object, address: object = None) -> None:
+        """A late answer to a query that has been given up."""
+
+
+class DNSClient:
+    """Asks the servers one after the other, beginning with the one that answered last, twice around.
+
+    A server that says "no such name" has answered; one that is silent, refuses or fails has not.
+
+    :param servers: ``IP`` or ``IP:port``
+    """
+
+    def __init__(self, reactor: Any, servers: Sequence[str]) -> None:
+        self._resolvers: list[client.Resolver] = []
+        for server in servers:
+            ip, port = host_and_port(server)
+            address = ip, port or dns.PORT
+            self._resolvers.append(_QuietResolver(servers=[address], timeout=_ROUNDS[:1], reactor=reactor))
+        self._first = 0
+
+    def lookup(self, name: str) -> "Deferred[Answer]":
+        """A records, and AAAA records of a name that has none. Fails when no server answers."""
+        return Deferred.fromCoroutine(self._lookup(name))
+
+    async def _lookup(self, name: str) -> Answer:
+        failure: Exception = TimeoutError("no DNS server answered")
+        for seconds in _ROUNDS:
+            for offset in range(len(self._resolvers)):
+                index = (self._first + offset) % len(self._resolvers)
+                try:
+                    answer = await self._ask(self._resolvers[index], name, seconds)
+                except Exception as error:
+                    failure = error
+                else:
+                    self._first = index
+                    return answer
+        raise failure
+
+    async def _ask(self, resolver: client.Resolver, name: str, seconds: float) -> Answer:
+        try:
+            answers, _, _ = await resolver.lookupAddress(name, timeout=(seconds,))
+            found = _records(answers, dns.A)
+            if not found.ips:
+                answers, _, _ = await resolver.lookupIPV6Address(name, timeout=(seconds,))
+                found = _records(answers, dns.AAAA)
+        except (DNSNameError, AuthoritativeDomainError):
+            return Answer((), 0.0)
+        return found
+
+
+def _records(answers: Sequence[dns.RRHeader], kind: int) -> Answer:
+    payloads: list[Any] = [record.payload for record in answers if record.type == kind]
+    if kind == dns.A:
+        ips = [payload.dottedQuad() for payload in payloads]
+    else:
+        ips = [inet_ntop(AF_INET6, payload.address) for payload in payloads]
+    # CNAMEs on the way count as well: the answer holds as long as every part of it.
+    return Answer(tuple(dict.fromkeys(ips)), float(min((record.ttl for record in answers), default=0)))
+
+
+@attrs.define
+class _Entry:
+    ips: tuple[str, ...] = ()
+    error: str | None = None
+    expires: float = 0.0
+    refreshing: bool = False
+    waiting: "list[Deferred[tuple[str, ...]]]" = attrs.Factory(list)
+
+
+class Resolver:
+    """Addresses by host name: overrides, then a cache in front of *lookup*.
+
+    * An answer holds for its TTL, at least 5 s and at most *max_ttl*. For *max_ttl* more it is still given out while a
+      new one is fetched, so that no request waits for DNS in the steady state.
+    * One query per name at a time. A waiter that is cancelled leaves the others alone.
+    * When no server answers, the last addresses go on being used; a name without any fails for 5 s.
+    * ``localhost`` and names below it are the loopback address (RFC 6761 6.3).
+
+    :param overrides: host or ``*.suffix`` to ``IP``, ``IP:port``, ``[IPv6]:port``, ``name`` or ``name:port``
+    :param max_names: names kept; those used least recently are dropped
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        lookup: Lookup,
+        overrides: Mapping[str, Sequence[str]],
+        max_ttl: float = 60.0,
+        max_names: int = 10000,
+    ) -> None:
+        self._clock = clock
+        self._lookup = lookup
+        self._max_ttl = max(max_ttl, 0.0)
+        self._max_names = max(max_names, 1)
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._exact: dict[str, list[tuple[str, int | None]]] = {}
+        self._suffix: dict[str, list[tuple[str, int | None]]] = {}
+        for key, values in overrides.items():
+            table, name = (self._suffix, key[2:]) if key.startswith("*.") else (self._exact, key)
+            table[name.lower()] = [host_and_port(value) for value in values]
+        self.lookups = 0
+        self.failures = 0
+
+    def resolve(self, host: str) -> "Deferred[tuple[Target, ...]]":
+        """The addresses of *host* (lower case), never none. Fails with UpstreamUnreachable.
+
+        Cancelling detaches the caller.
+        """
+        return Deferred.fromCoroutine(self._resolve(host))
+
+    def known(self) -> dict[str, tuple[str, ...]]:
+        """The addresses held by name."""
+        return {name: entry.ips for name, entry in self._entries.items() if entry.ips}
+
+    async def _resolve(self, host: str) -> tuple[Target, ...]:
+        values = self._exact.get(host)
+        if values is None:
+            suffix = longest_suffix(host, self._suffix)
+            values = [(host, None)] if suffix is None else self._suffix[suffix]
+        targets: list[Target] = []
+        failure: UpstreamError = UpstreamUnreachable(f"{host} has no address")
+        for name, port in values:
+            try:
+                targets += [Target(ip, port) for ip in await self._addresses(name)]
+            except UpstreamError as error:
+                failure = error
+        if not targets:
+            raise failure
+        return tuple(targets)
+
+    async def _addresses(self, name: str) -> tuple[str, ...]:
+        literal = ip_literal(name)
+        if literal is not None:
+            return (literal,)
+        if name == "localhost" or name.endswith(".localhost"):
+            return ("127.0.0.1",)
+        if _name(name) is None:
+            raise UpstreamUnreachable(f"{name} is not a host name")
+        now = self._clock.seconds()
+        entry = self._entries.get(name)
+        if entry is None:
+            entry = self._entries[name] = _Entry()
+            self._make_room()
+        else:
+            self._entries.move_to_end(name)
+        if now < entry.expires:
+            if entry.ips:
+                return entry.ips
+            raise UpstreamUnreachable(entry.error or f"{name} has no address")
+        if not entry.refreshing:
+            self._refresh(name, entry)
+        if entry.ips and now < entry.expires + self._max_ttl:
+            return entry.ips
+        if not entry.refreshing:
+            # The look-up has ended already.
+            return await self._addresses(name)
+        return await self._wait(name, entry)
+
+    def _wait(self, name: str, entry: _Entry) -> "Deferred[tuple[str, ...]]":
+        def leave(waiter: "Deferred[tuple[str, ...]]") -> None:
+            if waiter in entry.waiting:
+                entry.waiting.remove(waiter)
+
+        waiter: Deferred[tuple[str, ...]] = Deferred(leave)
+        entry.waiting.append(waiter)
+
+        def overdue() -> None:
+            leave(waiter)
+            if entry.ips:
+                waiter.callback(entry.ips)
+            else:
+                waiter.errback(UpstreamUnreachable(f"no DNS server told the address of {name} within {_PATIENCE:g} s"))
+
+        limit = self._clock.callLater(_PATIENCE, overdue)
+
+        def settled(result: Any) -> Any:
+            if limit.active():
+                limit.cancel()
+            return result
+
+        return waiter.addBoth(settled)
+
+    def _refresh(self, name: str, entry: _Entry) -> None:
+        entry.refreshing = True
+        self.lookups += 1
+        self._lookup(name).addCallbacks(
+            self._answered,
+            self._unanswered,
+            callbackArgs=(name, entry),
+            errbackArgs=(name, entry),
+        ).addErrback(lambda failure: self.log.failure("resolving {name}", failure, name=name))
+
+    def _answered(self, answer: Answer, name: str, entry: _Entry) -> None:
+        ttl = max(_MIN_TTL, min(answer.ttl, self._max_ttl)) if answer.ips else _MIN_TTL
+        entry.ips = answer.ips
+        if not answer.ips:
+            entry.error = f"{name} does not exist, or has no address, according to the DNS servers in use"
+        self._settle(entry, ttl)
+
+    def _unanswered(self, failure: Failure, name: str, entry: _Entry) -> None:
+        self.failures += 1
+        reason = failure.getErrorMessage() or str(failure.type)
+        self.log.warn("No DNS server told the address of {name}: {reason}", name=name, reason=reason)
+        entry.error = f"no DNS server told the address of {name}; see connection_pool.dns_servers"
+        self._settle(entry, _MIN_TTL)
+
+    def _settle(self, entry: _Entry, ttl: float) -> None:
+        entry.refreshing = False
+        entry.expires = self._clock.seconds() + ttl
+        waiting, entry.waiting = entry.waiting, []
+        for waiter in waiting:
+            if entry.ips:
+                waiter.callback(entry.ips)
+            else:
+                waiter.errback(UpstreamUnreachable(entry.error or "no address"))
+
+    def _make_room(self) -> None:
+        while len(self._entries) > self._max_names:
+            for name, entry in self._entries.items():
+                if not entry.refreshing:
+                    del self._entries[name]
+                    break
+            else:
+                return

@@ -1,0 +1,121 @@
+"""The TCP socket below a connection to S3: options, read size, and the last bytes of a connection that breaks."""
+
+import fcntl
+import socket
+import struct
+import termios
+from typing import Any
+
+import attrs
+from twisted.internet import error, tcp
+from twisted.python.failure import Failure
+
+__all__ = ["SocketOptions", "UpstreamSocket", "connect"]
+
+#: Bytes asked for per read: what a sink gets at once, and the most that is read beyond a pause.
+RECV_SIZE = 256 * 1024
+#: Bytes read at most from a connection that broke while we were writing.
+_LAST_BYTES = 1024 * 1024
+
+
+@attrs.frozen
+class SocketOptions:
+    """:ivar recv_buffer: SO_RCVBUF in bytes, None for the kernel's own tuning. The others: seconds, seconds, count."""
+
+    keepalive_idle: int = 15
+    keepalive_interval: int = 5
+    keepalive_retries: int = 3
+    recv_buffer: int | None = None
+
+    def apply(self, sock: socket.socket) -> None:
+        """Set them, before the socket is connected (the window scale is fixed then)."""
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in (
+            ("TCP_KEEPIDLE", self.keepalive_idle),
+            ("TCP_KEEPINTVL", self.keepalive_interval),
+            ("TCP_KEEPCNT", self.keepalive_retries),
+        ):
+            if hasattr(socket, option) and value > 0:
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), min(value, 32767))
+        if self.recv_buffer is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.recv_buffer)
+
+
+class UpstreamSocket(tcp.Client):
+    """The transport."""
+
+    _draining = False
+
+    def createInternetSocket(self) -> socket.socket:
+        sock: socket.socket = super().createInternetSocket()
+        try:
+            connector: Any = self.connector
+            connector.options.apply(sock)
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+    def doRead(self) -> Any:
+        try:
+            data = self.socket.recv(RECV_SIZE)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return error.ConnectionLost()
+        return self._dataReceived(data)
+
+    def readable(self) -> bool:
+        """Whether bytes, an end or an error wait to be read: an idle connection is then of no more use."""
+        try:
+            self.socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
+
+    def unsent(self) -> int:
+        """Bytes written that the peer has not acknowledged, in our buffers and in the kernel's."""
+        waiting = len(self.dataBuffer) - self.offset + self._tempDataLen
+        try:
+            (queued,) = struct.unpack("i", fcntl.ioctl(self.socket, termios.TIOCOUTQ, b"\0\0\0\0"))
+        except OSError:
+            queued = 0
+        return waiting + int(queued)
+
+    def connectionLost(self, reason: Failure) -> None:
+        # A server that refuses an upload answers and closes; the next write of ours then fails, while its answer still
+        # waits in the kernel. Twisted would close the socket without having read it.
+        if self.connected and not self._draining and reason.check(error.ConnectionLost, error.ConnectionDone):
+            self._draining = True
+            self._read_last_bytes()
+        super().connectionLost(reason)
+
+    def _read_last_bytes(self) -> None:
+        left = _LAST_BYTES
+        while left > 0 and hasattr(self, "socket") and not self._aborting:
+            try:
+                data = self.socket.recv(RECV_SIZE)
+            except OSError:
+                return
+            if not data:
+                return
+            left -= len(data)
+            self.protocol.dataReceived(data)
+
+
+class _Connector(tcp.Connector):
+    options = SocketOptions()
+
+    def _makeTransport(self) -> UpstreamSocket:
+        return UpstreamSocket(self.host, self.port, self.bindAddress, self, self.reactor)
+
+
+def connect(reactor: Any, ip: str, port: int, factory: Any, timeout: float, options: SocketOptions) -> Any:
+    """Like ``IReactorTCP.connectTCP``, with an :class:`UpstreamSocket` as transport."""
+    connector = _Connector(ip, port, factory, timeout, None, reactor)
+    connector.options = options
+    connector.connect()
+    return connector

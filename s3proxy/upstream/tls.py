@@ -1,0 +1,148 @@
+"""TLS towards S3: contexts shared by all connections of one policy, SNI, and the check of the peer's certificate."""
+
+from collections.abc import Callable
+
+from OpenSSL import SSL, crypto
+from service_identity.exceptions import CertificateError, VerificationError
+from service_identity.pyopenssl import verify_hostname, verify_ip_address
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from s3proxy.upstream.interfaces import UpstreamError, UpstreamTLSError, UpstreamUnreachable
+from s3proxy.upstream.routing import TLSPolicy, ip_literal
+
+__all__ = ["ClientContexts", "UpstreamTLS", "handshake_error", "check_name"]
+
+#: One TLS record holds at most this much (RFC 8446 5.1), and OpenSSL reads one record per call.
+_RECORD = 16384
+
+_CHAIN_ERRORS = {
+    9: "is not valid yet",
+    10: "has expired",
+    18: "is self-signed",
+    19: "was issued by an authority that is not trusted here",
+    20: "was issued by an authority that is not trusted here",
+    21: "was issued by an authority that is not trusted here",
+    23: "has been revoked",
+}
+
+
+class UpstreamTLS(TLSMemoryBIOProtocol):
+    """The TLS layer of one connection; hands decrypted bytes on in larger pieces than one record.
+
+    :ivar chain_error: OpenSSL's verification error (``X509_V_ERR_*``), once there was one
+    """
+
+    chain_error: int | None = None
+
+    def _flushReceiveBIO(self) -> None:
+        # What Twisted's method does, except that the records of one read reach the protocol as one piece.
+        records: list[bytes] = []
+        closed, failure = False, None
+        recv = self._tlsConnection.recv
+        try:
+            while not self._lostTLSConnection:
+                records.append(recv(_RECORD))
+        except SSL.WantReadError:
+            pass
+        except SSL.ZeroReturnError:
+            closed = True
+        except SSL.Error:
+            failure = Failure()
+        if records and not self._aborted:
+            self.wrappedProtocol.dataReceived(records[0] if len(records) == 1 else b"".join(records))
+        if closed:
+            self._shutdownTLS()
+            self._tlsShutdownFinished(None)
+        elif failure is not None:
+            self._tlsShutdownFinished(failure)
+        self._flushSendBIO()
+
+
+def _note_chain_error(connection: SSL.Connection, cert: crypto.X509, error: int, depth: int, ok: int) -> bool:
+    protocol = connection.get_app_data()
+    if not ok and isinstance(protocol, UpstreamTLS):
+        protocol.chain_error = error
+    return bool(ok)
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class _ConnectionCreator:
+    def __init__(self, context: SSL.Context, server_name: bytes | None) -> None:
+        self._context = context
+        self._server_name = server_name
+
+    def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        connection = SSL.Connection(self._context, None)
+        if self._server_name is not None:
+            connection.set_tlsext_host_name(self._server_name)
+        return connection
+
+
+class ClientContexts:
+    """OpenSSL contexts, one per policy: reading the system's authorities takes milliseconds.
+
+    :param system_ca: trust the system's authorities, besides a policy's own file
+    """
+
+    def __init__(self, system_ca: bool = True, make_context: Callable[[], SSL.Context] | None = None) -> None:
+        self._system_ca = system_ca
+        self._make_context = make_context or (lambda: SSL.Context(SSL.TLS_CLIENT_METHOD))
+        self._contexts: dict[TLSPolicy, SSL.Context] = {}
+
+    def creator(self, policy: TLSPolicy, host: str) -> IOpenSSLClientConnectionCreator:
+        """What makes connections to *host* under *policy*. Sends SNI for names, none for IP literals (RFC 6066 3).
+
+        :raises UpstreamTLSError: the policy's file can't be used
+        """
+        context = self._contexts.get(policy)
+        if context is None:
+            context = self._contexts[policy] = self._context(policy)
+        return _ConnectionCreator(context, None if ip_literal(host) else host.encode("ascii"))
+
+    def _context(self, policy: TLSPolicy) -> SSL.Context:
+        context = self._make_context()
+        context.set_min_proto_version(SSL.TLS1_2_VERSION)
+        if policy.tls12_only:
+            context.set_max_proto_version(SSL.TLS1_2_VERSION)
+        context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
+        if not policy.verify:
+            context.set_verify(SSL.VERIFY_NONE, _note_chain_error)
+            return context
+        context.set_verify(SSL.VERIFY_PEER, _note_chain_error)
+        if self._system_ca:
+            context.set_default_verify_paths()
+        if policy.ca_file is not None:
+            try:
+                context.load_verify_locations(policy.ca_file)
+            except SSL.Error:
+                raise UpstreamTLSError(f"ca_file {policy.ca_file} holds no certificate that can be read") from None
+        return context
+
+
+def check_name(connection: SSL.Connection, host: str, peer: str) -> None:
+    """Check that the certificate, whose chain has been verified, is for *host*.
+
+    :param peer: how messages call the peer
+    :raises UpstreamTLSError: it is not
+    """
+    try:
+        if ip_literal(host):
+            verify_ip_address(connection, host)
+        else:
+            verify_hostname(connection, host)
+    except (VerificationError, CertificateError):
+        raise UpstreamTLSError(f"the certificate of {peer} is not for {host}") from None
+
+
+def handshake_error(layer: UpstreamTLS, reason: Failure, peer: str) -> UpstreamError:
+    """What a connection that was lost during the handshake means."""
+    if layer.chain_error is not None:
+        text = _CHAIN_ERRORS.get(layer.chain_error, f"does not hold (OpenSSL verification error {layer.chain_error})")
+        return UpstreamTLSError(f"the certificate of {peer} {text}")
+    detail = reason.getErrorMessage()
+    if isinstance(reason.value, SSL.Error) and reason.value.args and reason.value.args[0]:
+        detail = str(reason.value.args[0][-1][-1])
+    return UpstreamUnreachable(f"TLS handshake with {peer} failed: {detail}")

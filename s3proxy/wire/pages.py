@@ -1,0 +1,48 @@
+"""How the data listener learns whether a piece of a file is in memory, and has it read without stopping the reactor."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+from twisted.internet.defer import Deferred
+
+from s3proxy.storage import residency
+
+__all__ = ["PageCache"]
+
+
+def _read_and_close(read_ahead: Callable[[int, int, int], None], fd: int, offset: int, count: int) -> None:
+    try:
+        read_ahead(fd, offset, count)
+    finally:
+        os.close(fd)
+
+
+@attrs.frozen
+class PageCache:
+    """The kernel's page cache as the listener sees it.
+
+    :ivar run: calls a function in a thread of a pool made for disk reads
+    :ivar resident: whether all of ``(fd, offset, count)`` is in memory; None when the file system can't tell
+    :ivar read_ahead: brings ``(fd, offset, count)`` into memory; blocks
+    """
+
+    run: "Callable[..., Deferred[Any]]"
+    resident: Callable[[int, int, int], bool | None] = residency.resident
+    read_ahead: Callable[[int, int, int], None] = residency.read_ahead
+
+    def load(self, fd: int, offset: int, count: int) -> "Deferred[None]":
+        """Bring these bytes into memory in a thread. The caller may close ``fd`` at any time: the thread has a copy of it."""
+        own = os.dup(fd)
+        try:
+            return self.run(_read_and_close, self.read_ahead, own, offset, count)
+        except BaseException:
+            os.close(own)
+            raise
+
+    def read(self, fd: int, offset: int, count: int) -> "bytes | Deferred[bytes]":
+        """At most ``count`` bytes: at once if they are in memory, else from a thread. ``fd`` must stay open until then."""
+        if self.resident(fd, offset, count):
+            return os.pread(fd, count, offset)
+        return self.run(os.pread, fd, count, offset)

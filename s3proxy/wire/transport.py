@@ -1,0 +1,383 @@
+"""A TCP server transport that can send pieces of files besides bytes, in the order in which both were handed to it.
+
+The kernel copies a span from the page cache to the socket (sendfile(2)); its bytes never enter Python. What is buffered here is
+bounded by what callers write() while spans wait, and they are told by the usual means (a streaming producer is paused).
+"""
+
+import errno
+import os
+import select
+import socket
+import struct
+import termios
+from collections import deque
+from collections.abc import Iterable
+from fcntl import ioctl
+from typing import Any
+
+from twisted.internet import main, tcp
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectionLost
+from twisted.python.failure import Failure
+
+from s3proxy.wire.pages import PageCache
+
+__all__ = ["FileServer", "FileTruncated"]
+
+WINDOW = 1024 * 1024
+"""Bytes of a span whose residency is probed, and that are read ahead, at a time."""
+
+TURN = 2 * 1024 * 1024
+"""Most bytes one connection sends in one turn of the reactor, so that a fast client does not starve the others."""
+
+FRESH = 5.0
+"""Seconds after which pages that were seen in memory, but not sent yet, are looked up again: they may have been evicted."""
+
+HIGH_WATER = 128 * 1024
+"""Buffered bytes beyond which a streaming producer is paused."""
+
+_MSG_MORE = getattr(socket, "MSG_MORE", 0)
+_WOULD_BLOCK = frozenset((errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS))
+_FILE_ERRORS = frozenset((errno.EIO, errno.EINVAL, errno.EBADF, errno.ESTALE, errno.EOVERFLOW, errno.ENOSYS, errno.EISDIR))
+
+
+class FileTruncated(OSError):
+    """A file ended before the bytes that were promised from it."""
+
+
+class _Span:
+    """``[position, stop)`` of a file; up to ``ready`` it was in memory at the time ``seen``. Cold: some of it was not."""
+
+    __slots__ = ("fd", "position", "stop", "ready", "seen", "cold", "loading", "done")
+
+    def __init__(self, fd: int, start: int, stop: int, hot: bool, done: "Deferred[None]") -> None:
+        self.fd = fd
+        self.position = start
+        self.stop = stop
+        self.ready = stop if hot else start
+        self.seen = float("inf") if hot else 0.0
+        self.cold = False
+        self.loading = False
+        self.done = done
+
+
+class FileServer(tcp.Server):
+    """One accepted connection.
+
+    Bytes before the first span are in the buffers of :class:`twisted.internet.abstract.FileDescriptor`; ``_queue`` holds the first
+    span and all that follows it. What is written while data is being received goes out at the end of that turn, with one system
+    call and without a detour through the reactor's list of writers.
+
+    :ivar bytes_sent: bytes the kernel has taken so far
+    """
+
+    page_cache: PageCache | None = None
+
+    def __init__(self, sock: socket.socket, protocol: Any, client: Any, server: Any, sessionno: int, reactor: Any) -> None:
+        self.bytes_sent = 0
+        self.page_cache = getattr(server, "page_cache", None)
+        self._queue: deque[_Span | bytes] = deque()
+        self._queued_bytes = 0
+        self._allowance = TURN
+        self._gathering = False
+        self._write_wanted = False
+        self._pumping = False
+        self._send_flags = 0
+        super().__init__(sock, protocol, client, server, sessionno, reactor)
+
+    # What is still to be sent
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that were accepted here and that the kernel has not taken; keeps its value when the connection is lost."""
+        return self._buffered() + self._queued_bytes
+
+    @property
+    def waits_for_disk(self) -> bool:
+        """Whether it is a file, not the client, that holds up the output."""
+        if self._buffered() or not self._queue:
+            return False
+        span = self._queue[0]
+        return isinstance(span, _Span) and span.loading and span.position >= span.ready
+
+    def acknowledged(self) -> int:
+        """Bytes the peer's kernel has confirmed: what is sent without what the socket's send queue still holds."""
+        try:
+            (outstanding,) = struct.unpack("i", ioctl(self.socket, termios.TIOCOUTQ, b"\0\0\0\0"))
+        except OSError:
+            return self.bytes_sent
+        return self.bytes_sent - int(outstanding)
+
+    def hung_up(self) -> bool:
+        """Whether the peer has reset the connection: can be asked while reading is paused, when nothing else would tell."""
+        if not self.connected:
+            return True
+        poll = select.poll()
+        poll.register(self.socket, 0)
+        return bool(poll.poll(0))
+
+    def _buffered(self) -> int:
+        return len(self.dataBuffer) - self.offset + self._tempDataLen
+
+    def _isSendBufferFull(self) -> bool:
+        return bool(self._queue) or self._buffered() > HIGH_WATER
+
+    # Input for the queue
+
+    def write(self, data: bytes) -> None:
+        """See :class:`twisted.internet.interfaces.ITransport`; stays behind spans that were queued before."""
+        if self._queue and data and self.connected:
+            self._append(data)
+            self._maybePauseProducer()
+        else:
+            super().write(data)
+
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        """See :class:`twisted.internet.interfaces.ITransport`; stays behind spans that were queued before."""
+        if self._queue and self.connected:
+            for data in iovec:
+                self._append(data)
+            self._maybePauseProducer()
+        else:
+            super().writeSequence(iovec)
+
+    def _append(self, data: bytes) -> None:
+        if not isinstance(data, bytes):
+            raise TypeError("Data must be bytes")
+        self._queue.append(data)
+        self._queued_bytes += len(data)
+
+    def sendFile(self, fd: int, offset: int, count: int, hot: bool = False) -> "Deferred[None]":
+        """Send ``count`` bytes of a file from ``offset``, behind everything that was written before.
+
+        The descriptor must stay open until the Deferred fires, which is when the kernel has taken the last byte. Cancelling it
+        aborts the connection: the peer was promised these bytes.
+
+        :param hot: the bytes were just written or read, so they are in memory: don't ask
+        :return: fails with the connection's reason when it is lost before, with :class:`FileTruncated` or another OSError when the
+            file can't deliver; in that case the connection has been aborted
+        """
+        if not self.connected or self._aborting or self._writeDisconnected:
+            return fail(ConnectionLost())
+        if self.TLS:
+            raise RuntimeError("sendFile would send plain bytes into a TLS connection")
+        if count <= 0:
+            return succeed(None)
+        done: Deferred[None] = Deferred(self._cancel_span)
+        self._queue.append(_Span(fd, offset, offset + count, hot or self.page_cache is None, done))
+        self._queued_bytes += count
+        if len(self._queue) == 1 and not self._pumping and self._allowance > 0:
+            self._push()
+        else:
+            self.startWriting()
+        if self._queue:
+            self._maybePauseProducer()
+        return done
+
+    def _cancel_span(self, done: "Deferred[None]") -> None:
+        for item in self._queue:
+            if isinstance(item, _Span) and item.done is done:
+                self._queue.remove(item)
+                break
+        self.abortConnection()
+
+    # Output
+
+    def doRead(self) -> Any:
+        """Called by the reactor; what the protocol writes meanwhile is sent before this returns, as far as the socket takes it."""
+        self._allowance = TURN
+        self._gathering = True
+        try:
+            outcome = super().doRead()
+        finally:
+            self._gathering = False
+            wanted, self._write_wanted = self._write_wanted, False
+        if outcome is None and wanted and self.connected and not self._aborting:
+            if self._pump() is not None or self._has_work():
+                # The end of a connection is told by doWrite() only: told from here it would count as the peer's end of sending.
+                super().startWriting()
+        return outcome
+
+    def startWriting(self) -> None:
+        """Have output attended to: at the end of the current turn of reading, or when the reactor says the socket has room."""
+        if self._gathering:
+            self._write_wanted = True
+        else:
+            super().startWriting()
+
+    def stopWriting(self) -> None:
+        """No output for now."""
+        self._write_wanted = False
+        super().stopWriting()
+
+    def doWrite(self) -> Any:
+        """Called by the reactor when the socket has room."""
+        self._allowance = TURN
+        return self._pump()
+
+    def _push(self) -> None:
+        """Send at once what the socket takes, outside the reactor's call; errors wait until the reactor calls."""
+        if self._pump() is not None or self._has_work():
+            self.startWriting()
+
+    def _has_work(self) -> bool:
+        return self.connected and not self._aborting and self.unsent > 0 and not self.waits_for_disk
+
+    def _pump(self) -> Any:
+        """Send bytes and spans in turn. Returns what doWrite() returns."""
+        self._pumping = True
+        try:
+            while self._queue and self.connected and not self._aborting:
+                span = self._queue[0]
+                assert isinstance(span, _Span)
+                try:
+                    ready = self._is_ready(span)
+                except Exception:
+                    return self._break(span, Failure())
+                if self._buffered():
+                    outcome = self._send_bytes(more=ready)
+                    if outcome is not None or self._buffered():
+                        return outcome
+                if not ready:
+                    self.stopWriting()
+                    return None
+                if self._allowance <= 0:
+                    return None
+                outcome = self._send_span(span)
+                if outcome is not None:
+                    return None if outcome is _FULL else outcome
+        finally:
+            self._pumping = False
+        return super().doWrite() if self.connected and not self._aborting else None
+
+    def _send_bytes(self, more: bool) -> Any:
+        rest = memoryview(self.dataBuffer)[self.offset :]
+        self.dataBuffer = b"".join([rest, *self._tempDataBuffer])
+        self.offset = 0
+        self._tempDataBuffer = []
+        self._tempDataLen = 0
+        self._send_flags = _MSG_MORE if more else 0
+        try:
+            sent = self.writeSomeData(self.dataBuffer)
+        finally:
+            self._send_flags = 0
+        if isinstance(sent, BaseException):
+            return sent
+        self.offset = sent
+        if sent == len(self.dataBuffer):
+            self.dataBuffer = b""
+            self.offset = 0
+        return None
+
+    def writeSomeData(self, data: bytes) -> Any:
+        """Give the kernel some bytes; the number it took, or an exception when the connection is lost."""
+        if not data:
+            return 0
+        try:
+            sent = self.socket.send(memoryview(data)[: self.SEND_LIMIT], self._send_flags)
+        except OSError as error:
+            return 0 if error.errno in _WOULD_BLOCK else main.CONNECTION_LOST
+        self.bytes_sent += sent
+        return sent
+
+    def _send_span(self, span: _Span) -> Any:
+        """Send some of the span; None to go on, _FULL when the socket took no more, or what doWrite() is to return."""
+        count = min(span.ready - span.position, self._allowance)
+        try:
+            sent = os.sendfile(self.socket.fileno(), span.fd, span.position, count)
+        except OSError as error:
+            if error.errno in _WOULD_BLOCK:
+                return _FULL
+            if error.errno in _FILE_ERRORS:
+                return self._break(span, Failure(error))
+            return main.CONNECTION_LOST
+        if sent == 0:
+            missing = span.stop - span.position
+            return self._break(span, Failure(FileTruncated(errno.EIO, f"the file ends {missing} bytes too early")))
+        self.bytes_sent += sent
+        span.position += sent
+        self._queued_bytes -= sent
+        self._allowance -= sent
+        if span.position == span.stop:
+            self._queue.popleft()
+            self._bring_up()
+            span.done.callback(None)
+        return None
+
+    def _bring_up(self) -> None:
+        """Move the bytes that are first in the queue now to the buffer for bytes."""
+        while self._queue and not isinstance(self._queue[0], _Span):
+            data = self._queue.popleft()
+            assert isinstance(data, bytes)
+            self._tempDataBuffer.append(data)
+            self._tempDataLen += len(data)
+            self._queued_bytes -= len(data)
+
+    def _break(self, span: _Span, reason: Failure) -> None:
+        """The file can't deliver what the peer was promised."""
+        self._queue.remove(span)
+        self.abortConnection()
+        span.done.errback(reason)
+
+    # Pages that are not in memory
+
+    def _is_ready(self, span: _Span) -> bool:
+        """Whether the next bytes of the span are in memory; if not, they are being read."""
+        now = self.reactor.seconds()
+        if span.position < span.ready and now - span.seen <= FRESH:
+            if span.cold and not span.loading:
+                self._prefetch(span)
+            return True
+        span.ready = span.position
+        if span.loading:
+            return False
+        pages = self.page_cache
+        stop = min(span.position + WINDOW, span.stop)
+        if pages is None or pages.resident(span.fd, span.position, stop - span.position):
+            span.ready = stop
+            span.seen = now
+            return True
+        span.cold = True
+        self._load(span, pages, stop)
+        return span.position < span.ready
+
+    def _prefetch(self, span: _Span) -> None:
+        """Let the disk work on the next window while the socket takes this one."""
+        stop = min(span.ready + WINDOW, span.stop)
+        pages = self.page_cache
+        if pages is not None and stop > span.ready and span.ready - span.position <= WINDOW:
+            if pages.resident(span.fd, span.ready, stop - span.ready):
+                span.ready = stop
+            else:
+                self._load(span, pages, stop)
+
+    def _load(self, span: _Span, pages: PageCache, stop: int) -> None:
+        span.loading = True
+        loaded = pages.load(span.fd, span.ready, stop - span.ready)
+        loaded.addCallbacks(self._loaded, self._not_loaded, (span, stop), None, (span,))
+
+    def _loaded(self, _: object, span: _Span, stop: int) -> None:
+        span.loading = False
+        span.ready = stop
+        span.seen = self.reactor.seconds()
+        if span in self._queue and self.connected and not self._aborting and not self._pumping:
+            self._allowance = TURN
+            self._push()
+
+    def _not_loaded(self, reason: Failure, span: _Span) -> None:
+        span.loading = False
+        if span in self._queue:
+            self._break(span, reason)
+
+    # The end
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Called by the reactor: fails what was not sent."""
+        queue, self._queue = self._queue, deque()
+        super().connectionLost(reason)
+        for item in queue:
+            if isinstance(item, _Span):
+                item.done.errback(Failure(reason.value, reason.type))
+
+
+_FULL = object()
