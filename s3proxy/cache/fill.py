@@ -182,7 +182,7 @@ class Fill:
                 if not self._memory or position < self._memory[0][0]:
                     if self._memory:
                         count = min(count, self._memory[0][0] - position)
-                    return FileSpan(writer.fd, writer.base + position - writer.start, count)
+                    return FileSpan(writer.fd, writer.base + position - writer.start, count, True)
         for offset, chunk in self._memory:
             if offset <= position < offset + len(chunk):
                 return MemorySpan(memoryview(chunk)[position - offset : limit - offset])

@@ -9,7 +9,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from s3proxy.cache.entry import ObjectId, ObjectVersion, decode_version
-from s3proxy.storage.disk import DiskStore, StoredEntry
+from s3proxy.storage.disk import DiskStore
+from s3proxy.storage.entry import StoredEntry
 from s3proxy.storage.generations import GenerationTable
 from s3proxy.storage.layout import EntryName, entry_name
 from s3proxy.util.intervals import Interval

@@ -11,14 +11,17 @@ import attrs
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
+from s3proxy.cache.background import write_small_range
 from s3proxy.cache.entry import ObjectId, ObjectVersion, encode_version
 from s3proxy.cache.fill import Fill, RunInThread
 from s3proxy.cache.flight import KeyFlight, Ticket
 from s3proxy.cache.index import EntryIndex, Record
-from s3proxy.cache.verify import Verifier, verifier_for
+from s3proxy.cache.verify import verifier_for
 from s3proxy.cache.view import View
-from s3proxy.storage.disk import DiskStore, StoredEntry
+from s3proxy.storage.disk import DiskStore
+from s3proxy.storage.entry import StoredEntry
 from s3proxy.storage.generations import GenerationTable
 from s3proxy.storage.layout import entry_name
 from s3proxy.storage.record import INLINE, RANGES
@@ -47,20 +50,18 @@ class CacheEvents(Protocol):
     def invalidated(self) -> None:
         """An entry was made invalid by a write."""
 
-    def disk_failed(self) -> None:
+    def disk_failed(self, error: BaseException) -> None:
         """The disk refused something."""
 
 
 @attrs.frozen(kw_only=True)
 class CacheSettings:
     """:ivar small_object_bytes: bodies up to this size are answered from memory and committed behind the answer
-    :ivar inline_max: complete bodies up to this size live in the entry file
     :ivar keep_ratio: a body that broke off is kept if at least this fraction of it arrived
     """
 
     max_cache_size: int
     small_object_bytes: int = 65536
-    inline_max: int = 8 * 1024 * 1024
     keep_ratio: float = 0.5
     max_entries: int = 100_000
     refresh_interval: float = 5.0
@@ -241,7 +242,7 @@ class CacheManager:
             writers=None,
             passing=True,
             on_settled=lambda fill, results, true: None,
-            on_disk_error=self._disk_failed,
+            on_disk_error=self.disk_failed,
         )
 
     def describe(self, ticket: Ticket, version: ObjectVersion) -> None:
@@ -304,8 +305,33 @@ class CacheManager:
         self._revoke(id)
         if self._store is None:
             return
-        if not self._attempt(self._store.drop, entry_name(id.parts)):
+        if not self._done(self._store.drop, entry_name(id.parts)):
             self._remember(id)
+
+    # Upkeep.
+
+    def pulse(self) -> None:
+        """Every few seconds: the leases of what is under way show that somebody is at work."""
+        for flight in self._flights.values():
+            for holder in (flight.lease, flight.renewal):
+                if holder is not None:
+                    holder.touch()
+
+    def end(self) -> None:
+        """Give back what is held on disk; nothing is stored any more."""
+        self._no_inserts_until = float("inf")
+        for flight in tuple(self._flights.values()):
+            flight.revoked = True
+            self._give_back(flight)
+
+    def disk_failed(self, error: BaseException) -> None:
+        """The disk refused something: no inserts for a while, and the operator is told."""
+        self._no_inserts_until = self._now() + QUIET_AFTER_ERROR
+        first = self.last_error is None or self._now() - self.last_error[0] > QUIET_AFTER_ERROR
+        self.last_error = (self._now(), str(error) or type(error).__name__)
+        self._events.disk_failed(error)
+        if first:
+            self.log.warn("the cache directory failed: {error}; answers come from S3", error=str(error))
 
     # What is behind these.
 
@@ -315,13 +341,13 @@ class CacheManager:
         try:
             return self._index.get(id)
         except OSError as error:
-            self._disk_failed(error)
+            self.disk_failed(error)
             return None
 
     def _new_flight(self, id: ObjectId, conditional: bool) -> KeyFlight:
         name = entry_name(id.parts)
         lease = renewal = None
-        if id in self._remembered and self._store is not None and self._attempt(self._store.drop, name):
+        if id in self._remembered and self._store is not None and self._done(self._store.drop, name):
             self._remembered.discard(id)
         may_insert = (
             self._store is not None
@@ -332,7 +358,7 @@ class CacheManager:
         if may_insert and self._store is not None:
             if conditional:
                 renewal = self._attempt(self._store.prepare_renewal, name)
-            else:
+            if renewal is None:
                 lease = self._attempt(self._store.lease, name)
         return KeyFlight(id, name, lease, renewal)
 
@@ -343,7 +369,7 @@ class CacheManager:
             return lease
         if flight.renewal is not None:
             renewal, flight.renewal = flight.renewal, None
-            return renewal.take_lease()
+            return renewal.hand_over()
         return None
 
     def _facts(self, version: ObjectVersion, sent_at: float) -> dict[str, Any]:
@@ -357,17 +383,23 @@ class CacheManager:
     def _redescribe(self, ticket: Ticket, record: Record, version: ObjectVersion) -> None:
         """The same bytes under another description: the entry gets it, the bytes stay where they are."""
         assert self._store is not None
+        store = self._store
         lease = self._take_lease(ticket.flight)
-        if lease is not None:
-            self._attempt(
-                self._store.redescribe,
-                record.stored,
-                lease,
-                meta=encode_version(version),
-                validated_at=ticket.sent_at,
-            )
+        if lease is None:
+            return
+
+        def rewrite() -> Any:
+            facts = self._facts(version, ticket.sent_at)
+            del facts["object_size"]
+            return store.replace_meta(record.stored, lease, **facts)
+
+        def done(result: Any) -> None:
+            if isinstance(result, Failure):
+                self.disk_failed(result.value)
             if self._index is not None:
-                self._index.forget(ticket.flight.id)
+                self._index.forget(version.id)
+
+        self._run(rewrite).addBoth(done)
 
     def _start_fill(
         self,
@@ -395,7 +427,7 @@ class CacheManager:
                 self._redescribe(ticket, record, record.version.merged(version))
             else:
                 self.confirmed(ticket)
-        elif whole and version.size <= self._settings.inline_max:
+        elif whole and version.size <= store.inline_max:
             entry = None
         elif record is not None and record.stored.kind == INLINE:
             # Every byte is held already.
@@ -429,11 +461,11 @@ class CacheManager:
             ranges_of = entry
 
             def open_writer(position: int) -> Any:
-                return store.start_range(ranges_of, position, stop - position)
+                return store.start_range(ranges_of, position, min(stop - position, store.cut - position % store.cut))
 
             if small:
                 def commit_small(chunks: list[bytes]) -> Any:
-                    return _write_small(open_writer, start, chunks)
+                    return write_small_range(open_writer, start, chunks)
             else:
                 writers = open_writer
 
@@ -447,11 +479,11 @@ class CacheManager:
             commit_small=commit_small,
             verify=verify,
             keep_ratio=self._settings.keep_ratio,
-            on_settled=lambda fill, results, true: self._settled(flight, fill, results, true, verify),
-            on_disk_error=self._disk_failed,
+            on_settled=lambda fill, results, true: self._settled(flight, fill, results),
+            on_disk_error=self.disk_failed,
         )
 
-    def _settled(self, flight: KeyFlight, fill: Fill, results: list[Any], true: bool, verify: Verifier | None) -> None:
+    def _settled(self, flight: KeyFlight, fill: Fill, results: list[Any]) -> None:
         if fill in flight.fills:
             flight.fills.remove(fill)
         if fill.condemned:
@@ -500,7 +532,7 @@ class CacheManager:
             self._events.invalidated()
 
         def invalidate_all() -> list[bool]:
-            return [arm is not None and bool(self._attempt(arm.invalidate)) for arm in arms]
+            return [arm is not None and self._done(arm.invalidate) for arm in arms]
 
         def note(done: list[bool]) -> None:
             for id, success in zip(ids, done):
@@ -532,42 +564,19 @@ class CacheManager:
             self.log.error("too many invalidations could not be written to the cache directory; it is not read any more")
         self._remembered.add(id)
 
+    def _done(self, call: Callable[..., Any], *args: Any) -> bool:
+        """Whether the disk did what the call asks."""
+        try:
+            call(*args)
+        except OSError as error:
+            self.disk_failed(error)
+            return False
+        return True
+
     def _attempt(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """The call's result; None if the disk refused."""
         try:
             return call(*args, **kwargs)
         except OSError as error:
-            self._disk_failed(error)
+            self.disk_failed(error)
             return None
-
-    def _disk_failed(self, error: BaseException) -> None:
-        self._no_inserts_until = self._now() + QUIET_AFTER_ERROR
-        first = self.last_error is None or self._now() - self.last_error[0] > QUIET_AFTER_ERROR
-        self.last_error = (self._now(), str(error) or type(error).__name__)
-        self._events.disk_failed()
-        if first:
-            self.log.warn("the cache directory failed: {error}; answers come from S3", error=str(error))
-
-
-def _write_small(open_writer: Callable[[int], Any], start: int, chunks: list[bytes]) -> Any:
-    """A small range behind its answer; runs in a thread."""
-    result = None
-    position = start
-    while chunks:
-        writer = open_writer(position)
-        try:
-            room = writer.length
-            batch: list[bytes] = []
-            while chunks and room > 0:
-                chunk = chunks.pop(0)
-                if len(chunk) > room:
-                    chunks.insert(0, chunk[room:])
-                    chunk = chunk[:room]
-                batch.append(chunk)
-                room -= len(chunk)
-            writer.append(batch)
-            result = writer.commit()
-            position += writer.length
-        finally:
-            writer.close()
-    return result

@@ -15,12 +15,14 @@ def _nothing() -> None:
 class FileSpan:
     """``count`` bytes of an open file from ``offset``.
 
+    :ivar hot: the bytes were written a moment ago: they are in memory
     :ivar release: to be called once the bytes are sent; until then the descriptor stays open
     """
 
     fd: int
     offset: int
     count: int
+    hot: bool = False
     release: Callable[[], None] = _nothing
 
 

@@ -150,7 +150,7 @@ class BodyReader:
                 self._record = None
             return None
         count = min(handle.stop, self.stop) - self.position
-        return FileSpan(handle.fd, handle.base + self.position - handle.start, count, handle.close)
+        return FileSpan(handle.fd, handle.base + self.position - handle.start, count, False, handle.close)
 
     def advance(self, count: int) -> None:
         """So many bytes are with the client."""

@@ -54,7 +54,7 @@ def ip_and_port(text: str) -> str | None:
 
 
 def override_target(text: str) -> str | None:
-    """Where an overridden host is dialled: an IP address, ``IP:port``, ``[IPv6]:port`` or a host name; None otherwise."""
+    """Where an overridden host is dialled: an IP address, ``IP:port``, ``[IPv6]:port`` or a host name, else None."""
     if text.startswith("[") and text.endswith("]"):
         address = ip_address(text[1:-1])
         return address if address is not None and ":" in address else None

@@ -65,10 +65,6 @@ def check(config: Config, given: Mapping[str, Given], report: Report) -> None:
                 judge.problem(big, (small,), f"value {judge.shown(big)} is not above {small}; "
                                              f"allowed more than {judge.shown(small)}")
     _check_listeners(judge)
-    if not config.connection_pool.dns_servers and "connection_pool.dns_servers" in given:
-        if given["connection_pool.dns_servers"].shown not in ("[]", "null"):
-            judge.problem("connection_pool.dns_servers", (), "no item of the list is of use; "
-                          "allowed IP addresses, or no key at all for public resolvers")
 
 
 def _check_listeners(judge: _Judge) -> None:
@@ -125,7 +121,7 @@ def move_dashboard(config: Config) -> tuple[Config, Notice | None]:
 
 
 def waivers(config: Config) -> Iterator[str]:
-    """What every upstream override gives up that lacks the protection of verified TLS, or asks for what it cannot have."""
+    """What each upstream override gives up that lacks the protection of verified TLS."""
     for name, override in config.connection_pool.upstream_overrides.items():
         path = f'connection_pool.upstream_overrides."{name}"'
         if override.scheme == "http":
@@ -149,8 +145,8 @@ def effective_ram_cache_size(config: Config, machine_memory: int) -> tuple[int, 
     if cache.max_ram_cache_size <= limit:
         return cache.max_ram_cache_size, None
     return limit, Notice(
-        "warn", f"cache.max_ram_cache_size: value {cache.max_ram_cache_size} ({format_bytes(cache.max_ram_cache_size)}) "
-                f"is more than a quarter of the machine's memory; using {limit} ({format_bytes(limit)})")
+        "warn", f"cache.max_ram_cache_size: {format_bytes(cache.max_ram_cache_size)} "
+                f"is more than a quarter of the machine's memory; using {format_bytes(limit)}")
 
 
 def check_files(config: Config, origins: Mapping[str, str]) -> tuple[Problem, ...]:
@@ -200,8 +196,8 @@ def _pair_fault(cert_path: str, key_path: str) -> str | None:
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             return f"holds a certificate that does not belong to the key in {key_path}"
-        return f"or {key_path} is not usable ({error.reason or error}); allowed a certificate chain and its key, both PEM, " \
-               "the key without a password"
+        return (f"or {key_path} is not usable ({error.reason or error}); "
+                "allowed a certificate chain and its key, both PEM, the key without a password")
     return None
 
 

@@ -1,4 +1,4 @@
-"""Kinds of keys that hold lists and mappings. ``null``, and a key with nothing after its colon, is an empty collection."""
+"""Kinds of keys that hold lists and mappings. ``null``, and nothing at all after the colon, is an empty collection."""
 
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
@@ -30,11 +30,13 @@ class Listing(Kind):
     :ivar check: brings an item to its usual spelling, or rejects it with None
     :ivar item: what an item may be
     :ivar skip: an item that is rejected is left out with a warning, and is no problem
+    :ivar needed: a list of which nothing is left is a problem
     """
 
     check: Check
     item: str
     skip: bool = False
+    needed: bool = False
 
     @property
     def allowed(self) -> str:  # type: ignore[override]
@@ -57,6 +59,8 @@ class Listing(Kind):
                 source.warn(item_node.line, f"{path}[{number}]", f"value {quoted(item)} is listed twice")
             else:
                 items.append(item)
+        if self.needed and rejected and not items:
+            source.problem(node.line, path, f"no item of the list is of use; allowed {self.allowed}")
         return REJECTED if rejected and not self.skip else tuple(items)
 
     def _item(self, node: Node, path: str, source: Source) -> str | None:
@@ -235,7 +239,8 @@ class EntryMap(_Map):
                 continue
             if not isinstance(entry.node, MapNode):
                 if not (isinstance(entry.node, ScalarNode) and entry.node.broken):
-                    source.problem(entry.node.line, below, f"{mismatch(entry.node)}; allowed a section with keys and values")
+                    text = f"{mismatch(entry.node)}; allowed a section with keys and values"
+                    source.problem(entry.node.line, below, text)
                 continue
             value = self.read_entry(entry.node, below, source)
             if name in result:

@@ -74,11 +74,13 @@ class Options(usage.Options):
     """The options of ``twistd s3proxy``. A value that cannot be read is a usage error."""
 
     synopsis = "[options]"
-    longdesc = "A transparent caching proxy for Amazon S3 and compatible stores. Options win over the environment, the" \
+    longdesc = (
+        "A transparent caching proxy for Amazon S3 and compatible stores. Options win over the environment, the"
         " environment over the file. See doc/configuration.md."
+    )
 
     optParameters = [
-        ["config", "c", None, "File with the configuration (YAML). Without it everything has its default.", os.path.abspath],
+        ["config", "c", None, "File with the configuration (YAML); without it: defaults.", os.path.abspath],
         *(_parameter(name, text) for name, _, text in VALUES),
         ["https-mode", None, None, "Accepted and ignored."],
     ]

@@ -1,8 +1,8 @@
 """Settings from environment variables.
 
-Numbers are plain, durations whole seconds (VALIDATION_FREQUENCY: hours), booleans ``true`` or anything else for false. Paths
-are taken as they are. A value that cannot be read is ignored with a warning: these names are short, and other programs may use
-them, too.
+Numbers are plain, durations whole seconds (VALIDATION_FREQUENCY: hours), booleans ``true`` or anything else for false.
+Paths are taken as they are. A value that cannot be read is ignored with a warning: these names are short, and other
+programs may use them, too.
 """
 
 from collections.abc import Mapping

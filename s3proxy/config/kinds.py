@@ -57,7 +57,7 @@ def mismatch(node: Node) -> str:
     if isinstance(node.value, str):
         return f"value {node.shown} is text"
     if isinstance(node.value, bool):
-        return f"value {node.shown} is true or false"
+        return f"value {node.shown} is a boolean"
     return f"value {node.shown} is a number"
 
 
@@ -185,7 +185,7 @@ class Integer(Kind):
         if value < 0:
             raise ValueError("is negative")
         if value > self.ceiling:
-            raise ValueError("is too large")
+            raise ValueError("is too large" if self.ceiling < LARGEST else "needs more than 63 bits")
         return value
 
     def adjust(self, value: object, default: object) -> tuple[object, str | None]:

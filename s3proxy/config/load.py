@@ -63,11 +63,19 @@ def load_config(path: str | None, *, environ: Mapping[str, str], options: Mappin
     config = _settle(config, given, report)
     check.check(config, given, report)
     if report.problems:
-        raise ConfigError(tuple(report.problems))
+        raise ConfigError(tuple(sorted(report.problems, key=lambda problem: _place(problem, path))))
     for text in check.waivers(config):
         report.notices.append(Notice("warn", text))
     report.notices.extend(Notice(level, text) for level, text in features.remarks(config, given))
     return Loaded(config, tuple(report.notices), {path: each.origin for path, each in given.items()})
+
+
+def _place(problem: Problem, path: str | None) -> tuple[bool, int]:
+    """Sorts problems of the file by their lines, before all others."""
+    name, _, line = problem.origin.rpartition(":")
+    if problem.origin == path:
+        return False, 0
+    return (False, int(line)) if path is not None and name == path and line.isdecimal() else (True, 0)
 
 
 def _read_file(path: str, environ: Mapping[str, str], report: Report) -> dict[str, Given]:
@@ -146,7 +154,8 @@ def _judged(key: Key, given: Given, report: Report) -> Given:
 def _build(given: Mapping[str, Given], report: Report) -> Config:
     """The model with everything that is right; the rest has its defaults."""
     values = {path: each.value for path, each in given.items() if _KEYS[path].kind.fault(each.value) is None}
-    return _section(Config, "", values)
+    config: Config = _section(Config, "", values)
+    return config
 
 
 def _section(cls: type, prefix: str, values: Mapping[str, object]) -> Any:
@@ -180,7 +189,8 @@ def _settle(config: Config, given: dict[str, Given], report: Report) -> Config:
         lowered = max(50, trigger - 10)
         path = "cache.eviction_target_percent"
         origin = given[path if path in given else "cache.eviction_trigger_percent"].origin
-        report.warn(origin, path, f"value {target} is not below cache.eviction_trigger_percent ({trigger}); using {lowered}")
+        above = f"cache.eviction_trigger_percent ({trigger})"
+        report.warn(origin, path, f"value {target} is not below {above}; using {lowered}")
         cache = attrs.evolve(cache, eviction_target_percent=lowered)
     if cache.get_ttl == 0:
         if cache.ram_cache_enabled:

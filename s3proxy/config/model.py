@@ -1,8 +1,8 @@
 """The configuration as values: one frozen class per section, with every key, its bounds and its default.
 
 Defaults stand here and nowhere else; ``Config()`` is all of them. Durations are floats in seconds, sizes are bytes,
-lists are tuples, mappings cannot be changed. Values are checked when an object is made; rules that join several keys are in
-:mod:`s3proxy.config.check`. What each key does is said in doc/configuration.md.
+lists are tuples, mappings cannot be changed. Values are checked when an object is made; rules that join several keys
+are in :mod:`s3proxy.config.check`. What each key does is said in doc/configuration.md.
 """
 
 import re
@@ -20,9 +20,9 @@ from s3proxy.config.schema import read_entry, section, setting
 from s3proxy.config.text_kinds import Checked, Choice, Path, Pattern
 
 __all__ = [
-    "Cache", "CallerId", "Compression", "Config", "ConnectionPool", "Dashboard", "DownloadBandwidth", "DownloadCoordination",
-    "Fleet", "Health", "HedgedRequests", "Initialization", "Logging", "MetadataCache", "Metrics", "Otlp", "PerBucket",
-    "Server", "SharedStorage", "Tls", "UpstreamOverride",
+    "Cache", "CallerId", "Compression", "Config", "ConnectionPool", "Dashboard", "DownloadBandwidth",
+    "DownloadCoordination", "Fleet", "Health", "HedgedRequests", "Initialization", "Logging", "MetadataCache",
+    "Metrics", "Otlp", "PerBucket", "Server", "SharedStorage", "Tls", "UpstreamOverride",
 ]
 
 _KIB = 1024
@@ -248,7 +248,8 @@ class ConnectionPool:
     """connection_pool: names, addresses and connections on the way to S3."""
 
     #: IP addresses, or ``IP:port``; empty: public resolvers.
-    dns_servers: tuple[str, ...] = setting(Listing(_server_address, "an IP address", skip=True), ())
+    dns_servers: tuple[str, ...] = setting(
+        Listing(_server_address, "an IP address or IP:port", skip=True, needed=True), ())
     #: Lower-case host or ``*.suffix`` to IP addresses, ``IP:port``, ``[IPv6]:port`` and host names.
     endpoint_overrides: Mapping[str, tuple[str, ...]] = setting(ListMap(
         host_pattern, "a host name or *. and a host name",

@@ -45,7 +45,7 @@ class Notice:
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used. :ivar problems: everything that is wrong with it, in the order of the sources"""
+    """The configuration cannot be used. :ivar problems: everything that is wrong with it"""
 
     def __init__(self, problems: tuple[Problem, ...]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))

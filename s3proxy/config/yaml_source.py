@@ -1,8 +1,8 @@
 """A YAML file as nodes that know their line.
 
-Only the core schema of YAML 1.2 is known: ``true`` and ``false`` are the only booleans (``yes`` and ``on`` are text), whole
-numbers are decimal, ``0x…`` or ``0o…`` (``010``, ``1_000`` and ``1:30`` are text). A key given twice, a merge key and a
-tag of any application are problems. Aliases work and are never expanded, so that a nest of them costs nothing.
+Only the core schema of YAML 1.2 is known: ``true`` and ``false`` are the only booleans (``yes`` and ``on`` are text),
+whole numbers are decimal, ``0x…`` or ``0o…`` (``010``, ``1_000`` and ``1:30`` are text). A key given twice, a merge key
+and a tag of any application are problems. Aliases work and are never expanded, so that a nest of them costs nothing.
 """
 
 import re
@@ -97,7 +97,8 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
         if self.depth >= _DEEPEST:
-            raise _TooDeep(problem="is nested too deeply", problem_mark=self.peek_event().start_mark)
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise _TooDeep(problem="is nested too deeply", problem_mark=mark)
         self.depth += 1
         try:
             return super().compose_node(parent, index)  # type: ignore[arg-type]
@@ -112,8 +113,8 @@ for _tag, _pattern in (("null", _NULL), ("bool", _BOOLEAN), ("int", _INTEGER), (
 def read_yaml(data: bytes, name: str, report: Report) -> MapNode | None:
     """The top-level mapping of a YAML document; None when the file says nothing.
 
-    What is wrong goes to ``report``, with ``name`` and a line; nothing is raised for any input. After a problem the result
-    holds what could be understood.
+    What is wrong goes to ``report``, with ``name`` and a line; nothing is raised for any input. After a problem the
+    result holds what could be understood.
     """
     if len(data) > LARGEST_FILE:
         report.problem(name, "", f"is larger than {LARGEST_FILE} bytes and so no configuration file")
@@ -127,13 +128,15 @@ def read_yaml(data: bytes, name: str, report: Report) -> MapNode | None:
         document = loader.get_single_node()
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        report.problem(f"{name}:{line}", "", f"the character U+{ord(text[error.position]):04X} is not allowed in YAML")
+        character = f"U+{ord(text[error.position]):04X}"
+        report.problem(f"{name}:{line}", "", f"the character {character} is not allowed in YAML")
         return None
     except yaml.MarkedYAMLError as error:
         report.problem(*_syntax_problem(error, text, name))
         return None
-    except (ValueError, RecursionError) as error:  # an escape beyond Unicode, for instance
-        report.problem(name, "", f"is not valid YAML: {error}")
+    except (ValueError, OverflowError, RecursionError):  # an escape beyond Unicode, for instance
+        line = loader.line + 1 if loader is not None else 1
+        report.problem(f"{name}:{line}", "", "is not valid YAML: what stands here cannot be understood")
         return None
     finally:
         if loader is not None:
@@ -158,7 +161,8 @@ def _decode(data: bytes, name: str, report: Report) -> str | None:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        report.problem(f"{name}:{line}", "", f"the byte 0x{error.object[error.start]:02X} is not UTF-8; save the file as UTF-8")
+        byte = f"0x{error.object[error.start]:02X}"
+        report.problem(f"{name}:{line}", "", f"the byte {byte} is not UTF-8; save the file as UTF-8")
         return None
     return text.replace("\r\n", "\n")
 
@@ -224,7 +228,7 @@ class _Converter:
             if not isinstance(key_node, yaml.ScalarNode) or not key_node.value:
                 self._report.problem(origin, path, "a key is not a name; allowed one word before the colon")
                 continue
-            key = key_node.value
+            key = quoted(key_node.value, 200)[1:-1]
             below = f"{path}.{key}" if path else key
             if key == "<<" and key_node.style is None:
                 self._report.problem(origin, path, "merge keys (<<) are not allowed; write the keys out")
@@ -236,6 +240,8 @@ class _Converter:
 
 
 def _scalar(tag: str, text: str) -> None | bool | int | float | str:
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("contains half a character (a surrogate)")
     if tag == _PREFIX + "str":
         return text
     if tag == _PREFIX + "null":

@@ -41,7 +41,7 @@ async def deliver(
             await step
         elif isinstance(step, FileSpan):
             try:
-                await request.send_file(step.fd, step.offset, step.count)
+                await request.send_file(step.fd, step.offset, step.count, step.hot)
             finally:
                 step.release()
             reader.advance(step.count)

@@ -20,7 +20,6 @@ from s3proxy.policy.invalidation import (
     keys_in_answer,
     keys_in_body,
     keys_in_head,
-    names_keys_in_body,
 )
 from s3proxy.policy.verdicts import Outcome, Reason
 from s3proxy.s3.documents import has_error_root
@@ -46,7 +45,7 @@ class ForwardFlow:
         self._ids: tuple[ObjectId, ...] = keys_in_head(
             transaction.operation, transaction.address, transaction.request.headers
         )
-        self._writes = bool(self._ids) or names_keys_in_body(transaction.operation)
+        self._writes = bool(self._ids) or transaction.operation.body_names_keys
         self._armed: ArmedKeys | None = None
         self._refusal: S3Error | None = None
 
@@ -62,7 +61,7 @@ class ForwardFlow:
             if outgoing.body is None:
                 await self._arm(b"")
             else:
-                limit = BODY_LIMIT if names_keys_in_body(transaction.operation) else 0
+                limit = BODY_LIMIT if transaction.operation.body_names_keys else 0
                 body = HoldBack(
                     outgoing.body, lambda copy: Deferred.fromCoroutine(self._arm(copy)), copy_limit=limit
                 )

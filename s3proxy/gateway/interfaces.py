@@ -47,8 +47,13 @@ class IClientRequest(Interface):
     def write(data: bytes) -> Deferred[None] | None:
         """Send body bytes. None: go on at once. A Deferred: fires when there is room again, fails with :class:`ClientGone`."""
 
-    def send_file(fd: int, offset: int, count: int) -> Deferred[None]:
-        """Send bytes of a file as body. The descriptor must stay open until the Deferred fires; it fails with ClientGone."""
+    def send_file(fd: int, offset: int, count: int, hot: bool = False) -> Deferred[None]:
+        """Send bytes of a file as body. The descriptor must stay open until the Deferred fires.
+
+        :param hot: the bytes are known to be in memory: the reactor won't wait for a disk
+        :raises ClientGone: (the Deferred) the client left
+        :raises OSError: (the Deferred) the file can't be read or is too short; the connection is cut
+        """
 
     def finish() -> None:
         """The answer is complete. Fewer bytes than promised is a programming error and aborts the connection."""

@@ -12,9 +12,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from s3proxy.gateway.answers import marks, new_request_id
+from s3proxy.gateway.deliver import BodyBroken
 from s3proxy.gateway.forward import ForwardFlow
 from s3proxy.gateway.interfaces import ClientGone, IClientRequest
-from s3proxy.gateway.deliver import BodyBroken
 from s3proxy.gateway.read import ReadFlow
 from s3proxy.gateway.transaction import Parts, Transaction
 from s3proxy.policy.rules import Rules
@@ -25,7 +25,7 @@ from s3proxy.s3.errors import S3Error
 from s3proxy.s3.headers import Bypass, bypass_mode, is_sse_c
 from s3proxy.s3.operation import Operation, classify
 from s3proxy.s3.ranges import InvalidRange, MultiRange, RangeSpec, parse_range
-from s3proxy.s3.signature import read_signature
+from s3proxy.s3.signature import SignatureForm, read_signature
 from s3proxy.s3.target import parse_target, refuse_connect
 from s3proxy.telemetry.record import RequestRecord
 from s3proxy.upstream.interfaces import (
@@ -37,6 +37,14 @@ from s3proxy.upstream.interfaces import (
 
 __all__ = ["Gateway"]
 
+_SIGNATURE_WORDS = {
+    SignatureForm.HEADER_V4: ("SigV4", "AuthHeader"),
+    SignatureForm.HEADER_V4A: ("SigV4A", "AuthHeader"),
+    SignatureForm.HEADER_V2: ("SigV2", "AuthHeader"),
+    SignatureForm.QUERY_V4: ("SigV4", "QueryString"),
+    SignatureForm.QUERY_V4A: ("SigV4A", "QueryString"),
+    SignatureForm.QUERY_V2: ("SigV2", "QueryString"),
+}
 SHED_WARNING_INTERVAL = 60.0
 """Seconds between two log lines about requests that were turned away."""
 
@@ -161,8 +169,7 @@ class Gateway:
         )
         record.operation = operation.name
         record.access_key = signature.access_key or ""
-        record.signature_version = signature.version
-        record.authentication_type = signature.authentication_type
+        record.signature_version, record.authentication_type = _SIGNATURE_WORDS.get(signature.form, ("", ""))
         if address is not None:
             record.bucket = address.bucket
             record.key = address.key
@@ -175,7 +182,7 @@ class Gateway:
             if reason is Reason.NONE:
                 await self._read(transaction)
                 return
-        elif operation.writes_object or operation.names_keys:
+        elif operation.writes_object or operation.body_names_keys:
             reason = Reason.WRITE
         else:
             reason = Reason.NO_ADDRESS if address is None else Reason.NOT_CACHEABLE
@@ -187,6 +194,8 @@ class Gateway:
         headers = transaction.request.headers
         if is_sse_c(headers):
             return Reason.SSE_C
+        if not transaction.signature.understood:
+            return Reason.CREDENTIALS
         if transaction.operation in (Operation.GetObjectPart, Operation.HeadObjectPart):
             return Reason.PART_NUMBER
         if transaction.request.body_length != 0:

@@ -113,7 +113,7 @@ class ReadFlow:
         if self._if_range is not None and not self._range_counts(view):
             return Reason.CLIENT_CONDITION
         if self._conditions is not None:
-            if not self._settings.evaluate_conditions:
+            if not self._settings.evaluate_conditions or not self._conditions.judgeable(view.version.last_modified):
                 return Reason.CLIENT_CONDITION
             verdict = evaluate(self._conditions, view.version.etag, view.version.last_modified, self._request.method)
             if verdict is Verdict.NOT_MODIFIED:

@@ -9,15 +9,10 @@ from s3proxy.s3.errors import malformed_xml
 from s3proxy.s3.headers import Headers
 from s3proxy.s3.operation import Operation
 
-__all__ = ["BODY_LIMIT", "body_decides", "keys_in_answer", "keys_in_body", "keys_in_head", "names_keys_in_body"]
+__all__ = ["BODY_LIMIT", "body_decides", "keys_in_answer", "keys_in_body", "keys_in_head"]
 
 BODY_LIMIT = 16 * 1024 * 1024
 """Bytes of a body that are looked at for keys. S3 takes at most 1,000 keys of 1,024 bytes, which XML can spell up to nine times as long."""
-
-
-def names_keys_in_body(operation: Operation) -> bool:
-    """Whether the keys are in the request's body."""
-    return operation in (Operation.DeleteObjects, Operation.PostObject)
 
 
 def body_decides(operation: Operation) -> bool:
@@ -29,15 +24,15 @@ def keys_in_head(operation: Operation, address: ObjectAddress | None, headers: H
     """The objects that a request changes if it succeeds, as far as its head tells."""
     if address is None or not operation.writes_object or not address.key:
         return ()
-    ids = [ObjectId(address.store, address.bucket, address.key)]
+    ids = _affected(address)
     if operation is Operation.RenameObject:
         source = headers.get(b"x-amz-rename-source")
         if source is not None:
-            path = unquote_to_bytes(source.split(b"?", 1)[0]).lstrip(b"/")
+            # The API's text allows both "bucket/key" and "key"; both readings are dropped.
+            path = unquote_to_bytes(source.partition(b"?")[0]).lstrip(b"/")
             bucket, _, key = path.partition(b"/")
-            ids.append(ObjectId(address.store, bucket, key))
-            ids.append(ObjectId(address.store, address.bucket, path))
-    return tuple(ids)
+            ids += (ObjectId(address.store, bucket, key), ObjectId(address.store, address.bucket, path))
+    return ids
 
 
 def keys_in_body(
@@ -49,15 +44,16 @@ def keys_in_body(
     """
     if address is None:
         return ()
+    keys: tuple[bytes, ...] = ()
     if operation is Operation.DeleteObjects:
-        keys = parse_delete_objects(body) if len(body) < BODY_LIMIT else None
-        if keys is None:
+        listed = parse_delete_objects(body) if len(body) < BODY_LIMIT else None
+        if listed is None:
             raise malformed_xml()
-        return tuple(ObjectId(address.store, address.bucket, key) for key in keys)
-    if operation is Operation.PostObject:
+        keys = listed
+    elif operation is Operation.PostObject:
         key = post_form_key(body, headers.get(b"content-type") or b"")
-        return () if key is None else (ObjectId(address.store, address.bucket, key),)
-    return ()
+        keys = () if key is None else (key,)
+    return tuple(id for key in keys for id in _affected(address.with_key(key)))
 
 
 def keys_in_answer(operation: Operation, address: ObjectAddress | None, headers: Headers) -> tuple[ObjectId, ...]:
@@ -65,11 +61,15 @@ def keys_in_answer(operation: Operation, address: ObjectAddress | None, headers:
     location = headers.get(b"location")
     if operation is not Operation.PostObject or address is None or location is None:
         return ()
-    path = unquote_to_bytes(location.split(b"?", 1)[0])
+    path = unquote_to_bytes(location.partition(b"?")[0])
     if b"://" in path:
-        path = path.split(b"://", 1)[1].partition(b"/")[2]
+        path = path.partition(b"://")[2].partition(b"/")[2]
     path = path.lstrip(b"/")
-    ids = [ObjectId(address.store, address.bucket, path)]
+    ids = _affected(address.with_key(path))
     if path.startswith(address.bucket + b"/"):
-        ids.append(ObjectId(address.store, address.bucket, path[len(address.bucket) + 1 :]))
-    return tuple(ids)
+        ids += _affected(address.with_key(path[len(address.bucket) + 1 :]))
+    return ids
+
+
+def _affected(address: ObjectAddress) -> tuple[ObjectId, ...]:
+    return tuple(ObjectId(each.store, each.bucket, each.key) for each in address.affected())

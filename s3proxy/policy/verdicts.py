@@ -37,6 +37,7 @@ class Reason(Enum):
     UNCONFIRMED = "unconfirmed"
     CLIENT_CONDITION = "client-condition"
     NO_CHECKSUMS = "no-checksums"
+    CREDENTIALS = "credentials"
     NOT_CACHEABLE = "not-cacheable"
     NO_ADDRESS = "no-address"
     WRITE = "write"

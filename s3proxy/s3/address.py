@@ -18,14 +18,15 @@ the same with ``B.`` in front                                           virtual 
 ======================================================================  =============  =============================
 
 Forwarded, never cached (``cacheable`` is False): website endpoints (they answer index documents and redirects), Object
-Lambda (answers differ by caller), Outposts, S3 Express and other directory buckets (they are what a cache would be), and any
-other ``s3…`` host below a suffix of AWS, because it may be a further name of a bucket that is cached under another.
+Lambda (answers differ by caller), Outposts, S3 Express and other directory buckets (they are what a cache would be),
+and any other ``s3…`` host below a suffix of AWS, because it may be a further name of a bucket that is cached under
+another.
 
 Every other host is a store of its own, ``host:port``, in path-style; hosts below a configured base domain are
 virtual-hosted, and all of them share the store ``base-domain:port``.
 
-A key is the raw path percent-decoded exactly once. ``+`` is a plus, ``//`` and ``/../`` stay. AWS itself reads a bare ``+`` in a
-path as a blank, unlike ``%2B``; such a request names two possible objects there and is not cached.
+A key is the raw path percent-decoded exactly once. ``+`` is a plus, ``//`` and ``/../`` stay. AWS itself reads a bare
+``+`` in a path as a blank, unlike ``%2B``; such a request names two possible objects there and is not cached.
 """
 
 import enum
@@ -82,8 +83,8 @@ class ObjectAddress:
     def with_key(self, key: bytes) -> "ObjectAddress":
         """The object that a body (a list of deletions, a form) sent to this address calls ``key``.
 
-        A store that is addressed in path-style but got the request at ``/`` is virtual-hosted without our knowledge; there the
-        key's own first segment stands where a bucket would, exactly as in :func:`locate`.
+        A store that is addressed in path-style but got the request at ``/`` is virtual-hosted without our knowledge;
+        there the key's own first segment stands where a bucket would, exactly as in :func:`locate`.
         """
         if self.style is AddressStyle.PATH and not self.bucket:
             bucket, _, rest = key.partition(b"/")
@@ -109,7 +110,8 @@ class _Endpoint:
     aws: bool = False
 
 
-# Partition, DNS suffix, and how its regions start. The first region prefix that fits decides, so special ones come first.
+# Partition, DNS suffix, and how its regions start. The first region prefix that fits decides, so special ones come
+# first.
 _PARTITIONS = (
     ("aws-cn", "amazonaws.com.cn", "cn-"),
     ("aws-us-gov", "amazonaws.com", "us-gov-"),
@@ -152,7 +154,8 @@ _NEVER_CACHED = (
     (_host_pattern(r"s3-outposts(?:-fips)?(?:\.dualstack)?\.<R>"), AddressStyle.OUTPOST),
     (_host_pattern(r"s3express-[a-z0-9-]+(?:\.dualstack)?\.<R>"), AddressStyle.DIRECTORY_BUCKET),
 )
-# Something of S3's that is not listed above; a load balancer's or a machine's name has further labels and is none of these.
+# Something of S3's that is not listed above; a load balancer's or a machine's name has further labels and is none of
+# these.
 _OTHER_S3_HOST = re.compile(rf"(?:.*\.)?s3[a-z0-9-]*(?:\.(?:dualstack|vpce|{_REGION}))*")
 
 # Suffixes that AWS reserves in bucket names, for what is no general purpose bucket.
@@ -169,12 +172,12 @@ _NO_BUCKET = re.compile(rb"[\x00-\x1f\x7f/\\]")
 def locate(target: RequestTarget, base_domains: tuple[str, ...] = ()) -> ObjectAddress | None:
     """The object, bucket or service that a request is about.
 
-    S3 goes by the Host field, so that is what is read here; when a different authority leads to the connection, the result is
-    not cacheable.
+    S3 goes by the Host field, so that is what is read here; when a different authority leads to the connection, the
+    result is not cacheable.
 
     :param base_domains: lower-case names below which the first labels are a bucket, for compatible stores
-    :returns: None when the path names nothing safely (a malformed escape, a ``#``, a bucket that is empty, ``.``, ``..`` or has
-        control bytes or slashes): such a request is forwarded and touches no entry
+    :returns: None when the path names nothing safely (a malformed escape, a ``#``, a bucket that is empty, ``.``,
+        ``..`` or has control bytes or slashes): such a request is forwarded and touches no entry
     """
     if not target.path.startswith(b"/") or b"#" in target.origin_form:
         return None

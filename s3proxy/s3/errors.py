@@ -1,7 +1,7 @@
 """Errors in S3's own form: a status, a code that SDKs understand, and an XML document.
 
-Every error that the proxy makes itself comes from a function here, so that codes, statuses and wording are in one place.
-An error that S3 answered is never rebuilt: it is relayed as it came.
+Every error that the proxy makes itself comes from a function here, so that codes, statuses and wording are in one
+place. An error that S3 answered is never rebuilt: it is relayed as it came.
 """
 
 import re
@@ -20,6 +20,7 @@ __all__ = [
     "invalid_range",
     "invalid_request",
     "invalid_uri",
+    "malformed_xml",
     "method_not_allowed",
     "missing_host",
     "precondition_failed",
@@ -145,6 +146,15 @@ def invalid_request(message: str) -> S3Error:
 def invalid_uri(message: str = "Couldn't parse the specified URI.") -> S3Error:
     """400: the request target can't be understood."""
     return S3Error(400, "InvalidURI", message)
+
+
+def malformed_xml() -> S3Error:
+    """400: a body that must be an XML document of a known kind is none."""
+    return S3Error(
+        400,
+        "MalformedXML",
+        "The XML you provided was not well-formed or did not validate against our published schema",
+    )
 
 
 def uri_too_long(limit: int) -> S3Error:

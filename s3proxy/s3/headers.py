@@ -146,8 +146,8 @@ SSE_C_FIELDS = frozenset(
 #: Request fields whose truth only S3 can tell: an answer from the cache would ignore them.
 JUDGED_BY_S3_FIELDS = frozenset({b"x-amz-expected-bucket-owner", b"x-amz-request-payer"})
 
-# A Connection field may not remove these (RFC 9110 section 7.6.1 forbids to name fields meant for all recipients): without
-# them the request would mean something else than what was looked up in the cache.
+# A Connection field may not remove these (RFC 9110 section 7.6.1 forbids to name fields meant for all recipients):
+# without them the request would mean something else than what was looked up in the cache.
 _NEVER_CONNECTION_SPECIFIC = CONDITIONAL_FIELDS | {
     b"authorization",
     b"cache-control",
@@ -184,7 +184,9 @@ _FRAMING = HOP_BY_HOP | {b"content-length"}
 
 
 def connection_options(headers: Headers) -> frozenset[bytes]:
-    """The lower-case names and options that the Connection (and Proxy-Connection) fields list (RFC 9110 section 7.6.1)."""
+    """The lower-case names and options that the Connection (and Proxy-Connection) fields list (RFC 9110 section
+    7.6.1).
+    """
     listed = headers.get_all(b"connection") + headers.get_all(b"proxy-connection")
     return frozenset(option for value in listed for option in value.lower().replace(b" ", b"").split(b",") if option)
 
@@ -197,9 +199,9 @@ def _connection_specific(headers: Headers) -> set[bytes]:
 def forwardable_request(headers: Headers, signature: _SignedNames) -> Headers:
     """The client's fields as they go to S3, in their order, spelling and values.
 
-    Hop-by-hop fields and those that Connection names are left out, except what the signature covers. Transfer-Encoding is
-    always left out: whoever sends the request adds the framing. Content-Length (also ``0`` without a body), Expect and
-    Host stay.
+    Hop-by-hop fields and those that Connection names are left out, except what the signature covers.
+    Transfer-Encoding is always left out: whoever sends the request adds the framing. Content-Length (also ``0``
+    without a body), Expect and Host stay.
 
     :param signature: the request's :class:`~s3proxy.s3.signature.Signature`
     """
@@ -220,9 +222,10 @@ def relayable_response(headers: Headers) -> Headers:
 def storable_response(headers: Headers) -> Headers:
     """S3's fields that are kept with a cached object, known and unknown ones alike, in S3's order and spelling.
 
-    Left out is what belongs to one answer, one connection or one caller: Date, Server, request ids, hop-by-hop fields, CORS
-    fields and Vary, cookies, who is charged, what caches on the way said (Age, Via, X-Cache, Cache-Status, Alt-Svc); and what
-    is computed for every answer: Content-Length, Content-Range, Accept-Ranges, x-amz-mp-parts-count.
+    Left out is what belongs to one answer, one connection or one caller: Date, Server, request ids, hop-by-hop
+    fields, CORS fields and Vary, cookies, who is charged, what caches on the way said (Age, Via, X-Cache,
+    Cache-Status, Alt-Svc); and what is computed for every answer: Content-Length, Content-Range, Accept-Ranges,
+    x-amz-mp-parts-count.
     """
     drop = _NOT_STORED | _connection_specific(headers)
     drop |= {name for name in headers.names() if name.startswith(b"access-control-")}

@@ -1,9 +1,9 @@
 """What a request asks S3 to do, from its method, address, query and three header fields.
 
-Everything that the cache decides later hangs on this one value, so it denies by default: a read is :attr:`Operation.GetObject`
-or :attr:`Operation.HeadObject` only when its query holds nothing but parameters known to change nothing. A read with any
-other parameter is a ``…Variant`` or a sub-resource, neither of which is ever cached; a write with an unknown parameter is a
-``…Variant`` too, which still drops the entry.
+Everything that the cache decides later hangs on this one value, so it denies by default: a read is
+:attr:`Operation.GetObject` or :attr:`Operation.HeadObject` only when its query holds nothing but parameters known to
+change nothing. A read with any other parameter is a ``…Variant`` or a sub-resource, neither of which is ever cached;
+a write with an unknown parameter is a ``…Variant`` too, which still drops the entry.
 
 The order of parameters, and whether they are signed, does not matter. Names are compared after percent-decoding.
 """
@@ -207,15 +207,13 @@ def classify(method: bytes, address: ObjectAddress | None, query: bytes | None, 
         return Operation.OptionsObject
     if address is None:
         return Operation.Other
-    if method == b"POST" and _is_form(headers):
-        return Operation.PostObject
     names = frozenset(
         name
         for name, _ in query_params(query)
         if name.lower() not in _HARMLESS and name not in _HARMLESS_EXACTLY
     )
     if not address.key:
-        return _classify_bucket(method, address, query, names)
+        return _classify_bucket(method, address, query, headers, names)
     if method == b"GET":
         return _classify_get(address, query, names)
     if method == b"HEAD":
@@ -225,7 +223,7 @@ def classify(method: bytes, address: ObjectAddress | None, query: bytes | None, 
     if method == b"DELETE":
         return _first(_DELETE_SUBRESOURCES, names, Operation.DeleteObjectVariant if names else Operation.DeleteObject)
     if method == b"POST":
-        return _first(_POST_SUBRESOURCES, names, Operation.Other)
+        return _first(_POST_SUBRESOURCES, names, Operation.PostObject if _is_form(headers) else Operation.Other)
     return Operation.Other
 
 
@@ -273,7 +271,7 @@ def _classify_put(headers: Headers, names: frozenset[bytes]) -> Operation:
     # A presigned request may carry any x-amz field as a parameter instead.
     lower = {name.lower() for name in names}
     copies = b"x-amz-copy-source" in headers or b"x-amz-copy-source" in lower
-    if b"uploadId" in names:
+    if {b"uploadId", b"partNumber"} <= names:
         return Operation.UploadPartCopy if copies else Operation.UploadPart
     subresource = _first(_PUT_SUBRESOURCES, names, Operation.PutObject)
     if subresource is not Operation.PutObject:
@@ -290,7 +288,7 @@ def _classify_put(headers: Headers, names: frozenset[bytes]) -> Operation:
 
 
 def _classify_bucket(
-    method: bytes, address: ObjectAddress, query: bytes | None, names: frozenset[bytes]
+    method: bytes, address: ObjectAddress, query: bytes | None, headers: Headers, names: frozenset[bytes]
 ) -> Operation:
     if method == b"GET":
         if not address.bucket and names <= _LIST_BUCKETS_PARAMETERS and names != {b"prefix"}:
@@ -309,6 +307,8 @@ def _classify_bucket(
     if method == b"POST":
         if b"delete" in names:
             return Operation.DeleteObjects
+        if _is_form(headers):
+            return Operation.PostObject
         return Operation.PutBucketSubresource if names else Operation.Other
     return Operation.Other
 

@@ -13,7 +13,9 @@ _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
 def percent_decode(data: bytes) -> bytes:
-    """The data with every ``%XX`` replaced by its byte, once; a ``%`` that starts no escape stays. ``+`` stays a plus."""
+    """The data with every ``%XX`` replaced by its byte, once; a ``%`` that starts no escape stays. ``+`` stays a
+    plus.
+    """
     if b"%" not in data:
         return data
     return _ESCAPE.sub(lambda match: unhexlify(match[1]), data)

@@ -117,8 +117,8 @@ def _number(digits: bytes) -> int:
 def resolve(spec: SingleRange, size: int) -> tuple[int, int] | None:
     """The half-open interval that a single range means for an object of ``size`` bytes; None when it is unsatisfiable.
 
-    The end is clamped to the object's; a suffix longer than the object is the whole object; nothing is satisfiable in an empty
-    object.
+    The end is clamped to the object's; a suffix longer than the object is the whole object; nothing is satisfiable in
+    an empty object.
     """
     if isinstance(spec, Suffix):
         start, stop = max(0, size - spec.length), size
@@ -130,7 +130,9 @@ def resolve(spec: SingleRange, size: int) -> tuple[int, int] | None:
 
 
 def parse_content_range(value: bytes) -> ContentRange | None:
-    """Read ``bytes first-last/size`` or ``bytes first-last/*``; None for anything else, also for one that contradicts itself."""
+    """Read ``bytes first-last/size`` or ``bytes first-last/*``; None for anything else, also for one that contradicts
+    itself.
+    """
     match = _CONTENT_RANGE.fullmatch(value.strip(b" \t"))
     if match is None:
         return None

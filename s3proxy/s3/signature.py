@@ -76,8 +76,8 @@ class Signature:
 
     :ivar access_key: the access key id; None without one
     :ivar signed_headers: lower-case names that are listed, or (v2) always signed
-    :ivar signed_at: when the signature says it was made, in seconds since the epoch; None when it does not say. S3 refuses
-        header signatures that are off by more than 15 minutes.
+    :ivar signed_at: when the signature says it was made, in seconds since the epoch; None when it does not say. S3
+        refuses header signatures that are off by more than 15 minutes.
     :ivar expires_at: last second at which a presigned request is valid; None for all other requests
     :ivar region: of the credential scope (v4), or the region set (v4a); None otherwise
     """
@@ -285,32 +285,45 @@ _REDACTED_PARAMS = REDACTED_HEADERS | {
 # Fields whose values are targets themselves, and may hold a presigned one.
 _TARGET_FIELDS = frozenset({b"location", b"content-location", b"referer", b"x-amz-copy-source"})
 
+_RAW_SEPARATOR = re.compile(rb"([?&])")
 # A target is also searched where it was encoded once too often: then "?" is "%3F", and no longer starts a query.
-_PARAM_SEPARATOR = re.compile(rb"([?&;#]|%(?:25)*(?:3[Ff]|26))")
+_ENCODED_SEPARATOR = re.compile(rb"(%(?:25)*(?:3[Ff]|26))")
 _VALUE_SEPARATOR = re.compile(rb"=|%(?:25)*3[Dd]")
 _USER_INFO = re.compile(rb"(?<=://)[^/?#]*@")
+_MOST_DECODINGS = 4
 
 
 def redact_target(target: bytes) -> bytes:
-    """A request target or URL for people to see: credentials and signatures replaced by ``REDACTED``, all else as it is.
+    """A request target or URL for people to see: credentials and signatures replaced by ``REDACTED``, all else as it
+    is.
 
     Parameter names are compared in lower case and after decoding, also when they are encoded repeatedly.
     """
     if b"@" in target:
         target = _USER_INFO.sub(_REDACTED + b"@", target)
-    pieces = _PARAM_SEPARATOR.split(target)
+    pieces = _RAW_SEPARATOR.split(target)
     for index, piece in enumerate(pieces):
-        separator = _VALUE_SEPARATOR.search(piece)
-        if separator is not None and _is_secret(piece[: separator.start()]):
-            pieces[index] = piece[: separator.end()] + _REDACTED
+        redacted = _redact_param(piece)
+        if redacted is None:
+            inner = _ENCODED_SEPARATOR.split(piece)
+            redacted = b"".join(_redact_param(part) or part for part in inner)
+        pieces[index] = redacted
     return b"".join(pieces)
 
 
-def _is_secret(name: bytes) -> bool:
-    decoded = percent_decode(name)
-    while decoded != name:
-        name, decoded = decoded, percent_decode(decoded)
-    return name.strip().lower() in _REDACTED_PARAMS
+def _redact_param(piece: bytes) -> bytes | None:
+    """The parameter without its value, or None when its name is harmless."""
+    separator = _VALUE_SEPARATOR.search(piece)
+    if separator is None:
+        return None
+    name = piece[: separator.start()]
+    for _ in range(_MOST_DECODINGS):
+        if b"%" not in name:
+            break
+        name = percent_decode(name)
+    if name.strip().lower() not in _REDACTED_PARAMS:
+        return None
+    return piece[: separator.end()] + _REDACTED
 
 
 def redact_header(name: bytes, value: bytes) -> bytes:

@@ -9,7 +9,8 @@ asterisk-form      ``*``                                        the Host field
 authority-form     ``s3.example:443`` (CONNECT)                 not served
 =================  ===========================================  ===========================
 
-See RFC 9112 section 3.2. The target's bytes are never rewritten: only scheme and authority of an absolute-form are cut off.
+See RFC 9112 section 3.2. The target's bytes are never rewritten: only scheme and authority of an absolute-form are
+cut off.
 """
 
 import ipaddress

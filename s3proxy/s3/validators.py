@@ -1,6 +1,7 @@
 """Entity tags, HTTP dates and preconditions (RFC 9110 sections 5.6.7, 8.8.3 and 13).
 
-One leniency is S3's: quotes around an entity tag are optional in If-Match and If-None-Match, because common clients leave them out.
+One leniency is S3's: quotes around an entity tag are optional in If-Match and If-None-Match, because common clients
+leave them out.
 """
 
 import calendar
@@ -38,9 +39,8 @@ _DATE_FORMS = (
     # Sun Nov  6 08:49:37 1994
     re.compile(rb"[A-Z][a-z]{2} (?P<month>[A-Z][a-z]{2}) (?P<day>[ 0-9][0-9]) " + _TIME + rb" (?P<year>[0-9]{4})"),
 )
-_TAG = re.compile(rb'\s*(?P<weak>W/)?"(?P<quoted>[^"]*)"\s*(?:,|\Z)|\s*(?P<bare>[^",]*?)\s*(?:,|\Z)')
-_QUOTED_STRONG = re.compile(rb'"([^"]*)"')
-_DATE_CONDITIONS = (b"if-modified-since", b"if-unmodified-since")
+_COMMA_OR_QUOTE = re.compile(rb'[,"]')
+_QUOTED = re.compile(rb'(W/)?"([^"]*)"')
 
 
 def parse_http_date(value: bytes) -> int | None:
@@ -67,21 +67,30 @@ def parse_http_date(value: bytes) -> int | None:
     return calendar.timegm((year, month, day, hour, minute, second))
 
 
+def _members(value: bytes) -> Iterator[bytes]:
+    """The members of a comma-separated list; a comma between quotes separates nothing."""
+    start = position = 0
+    in_quotes = False
+    while (found := _COMMA_OR_QUOTE.search(value, position)) is not None:
+        position = found.end()
+        if found[0] == b'"':
+            in_quotes = not in_quotes
+        elif not in_quotes:
+            yield value[start : found.start()].strip()
+            start = position
+    yield value[start:].strip()
+
+
 def _tags(value: bytes) -> Iterator[tuple[bool, bytes]]:
-    """The members of a list of entity tags as (weak, opaque); malformed members are left out, a lone ``*`` is one."""
-    position = 0
-    while position < len(value):
-        match = _TAG.match(value, position)
-        if match is None:
-            # An unclosed or misplaced quote: skip to the next comma.
-            comma = value.find(b",", position)
-            position = len(value) if comma < 0 else comma + 1
-            continue
-        position = match.end()
-        if match["quoted"] is not None:
-            yield match["weak"] is not None, match["quoted"]
-        elif match["bare"]:
-            yield False, match["bare"]
+    """The members of a list of entity tags as (weak, opaque). A member with an unclosed or misplaced quote is left
+    out.
+    """
+    for member in _members(value):
+        match = _QUOTED.fullmatch(member)
+        if match is not None:
+            yield match[1] is not None, match[2]
+        elif member and b'"' not in member:
+            yield False, member
 
 
 def _opaque(etag: bytes) -> tuple[bool, bytes]:
@@ -120,10 +129,10 @@ def if_range_matches(value: bytes, etag: bytes, last_modified: bytes | None) -> 
     Only one quoted, strong tag that equals the stored one, or a date that is exactly the stored Last-Modified.
     """
     value = value.strip()
-    match = _QUOTED_STRONG.fullmatch(value)
+    match = _QUOTED.fullmatch(value)
     if match is not None:
         weak, opaque = _opaque(etag)
-        return not weak and match[1] == opaque
+        return match[1] is None and not weak and match[2] == opaque
     date = parse_http_date(value)
     return date is not None and last_modified is not None and date == parse_http_date(last_modified)
 
@@ -138,7 +147,9 @@ class Conditions:
     if_unmodified_since: bytes | None = None
 
     def judgeable(self, last_modified: bytes | None) -> bool:
-        """Whether :func:`evaluate` gives what S3 would: no date is malformed, and Last-Modified is known if one counts."""
+        """Whether :func:`evaluate` gives what S3 would: no date is malformed, and Last-Modified is known if one
+        counts.
+        """
         for date, overruled_by in (
             (self.if_unmodified_since, self.if_match),
             (self.if_modified_since, self.if_none_match),

@@ -17,7 +17,7 @@ class Instance:
     """This process's name in the cache directory: ``inst/<I>.hb``, written again every few seconds.
 
     Whether another instance lives is decided by its process, when it runs on the same host and in the same process namespace, and by
-    the age of its heartbeat otherwise.
+    the age of its heartbeat otherwise. ``started_at`` is when this instance started, by the file system's clock.
     """
 
     def __init__(self, calls: SystemCalls, directory: str, random: RandomBits, now: Callable[[], float]) -> None:
@@ -26,6 +26,7 @@ class Instance:
         self._now = now
         self._host = _host()
         self.number = new_generation(random)
+        self.started_at = 0.0
         self._path = self._heartbeat_path(self.number)
 
     def start(self) -> None:
@@ -37,6 +38,7 @@ class Instance:
         fd = self._calls.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             self._calls.pwrite(fd, json.dumps(record).encode("ascii"), 0)
+            self.started_at = self._calls.fstat(fd).st_mtime
         finally:
             self._calls.close(fd)
 

@@ -4,13 +4,14 @@ import errno
 import os
 
 from s3proxy.storage.handles import OpenFile
-from s3proxy.storage.layout import EntryName
-from s3proxy.storage.record import FLIGHT, Header, encode_header
+from s3proxy.storage.layout import EntryName, footprint
+from s3proxy.storage.record import FLIGHT, HEADER_SIZE, Header, encode_header
 from s3proxy.storage.volume import Volume
 
 __all__ = ["Lease", "revoke", "take_lease"]
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+_CHARGE = footprint(HEADER_SIZE)
 
 
 class Lease:
@@ -70,6 +71,8 @@ class Lease:
         """The flight file is the entry now, or is gone: let go of it."""
         if self.held:
             self.held = False
+            self._volume.live.discard(self)
+            self._volume.ledger.grow(-_CHARGE)
             self.file.release()
 
 
@@ -107,8 +110,10 @@ def _new_lease(volume: Volume, name: EntryName, fd: int) -> Lease:
         observed_at=0, meta_crc=0, footer_length=0, nonce=nonce, instance=volume.instance.number,
     )
     lease = Lease(volume, name, OpenFile(volume.calls, fd), nonce, volume.calls.fstat(fd).st_ino)
+    volume.live.add(lease)
+    volume.ledger.grow(_CHARGE)
     try:
-        if volume.calls.pwrite(fd, encode_header(header), 0) != 128:
+        if volume.calls.pwrite(fd, encode_header(header), 0) != HEADER_SIZE:
             raise OSError(errno.EIO, "short write", volume.flight_path(name))
     except OSError:
         lease.release()

@@ -23,9 +23,10 @@ class Ledger:
     :param shards: number of shards
     :param declared: what the directory may already hold
     :param walked: True for a new directory
+    :param spare: room that only shard directories, which are made as they are needed, may take
     """
 
-    def __init__(self, limit: int, shards: int, *, declared: int, walked: bool) -> None:
+    def __init__(self, limit: int, shards: int, *, declared: int, walked: bool, spare: int = 0) -> None:
         self._lock = threading.Lock()
         self.limit = limit
         self._estimate = declared + (FIXED_OVERHEAD if walked else 0)
@@ -37,6 +38,7 @@ class Ledger:
         self._reserved = 0
         self._in_flight = 0
         self._squeeze = 0
+        self._spare = min(spare, limit // 16)
 
     @property
     def complete(self) -> bool:
@@ -72,7 +74,7 @@ class Ledger:
     def fits(self, size: int) -> bool:
         """Whether ``size`` more bytes may be published."""
         capacity = self.capacity
-        return capacity == 0 or self.used + self._reserved + size <= capacity
+        return capacity == 0 or self.used + self._reserved + self._spare + size <= capacity
 
     def reserve(self, size: int) -> bool:
         """Set ``size`` bytes aside for a publication; False, and nothing is set aside, when they don't fit."""
@@ -86,6 +88,17 @@ class Ledger:
         """Give a reservation back, because it was used or is not needed."""
         with self._lock:
             self._reserved -= size
+
+    def use_spare(self, size: int) -> None:
+        """A shard directory was made (and counted)."""
+        with self._lock:
+            self._spare = max(0, self._spare - size)
+
+    @property
+    def excess(self) -> int:
+        """How much more is published, reserved or set aside than fits. Negative: how much still fits. 0 without a limit."""
+        capacity = self.capacity
+        return self.used + self._reserved + self._spare - capacity if capacity else 0
 
     def grow(self, size: int) -> None:
         """Bytes in flight appeared (or, negative, went)."""
@@ -134,6 +147,11 @@ class Ledger:
                 return False
             self._settle(shard, total)
             return True
+
+    def force_walk(self, shard: int, total: int) -> None:
+        """Take the sum of a shard although it is being changed. Nothing happens when it has been taken."""
+        with self._lock:
+            self._settle(shard, total)
 
     def _settle(self, shard: int, total: int) -> None:
         if not self._walked[shard]:

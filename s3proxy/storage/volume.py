@@ -4,8 +4,10 @@ import errno
 import os
 import stat
 import threading
+import zlib
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 import attrs
 
@@ -19,10 +21,9 @@ from s3proxy.storage.layout import (
     DIRECTORY_FOOTPRINT, EntryName, Format, RandomBits, footprint, generation_name, parse_temp, range_directory,
 )
 from s3proxy.storage.ledger import Ledger
-from s3proxy.storage.record import FLIGHT, HEADER_SIZE, INLINE, RANGES, TRAILER_SIZE, Header, decode_header, decode_trailer
-import zlib
+from s3proxy.storage.record import HEADER_SIZE, INLINE, RANGES, TRAILER_SIZE, Header, decode_header, decode_trailer
 
-__all__ = ["SMALL_BODY", "Peek", "Volume"]
+__all__ = ["SMALL_BODY", "CorruptEntry", "Peek", "Touchable", "Volume"]
 
 SMALL_BODY = 64 << 10
 _WHOLE_READ = SMALL_BODY + (16 << 10)
@@ -38,6 +39,25 @@ class Peek:
     header: Header | None
     size: int
     inode: int
+
+    @property
+    def counted(self) -> bool:
+        """Whether the ledger has it: what its owner has not finished yet is not published."""
+        return self.header is None or self.header.complete
+
+
+class CorruptEntry(RecordError):
+    """The file under an entry's name is damaged, or not ours."""
+
+    def __init__(self, inode: int) -> None:
+        super().__init__("corrupt entry file")
+        self.inode = inode
+
+
+class Touchable(Protocol):
+    """Something whose owner shows that he lives by renewing a file's time."""
+
+    def touch(self) -> None: ...
 
 
 class Volume:
@@ -64,6 +84,7 @@ class Volume:
         self.objects = f"{root}/o"
         self._locks = [threading.RLock() for _ in range(_LOCKS)]
         self._trash: deque[tuple[str, int, bool]] = deque()
+        self.live: set[Touchable] = set()
         self._marker = self.calls.stat(f"{root}/FORMAT").st_ino
 
     # Names
@@ -101,7 +122,7 @@ class Volume:
     # Directories
 
     def make_shard(self, name: EntryName) -> None:
-        """Make the entry's shard directory.
+        """Make the entry's shard directory, for which the ledger has set room aside.
 
         :raises StoreError: the cache directory itself is gone
         """
@@ -111,7 +132,8 @@ class Volume:
             try:
                 if self.format.shard_bits > 12:
                     self.make_directory(os.path.dirname(path), shard)
-                self.make_directory(path, shard)
+                if self.make_directory(path, shard):
+                    self.ledger.use_spare(DIRECTORY_FOOTPRINT)
             except FileNotFoundError as problem:
                 self.check()
                 raise problem
@@ -143,39 +165,39 @@ class Volume:
 
     # Reading entries
 
-    def read_entry(self, fd: int, name: EntryName, epoch: int) -> tuple[StoredEntry | None, bool]:
-        """Read the entry that is open as ``fd``.
+    def read_entry(self, fd: int, name: EntryName, epoch: int) -> StoredEntry | None:
+        """Read the entry that is open as ``fd``; None when it was unlinked or is not finished.
 
-        :returns: the entry or None, and whether the file is corrupt (as opposed to unlinked or not finished yet)
+        :raises CorruptEntry: it is damaged or not ours
         """
         status = self.calls.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
-            return None, True
+            raise CorruptEntry(status.st_ino)
         size = status.st_size
         data = self.calls.pread(fd, size if size <= _WHOLE_READ else _FIRST_READ, 0)
         if status.st_nlink == 0:
-            return None, False
+            return None
         try:
             header = decode_header(data)
-        except RecordError:
-            # An entry that another flight's publication moved here before its owner wrote the header is empty, not corrupt.
-            return None, any(data[:HEADER_SIZE])
-        if not header.complete or header.kind == FLIGHT:
-            return None, False
-        if size != header.file_size:
-            return None, True
+        except RecordError as problem:
+            # A flight file that an older flight's publication moved here, before its owner wrote the header, is empty, not corrupt.
+            if not any(data[:HEADER_SIZE]):
+                return None
+            raise CorruptEntry(status.st_ino) from problem
+        if not header.complete:
+            return None
         body_at = HEADER_SIZE + header.meta_length
         if len(data) < body_at:
             data += self.calls.pread(fd, body_at - len(data), len(data))
         meta = data[HEADER_SIZE:body_at]
-        if zlib.crc32(meta) != header.meta_crc:
-            return None, True
+        if size != header.file_size or zlib.crc32(meta) != header.meta_crc:
+            raise CorruptEntry(status.st_ino)
         body = None
         if header.kind == INLINE and header.body_length <= SMALL_BODY and len(data) == size:
             body = data[body_at:body_at + header.body_length]
-            if zlib.crc32(body) != int.from_bytes(data[-TRAILER_SIZE - 4:-TRAILER_SIZE], "little") and body:
-                return None, True
-        return stored_entry(name, header, meta, inode=status.st_ino, epoch=epoch, small_body=body), False
+            if body and zlib.crc32(body) != int.from_bytes(data[-TRAILER_SIZE - 4:-TRAILER_SIZE], "little"):
+                raise CorruptEntry(status.st_ino)
+        return stored_entry(name, header, meta, inode=status.st_ino, epoch=epoch, small_body=body)
 
     def peek(self, path: str) -> Peek | None:
         """Read only the header of the file at ``path``; None when there is no such file."""
@@ -244,7 +266,10 @@ class Volume:
                 found = self.peek(path)
                 if found is None or (inode is not None and found.inode != inode):
                     return False
-                removed = self.remove_counted(path, self.shard_of(name), found.size)
+                if found.counted:
+                    removed = self.remove_counted(path, self.shard_of(name), found.size)
+                else:
+                    removed = self.unlink(path)
                 self.retire(name, found)
             finally:
                 self.bump(name)
@@ -272,6 +297,11 @@ class Volume:
     def has_trash(self) -> bool:
         """Whether something waits for :meth:`empty_trash`."""
         return bool(self._trash)
+
+    def is_own_trash(self, name: str) -> bool:
+        """Whether a name in ``trash/`` is one that :meth:`empty_trash` will delete."""
+        path = f"{self.root}/trash/{name}"
+        return any(path == own for own, _, _ in list(self._trash))
 
     def empty_trash(self) -> None:
         """Delete what was renamed away. May take long."""

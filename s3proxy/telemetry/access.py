@@ -1,11 +1,12 @@
 """The access log: one line per request, in batches, written by a thread of its own.
 
-The active file is ``<directory>/access-<hostname>.log``. After the rotation interval, or when the UTC day changes, it is put
-aside as ``<directory>/YYYY/MM/DD/YYYY-MM-DD-HH-MM-SS-<hostname>.log``, named by the time of its first line. Several processes of a
-host may share the file.
+The active file is ``<directory>/access-<hostname>.log``. After the rotation interval, or when the UTC day changes, it
+is put aside as ``<directory>/YYYY/MM/DD/YYYY-MM-DD-HH-MM-SS-<hostname>.log``, named by the time of its first line.
+Several processes of a host may share the file.
 
-:meth:`AccessLog.log` formats at once and only appends to a list; a timer, or a full buffer, hands the batch to the thread. What
-can't be written is kept and tried again; when the memory for waiting lines is used up, the oldest are dropped and counted.
+Logging a record formats it and appends it to a list, no more; a timer, or a full buffer, hands the batch to the thread.
+What can't be written is kept and tried again; when the memory for waiting lines is used up, the oldest are dropped and
+counted.
 """
 
 import os
@@ -205,7 +206,7 @@ class AccessLog:
         return self._after_writing()
 
     def reopen(self) -> None:
-        """Go on in a new file at the path, for whoever renamed the old one. Lines logged so far still go to the old one."""
+        """Go on in a new file at the path, for whoever renamed the old one. Earlier lines still go to the old one."""
         self._flush_if_idle()
         self._ignore(self._thread.run(self._segments.reopen))
 

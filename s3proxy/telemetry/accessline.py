@@ -46,7 +46,8 @@ No.   Field                    Here
 38    reason                   why S3 had to be asked, or why the answer was not kept
 ====  =======================  =====================================================================
 
-Source of the first part: "Amazon S3 server access log format" in the S3 user guide. It tells readers to expect further fields.
+Source of the first part: "Amazon S3 server access log format" in the S3 user guide. It tells readers to expect
+further fields.
 """
 
 import re
@@ -71,6 +72,7 @@ _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep",
 _UNSAFE_WORD: Final = re.compile(rb"[^!#-\[\]-~]")  # blanks, controls, non-ASCII, the quote and the backslash
 _UNSAFE_TEXT: Final = re.compile(rb"[^ !#-\[\]-~]")  # the same, but blanks may stay
 _UNSAFE_KEY: Final = re.compile(rb"[^A-Za-z0-9/._~-]")
+_PRESIGNED: Final = re.compile(rb"amz|signature|accesskey", re.IGNORECASE)
 _ENCODED: Final = tuple(f"%{byte:02X}" for byte in range(256))
 
 
@@ -105,14 +107,17 @@ def _name(value: str) -> str:
 def _connection(words: tuple[str, str, str, bytes, str]) -> str:
     """Fields 20 to 27, which the requests of one client have in common."""
     signature_version, cipher_suite, authentication_type, host, tls = words
-    return f"{signature_version or '-'} {cipher_suite or '-'} {authentication_type or '-'} {_word(host)} {tls or '-'} - - -"
+    return (
+        f"{signature_version or '-'} {cipher_suite or '-'} {authentication_type or '-'} {_word(host)} {tls or '-'} "
+        "- - -"
+    )
 
 
 def _percent_encode(value: bytes, unsafe: "re.Pattern[bytes]") -> str:
     return unsafe.sub(lambda match: _ENCODED[match.group()[0]].encode("ascii"), value).decode("ascii")
 
 
-def _key(value: bytes) -> str:
+def _encode_key(value: bytes) -> str:
     if not value:
         return "-"
     return quote_from_bytes(value, safe="/") if _UNSAFE_KEY.search(value) else value.decode("ascii")
@@ -143,7 +148,7 @@ class LineFormatter:
             self._time = _log_time(second)
             self._second = second
         target = record.target
-        if b"?" in target or b"@" in target:
+        if b"=" in target or b"%" in target or b"@" in target:
             target = self._safe_target(target)
         if len(target) > MAX_TARGET:
             target = target[:MAX_TARGET]
@@ -161,7 +166,7 @@ class LineFormatter:
             f"- {_word(record.bucket)} {self._time} {record.client_address or '-'} "
             f"{self._requester(record.access_key)} "
             f"{_unique(record.upstream_request_id) if record.upstream_request_id else request_id} "
-            f"{log_word(record.operation, method)} {_key(record.key)} "
+            f"{log_word(record.operation, method)} {self._key(record.key)} "
             f'"{_word(method)} {uri or "-"} {_word(record.http_version)}" {record.status or "-"} '
             f"{_name(record.error_code)} {record.bytes_sent or '-'} {'-' if size is None else size} "
             f"{int(record.total_seconds * 1000)} {'-' if first is None else int(first * 1000)} "
@@ -179,6 +184,10 @@ class LineFormatter:
             return self._redact(target)
         except Exception:
             return target.partition(b"?")[0] if target.startswith(b"/") else b"-"
+
+    def _key(self, key: bytes) -> str:
+        """A key is what a presigned URL becomes whose question mark was encoded: look for secrets here, too."""
+        return _encode_key(self._safe_target(key) if b"=" in key and _PRESIGNED.search(key) else key)
 
     def _format_referer(self, referer: bytes) -> str:
         return f'"{_word(self._safe_target(referer))}"'

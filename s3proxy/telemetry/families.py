@@ -1,7 +1,7 @@
 """Every metric of the proxy: name, type, meaning and labels, in the order of the documentation.
 
-Names follow Prometheus' conventions: prefix, base units (seconds, bytes, ratios from 0 to 1), ``_total`` for counters. The
-values of labels come from closed sets; buckets, keys and client addresses are never labels.
+Names follow Prometheus' conventions: prefix, base units (seconds, bytes, ratios from 0 to 1), ``_total`` for
+counters. The values of labels come from closed sets; buckets, keys and client addresses are never labels.
 """
 
 from typing import Final
@@ -10,7 +10,9 @@ from s3proxy.telemetry.instruments import Family
 
 __all__ = ["FAMILIES", "FIRST_BYTE_BOUNDS", "REQUEST_BOUNDS"]
 
-REQUEST_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+REQUEST_BOUNDS: Final = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+)  # fmt: skip
 """Seconds; large objects take minutes."""
 
 FIRST_BYTE_BOUNDS: Final = (
@@ -35,8 +37,8 @@ def _histogram(name: str, text: str, bounds: tuple[float, ...], *labels: str) ->
 
 FAMILIES: Final[tuple[Family, ...]] = (
     # What the cache is worth.
-    _gauge("cache_hit_rate_ratio", "GET and HEAD of objects answered without a body from S3, of all answered.", "window"),
-    _gauge("cache_byte_hit_rate_ratio", "Body bytes of GET that did not come from S3, of all sent to clients.", "window"),
+    _gauge("cache_hit_rate_ratio", "Object reads answered without a body from S3, of all object reads.", "window"),
+    _gauge("cache_byte_hit_rate_ratio", "Body bytes of object reads that did not come from S3, of all sent.", "window"),
     _counter("s3_requests_saved", "Requests that S3 was not asked for.", "operation"),
     _counter("s3_saved_bytes", "Body bytes delivered to clients that S3 did not have to send."),
     # Identity and health.

@@ -1,4 +1,4 @@
-"""Files that are only ever appended to, possibly by several processes, and put aside under another name now and then."""
+"""Files that are only appended to, possibly by several processes, and put aside under another name now and then."""
 
 import errno
 import os
@@ -48,7 +48,8 @@ def make_directories(path: str) -> None:
 class AppendFile:
     """One log file. Not safe for several threads; safe for several processes, because every write appends.
 
-    A file that vanished or was replaced under our hands (by another process, by an operator) is noticed by :meth:`replaced`.
+    A file that vanished or was replaced under our hands (by another process, by an operator) is noticed by
+    :meth:`replaced`.
     """
 
     def __init__(self, path: str) -> None:
@@ -112,8 +113,8 @@ class AppendFile:
     def put_aside(self, target: str) -> str | None:
         """Give the open file another name and close it; the next write begins a new file.
 
-        Nothing is overwritten: a number is added to a name that is taken. A file that is not an ordinary one stays. Another
-        process that did the same a moment earlier wins.
+        Nothing is overwritten: a number is added to a name that is taken. A file that is not an ordinary one stays.
+        Another process that did the same a moment earlier wins.
 
         :param target: the name wanted, on the same file system
         :returns: the name given, or None when the file was not renamed by us

@@ -4,8 +4,9 @@ prometheus_client renders and parses; its own value classes take a lock on every
 of a few microseconds. Instruments are plain objects instead. **They are changed by the reactor's thread only**; what
 other threads count is read from them at scrape time (:class:`Reading`).
 
-A family is declared once (:class:`Family`): full name, help, label names and, for a histogram, bounds. A child (one set of
-label values) is made by :meth:`Instruments.counter` and the like, is kept by whoever changes it, and starts at 0.
+A family is declared once (:class:`Family`): full name, help, label names and, for a histogram, bounds. A child (one
+set of label values) is made by :meth:`Instruments.counter` and the like, is kept by whoever changes it, and starts at
+0.
 """
 
 from bisect import bisect_left
@@ -38,7 +39,7 @@ class Family:
 
 @attrs.frozen
 class Reading:
-    """A value that somebody else keeps, read when metrics are asked for: of a gauge, or the running total of a counter."""
+    """A value that somebody else keeps: of a gauge, or the running total of a counter."""
 
     name: str
     value: float

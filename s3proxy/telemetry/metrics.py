@@ -1,7 +1,8 @@
 """What the proxy counts, and how it is shown.
 
-Requests are counted once, when they end, by :meth:`Metrics.request_finished`. Everything else has a small method here, or is
-kept by its owner and read at scrape time (:meth:`Metrics.observe_source`). All methods belong to the reactor's thread.
+Requests are counted once, when they end, by :meth:`Metrics.request_finished`. Everything else has a small method
+here, or is kept by its owner and read at scrape time (:meth:`Metrics.observe_source`). All methods belong to the
+reactor's thread.
 """
 
 import json
@@ -304,7 +305,9 @@ class Metrics:
             "requests_in_flight": self._in_flight.value,
             "s3_requests_saved": sum(child.value for child in saved if isinstance(child, Counter)),
             "s3_bytes_saved": self._saved_bytes.value,
-            "cache_size_bytes": sum(c.value for label, c in sizes if label == ("disk",) and not isinstance(c, Histogram)),
+            "cache_size_bytes": sum(
+                child.value for labels, child in sizes if labels == ("disk",) and not isinstance(child, Histogram)
+            ),
         }
 
     def _own_readings(self) -> Iterable[Reading]:

@@ -8,7 +8,7 @@ __all__ = ["WindowedRatio"]
 class WindowedRatio:
     """*part* of *whole*, in total and over a sliding window that moves in small steps.
 
-    Whoever counts adds to :attr:`part` and :attr:`whole` directly, and calls :meth:`roll` now and then, at best once a step.
+    Whoever counts adds to :attr:`part` and :attr:`whole` directly, having called :meth:`roll` if :attr:`next_roll` is past.
 
     :param window: seconds
     :param step: seconds between two samples; the window is exact to one step
@@ -27,7 +27,8 @@ class WindowedRatio:
     def roll(self, now: float) -> None:
         """Take a sample if one is due, and forget samples that no window needs."""
         if now >= self.next_roll:
-            self._samples.append((now, self.part, self.whole))
+            # Nothing was added since the sample was due: whoever adds rolls first.
+            self._samples.append((self.next_roll, self.part, self.whole))
             self.next_roll = now + self._step
         while len(self._samples) > 1 and self._samples[1][0] <= now - self._window:
             self._samples.popleft()

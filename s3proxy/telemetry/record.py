@@ -13,8 +13,8 @@ _ENDINGS: Final = {"overload": "shed", "refused": "denied"}
 class RequestRecord:
     """Filled in while a request is served, closed once at its end, and never changed afterwards.
 
-    What came over the wire is bytes as received; words of our own are str. An empty value means "not known" or "does not
-    apply". Times are seconds.
+    What came over the wire is bytes as received; words of our own are str. An empty value means "not known" or "does
+    not apply". Times are seconds.
 
     :ivar started_at: Unix time when the request's head was complete
     :ivar started_monotonic: the same instant on the clock that the durations are measured with

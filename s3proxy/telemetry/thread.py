@@ -17,8 +17,8 @@ _T = TypeVar("_T")
 class SerialThread:
     """Runs functions in order in a thread of its own, which begins with the first of them.
 
-    The reactor's pool is of no use here: a hung mount would take its threads away from DNS and disk reads, and joining it
-    would hang the shutdown. This thread is a daemon: a process may end although it is stuck.
+    The reactor's pool is of no use here: a hung mount would take its threads away from DNS and disk reads, and
+    joining it would hang the shutdown. This thread is a daemon: a process may end although it is stuck.
     """
 
     def __init__(self, reactor: IReactorFromThreads, name: str) -> None:
@@ -28,7 +28,7 @@ class SerialThread:
         self._thread: threading.Thread | None = None
 
     def run(self, work: Callable[[], _T]) -> "Deferred[_T]":
-        """Call *work* after all work given before. The Deferred fires in the reactor's thread with its result or failure.
+        """Call *work* after all work given before; the Deferred fires in the reactor's thread.
 
         Cancelling it makes the result go unheard; the work is done nevertheless.
         """

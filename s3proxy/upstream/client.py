@@ -1,4 +1,4 @@
-"""The upstream side as one object: resolve, pick an address, take or open a connection, ask, try again where it is safe."""
+"""The upstream side as one object: resolve, pick an address, connect, ask, and try again where that is safe."""
 
 from collections.abc import Callable
 from typing import Any
@@ -211,9 +211,7 @@ class Upstream:
                 delay = next_delay(failed.stage, request.repeatable, tries, self._settings.upstream_idle_retries)
                 if delay is None:
                     raise failed.error from None
-                self.log.debug(
-                    "{method} to {host} is repeated: {error}", method=request.method, host=request.host, error=failed.error
-                )
+                self.log.debug("A request to {host} is repeated: {error}", host=request.host, error=failed.error)
             self.counters.retries += 1
             if delay > 0:
                 await deferLater(self._reactor, delay)

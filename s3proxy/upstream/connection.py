@@ -61,7 +61,7 @@ class UpstreamConnection(Protocol):
     # Dialling.
 
     def when_ready(self, ready: "Deferred[UpstreamConnection] | None") -> None:
-        """Fire *ready* with this connection once a request can be sent, or fail it with an UpstreamError. None: nobody."""
+        """Fire *ready* once a request can be sent, or fail it with an UpstreamError. None: nobody waits any more."""
         self._ready = ready
 
     def connectionMade(self) -> None:

@@ -50,8 +50,8 @@ class UpstreamRequest:
     :ivar host: name to resolve, and SNI; lower case, without brackets or port
     :ivar port: the port the client meant (absolute-form or Host), 80 without one; overrides are looked up by it
     :ivar headers: exactly what is sent, in this order, except that framing of the body is added by the exchange: when
-        ``body`` is given, ``Content-Length`` is taken from these headers if present, else ``Transfer-Encoding: chunked``
-        is added. A ``Content-Length: 0`` without a body stays.
+        ``body`` is given, ``Content-Length`` is taken from these headers if present, else ``Transfer-Encoding:
+        chunked`` is added. A ``Content-Length: 0`` without a body stays.
     :ivar body: started when S3 is ready for it (at once, or after ``100 Continue`` when the headers expect that)
     :ivar repeatable: may be sent again after a failure before the first byte of the answer (GET, HEAD without body)
     """
@@ -73,13 +73,16 @@ class IUpstreamResponse(Interface):
     reason: bytes = Attribute("Reason phrase.")
     headers: Headers = Attribute("Names, order and values as S3 sent them, hop-by-hop ones included.")
     length: int | None = Attribute("Bytes of the body that will be delivered; None when only the end tells.")
-    claimed_length: int | None = Attribute("The Content-Length header's value, also for HEAD and 304; None without one.")
+    claimed_length: int | None = Attribute("Value of Content-Length, also for HEAD and 304; None without one.")
     address: str = Attribute("``IP:port`` of the peer.")
     sent_at: float = Attribute("The reactor's seconds when the request was sent.")
     head_at: float = Attribute("The reactor's seconds when the answer's head had arrived.")
 
     def start(sink: object) -> None:
-        """See :class:`IByteSource`. The body fails with UpstreamTimeout on silence while not paused, UpstreamError when cut."""
+        """See :class:`IByteSource`.
+
+        The body fails with UpstreamTimeout on silence while it is not paused, with UpstreamError when it is cut short.
+        """
 
     def pause() -> None:
         """See :class:`IByteSource`."""
@@ -97,5 +100,6 @@ class IUpstream(Interface):
     def request(request: UpstreamRequest) -> Deferred[IUpstreamResponse]:
         """Fires with the answer as soon as its head is complete, also while the request's body is still being sent.
 
-        Cancelling it closes the connection. Fails with an :class:`UpstreamError`. A response must be started or aborted.
+        Cancelling it closes the connection. Fails with an :class:`UpstreamError`; the request's body has been aborted
+        then. A response must be started or aborted.
         """

@@ -15,7 +15,7 @@ __all__ = ["IdleWatch", "UpstreamResponse"]
 
 
 class IdleWatch:
-    """Calls back after *limit* seconds without :meth:`touch`, while it runs. A touch costs no timer, only an assignment."""
+    """Calls back after *limit* seconds without :meth:`touch`, while it runs. A touch is an assignment, no timer."""
 
     def __init__(self, clock: IReactorTime, limit: float, silent: Callable[[], None]) -> None:
         self._clock = clock

@@ -43,7 +43,7 @@ def parse_duration(text: str) -> float:
         raise ValueError("is not a duration")
     number, unit = match.groups()
     if unit and unit not in _UNITS:
-        raise ValueError(f"has the unknown unit {unit!r}")
+        raise ValueError(f'has the unknown unit "{unit[:20]}"')
     if unit.startswith("ms") or unit.startswith("milli"):
         seconds = float(number) / 1000  # a division rounds once: 250 ms is 0.25 exactly
     else:

@@ -3,7 +3,7 @@
 import re
 from typing import Protocol
 
-from s3proxy.wire.reject import Rejected
+from s3proxy.s3.errors import invalid_request
 
 __all__ = ["BodyDecoder", "ChunkedDecoder", "LengthDecoder", "body_decoder"]
 
@@ -30,7 +30,7 @@ class BodyDecoder(Protocol):
     def feed(self, data: bytes) -> bytes:
         """The body's bytes among these.
 
-        :raises Rejected: when the framing is broken
+        :raises S3Error: when the framing is broken
         """
 
     def remaining(self) -> int | None:
@@ -102,7 +102,7 @@ class ChunkedDecoder:
             return None
         line = _CHUNK_LINE.fullmatch(data, position, end)
         if line is None:
-            raise _broken("A chunk's size is malformed.")
+            raise invalid_request("A chunk's size is malformed.")
         self._left = int(line.group(1), 16)
         self._step = self._content if self._left else self._trailer_line
         return end + 2
@@ -127,7 +127,7 @@ class ChunkedDecoder:
             self._step = self._size_line
             return position + 2
         if mark not in (b"", b"\r"):
-            raise _broken("A chunk is longer than its size says.")
+            raise invalid_request("A chunk is longer than its size says.")
         return None
 
     def _trailer_line(self, data: bytes, position: int, pieces: list[bytes]) -> int | None:
@@ -137,7 +137,7 @@ class ChunkedDecoder:
         if end == position:
             self.finished = True
         elif _TRAILER_LINE.fullmatch(data, position, end) is None:
-            raise _broken("A trailer field is malformed.")
+            raise invalid_request("A trailer field is malformed.")
         self._trailer += end + 2 - position
         return end + 2
 
@@ -146,14 +146,10 @@ class ChunkedDecoder:
         if end >= 0:
             return end
         if len(data) - position >= limit + 2:
-            raise _broken("A line of the chunked body is too long.")
+            raise invalid_request("A line of the chunked body is too long.")
         if b"\n" in data[position:]:
-            raise _broken("A line of the chunked body does not end in CRLF.")
+            raise invalid_request("A line of the chunked body does not end in CRLF.")
         return None
-
-
-def _broken(message: str) -> Rejected:
-    return Rejected(400, "BadRequest", message)
 
 
 def body_decoder(length: int | None) -> BodyDecoder:

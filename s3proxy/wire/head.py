@@ -1,16 +1,19 @@
-"""The head of a request, from bytes to values (RFC 9112). Nothing ambiguous gets through, for S3 might read it differently.
+"""The head of a request, from bytes to values (RFC 9112). Nothing ambiguous gets through, for S3 might read it
+differently.
 
-Refused: lines that end in a bare LF, bare CR, blanks before the colon, folded lines, control bytes, more than one Content-Length even
-if equal, Content-Length beside Transfer-Encoding, codings other than ``chunked``, Transfer-Encoding in HTTP/1.0, more than one Host.
+Refused: lines that end in a bare LF, bare CR, blanks before the colon, folded lines, control bytes, more than one
+Content-Length even if equal, Content-Length beside Transfer-Encoding, codings other than ``chunked``,
+Transfer-Encoding in HTTP/1.0, more than one Host.
 """
 
 import re
 
 import attrs
 
+from s3proxy.s3.errors import S3Error, header_too_large, invalid_request, invalid_uri, uri_too_long
 from s3proxy.s3.headers import Headers
 from s3proxy.wire.limits import WireLimits
-from s3proxy.wire.reject import Rejected
+from s3proxy.wire.reject import not_implemented, version_not_supported
 
 __all__ = ["RequestHead", "check_partial_head", "parse_head"]
 
@@ -43,72 +46,55 @@ class RequestHead:
     expects_continue: bool
 
 
-def _bad(message: str) -> Rejected:
-    return Rejected(400, "BadRequest", message)
-
-
-def _too_large(limits: WireLimits) -> Rejected:
-    return Rejected(
-        400,
-        "RequestHeaderSectionTooLarge",
-        f"Your request header section exceeds the maximum allowed size of {limits.head_bytes} bytes "
-        f"or {limits.header_fields} fields.",
-    )
-
-
-def _target_too_long(limits: WireLimits) -> Rejected:
-    return Rejected(414, "RequestURITooLong", f"The request target exceeds the maximum allowed size of {limits.target_bytes} bytes.")
-
-
 def check_partial_head(data: bytes | bytearray, limits: WireLimits) -> None:
     """Look at a head that is not complete yet.
 
-    :raises Rejected: when no continuation can make it acceptable
+    :raises S3Error: when no continuation can make it acceptable
     """
     first = _METHOD.match(data)
     method_end = first.end() if first else 0
     if method_end < len(data) and data[method_end] != 0x20 or method_end == 0 or method_end > _LONGEST_METHOD:
-        raise _bad("What was received does not begin with an HTTP request line.")
+        raise invalid_request("What was received does not begin with an HTTP request line.")
     line_end = data.find(b"\r\n", 0, limits.target_bytes + 128)
     if line_end < 0 and len(data) > limits.target_bytes + 128:
-        raise _target_too_long(limits)
+        raise uri_too_long(limits.target_bytes)
     if data.count(b"\n") != data.count(b"\r\n"):
-        raise _bad("A line of the request header section does not end in CRLF.")
+        raise invalid_request("A line of the request header section does not end in CRLF.")
     if len(data) > limits.head_bytes:
-        raise _too_large(limits)
+        raise header_too_large(limits.head_bytes)
 
 
 def parse_head(data: bytes, limits: WireLimits) -> RequestHead:
     """Parse a whole head.
 
     :param data: everything from the request line up to the CRLF that ends the last field, without the empty line
-    :raises Rejected: when it breaks the grammar, a limit, or a rule about framing
+    :raises S3Error: when it breaks the grammar, a limit, or a rule about framing
     """
     if len(data) > limits.head_bytes:
-        raise _too_large(limits)
+        raise header_too_large(limits.head_bytes)
     line = _REQUEST_LINE.match(data)
     if line is None:
         raise _explain_request_line(data)
     method, target, number = line.groups()
     if len(target) > limits.target_bytes:
-        raise _target_too_long(limits)
+        raise uri_too_long(limits.target_bytes)
     if len(method) > _LONGEST_METHOD:
-        raise _bad("The request method is too long.")
+        raise invalid_request("The request method is too long.")
     if number == b"1.1":
         version = b"HTTP/1.1"
     elif number == b"1.0":
         version = b"HTTP/1.0"
     else:
-        raise Rejected(505, "HTTPVersionNotSupported", "Only HTTP/1.1 and HTTP/1.0 are supported.")
+        raise version_not_supported()
     fields = data[line.end() :]
     if _FIELDS.fullmatch(fields) is None:
-        raise _bad("A field of the request header section is malformed.")
+        raise invalid_request("A field of the request header section is malformed.")
     pairs = [(name, value.strip(b" \t")) for name, value in _FIELD.findall(fields)]
     if len(pairs) > limits.header_fields:
-        raise _too_large(limits)
+        raise invalid_request(f"The request has more than {limits.header_fields} header fields.")
     headers = Headers(pairs)
     if len(headers.get_all(b"host")) > 1:
-        raise _bad("The request has more than one Host header.")
+        raise invalid_request("The request has more than one Host header.")
     expect = headers.get(b"expect")
     return RequestHead(
         method,
@@ -121,12 +107,12 @@ def parse_head(data: bytes, limits: WireLimits) -> RequestHead:
     )
 
 
-def _explain_request_line(data: bytes) -> Rejected:
+def _explain_request_line(data: bytes) -> S3Error:
     words = data.split(b"\r\n", 1)[0].split(b" ")
     if len(words) == 3 and _METHOD.fullmatch(words[0]) and words[2].startswith(b"HTTP/"):
         if words[1] and b"\n" not in words[1] and b"\r" not in words[1]:
-            return Rejected(400, "InvalidURI", "Couldn't parse the specified URI.")
-    return _bad("The request line is malformed.")
+            return invalid_uri()
+    return invalid_request("The request line is malformed.")
 
 
 def _body_length(headers: Headers, version: bytes) -> int | None:
@@ -135,20 +121,20 @@ def _body_length(headers: Headers, version: bytes) -> int | None:
     lengths = headers.get_all(b"content-length")
     if codings:
         if lengths:
-            raise _bad("The request has both a Content-Length and a Transfer-Encoding header.")
+            raise invalid_request("The request has both a Content-Length and a Transfer-Encoding header.")
         if version != b"HTTP/1.1":
-            raise _bad("Transfer-Encoding is not part of HTTP/1.0.")
+            raise invalid_request("Transfer-Encoding is not part of HTTP/1.0.")
         if len(codings) > 1:
-            raise _bad("The request has more than one Transfer-Encoding header.")
+            raise invalid_request("The request has more than one Transfer-Encoding header.")
         if codings[0].lower() != b"chunked":
-            raise Rejected(501, "NotImplemented", "A header you provided implies functionality that is not implemented.")
+            raise not_implemented()
         return None
     if not lengths:
         return 0
     if len(lengths) > 1:
-        raise _bad("The request has more than one Content-Length header.")
+        raise invalid_request("The request has more than one Content-Length header.")
     if _DIGITS.fullmatch(lengths[0]) is None:
-        raise _bad("The Content-Length header is not a number.")
+        raise invalid_request("The Content-Length header is not a number.")
     return int(lengths[0])
 
 

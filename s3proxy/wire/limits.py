@@ -14,12 +14,14 @@ class WireLimits:
     :ivar target_bytes: the request target
     :ivar idle_timeout: a kept-alive connection without a request
     :ivar head_timeout: from the first to the last byte of a request's head, however steadily it trickles
-    :ivar stall_timeout: a client that takes no byte of its answer, or sends no byte of the body it was asked for; never counted
-        while the proxy itself is what the client waits for
-    :ivar drain_bytes: what is read and thrown away of a body that was answered early, in the hope of keeping the connection
+    :ivar stall_timeout: a client that takes no byte of its answer, or sends no byte of the body it was asked for;
+        never counted while the proxy itself is what the client waits for
+    :ivar drain_bytes: what is read and thrown away of a body that was answered early, in the hope of keeping the
+        connection
     :ivar drain_time: the same as a time, and the silence after which a connection about to be closed is closed
     :ivar linger_time: how long a client may go on sending after its answer and our half of the connection have ended
-    :ivar eager_bytes: what is read of the next request while the current one is being answered, in order to notice a client that leaves
+    :ivar eager_bytes: what is read of the next request while the current one is being answered, in order to notice a
+        client that leaves
     """
 
     head_bytes: int = 64 * 1024

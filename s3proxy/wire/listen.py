@@ -1,4 +1,6 @@
-"""Listening sockets of the data listener: bound once, perhaps with privileges, then served by transports that can send files."""
+"""Listening sockets of the data listener: bound once, perhaps with privileges, then served by transports that can
+send files.
+"""
 
 import socket
 from typing import Any
@@ -75,7 +77,11 @@ def _bind(family: int, interface: str, port: int, reuse_port: bool) -> socket.so
 
 
 def adopt_files(
-    reactor: Any, sock: socket.socket, factory: IProtocolFactory, backlog: int = BACKLOG, page_cache: PageCache | None = None
+    reactor: Any,
+    sock: socket.socket,
+    factory: IProtocolFactory,
+    backlog: int = BACKLOG,
+    page_cache: PageCache | None = None,
 ) -> FileServerPort:
     """Accept connections on a bound socket. The port works on a duplicate: the caller may close its own, or hand it on.
 
@@ -91,7 +97,8 @@ def adopt_files(
     try:
         sock.listen(backlog)
     except OSError as error:
-        raise CannotListenError(*sock.getsockname()[:2], error) from error
+        interface, number = sock.getsockname()[:2]
+        raise CannotListenError(interface, number, error) from error
     port = FileServerPort._fromListeningDescriptor(reactor, sock.fileno(), sock.family, factory)
     assert isinstance(port, FileServerPort)
     port.page_cache = page_cache

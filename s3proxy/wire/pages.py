@@ -33,7 +33,7 @@ class PageCache:
     read_ahead: Callable[[int, int, int], None] = residency.read_ahead
 
     def load(self, fd: int, offset: int, count: int) -> "Deferred[None]":
-        """Bring these bytes into memory in a thread. The caller may close ``fd`` at any time: the thread has a copy of it."""
+        """Bring these bytes into memory in a thread. ``fd`` may be closed meanwhile: the thread has a copy."""
         own = os.dup(fd)
         try:
             return self.run(_read_and_close, self.read_ahead, own, offset, count)
@@ -42,7 +42,7 @@ class PageCache:
             raise
 
     def read(self, fd: int, offset: int, count: int) -> "bytes | Deferred[bytes]":
-        """At most ``count`` bytes: at once if they are in memory, else from a thread. ``fd`` must stay open until then."""
+        """At most ``count`` bytes: at once if they are in memory, else from a thread, which needs ``fd`` open."""
         if self.resident(fd, offset, count):
             return os.pread(fd, count, offset)
         return self.run(os.pread, fd, count, offset)

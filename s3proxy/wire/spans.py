@@ -46,9 +46,9 @@ async def _send(
             if room is not None:
                 await room
     finally:
-        if isinstance(upcoming, Deferred) and not upcoming.called:
+        if isinstance(upcoming, Deferred):
             # The descriptor is in use until the thread has come back.
-            await upcoming.addBoth(lambda _: None)
+            await upcoming.addErrback(lambda _: None)
 
 
 def _read(pages: PageCache | None, fd: int, position: int, stop: int) -> "bytes | Deferred[bytes]":

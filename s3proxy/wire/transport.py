@@ -1,7 +1,8 @@
 """A TCP server transport that can send pieces of files besides bytes, in the order in which both were handed to it.
 
-The kernel copies a span from the page cache to the socket (sendfile(2)); its bytes never enter Python. What is buffered here is
-bounded by what callers write() while spans wait, and they are told by the usual means (a streaming producer is paused).
+The kernel copies a span from the page cache to the socket (sendfile(2)); its bytes never enter Python. What is
+buffered here is bounded by what callers write() while spans wait, and they are told by the usual means (a streaming
+producer is paused).
 """
 
 import errno
@@ -31,14 +32,16 @@ TURN = 2 * 1024 * 1024
 """Most bytes one connection sends in one turn of the reactor, so that a fast client does not starve the others."""
 
 FRESH = 5.0
-"""Seconds after which pages that were seen in memory, but not sent yet, are looked up again: they may have been evicted."""
+"""Seconds after which pages that were seen in memory, but not sent yet, are looked up again."""
 
 HIGH_WATER = 128 * 1024
 """Buffered bytes beyond which a streaming producer is paused."""
 
 _MSG_MORE = getattr(socket, "MSG_MORE", 0)
 _WOULD_BLOCK = frozenset((errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS))
-_FILE_ERRORS = frozenset((errno.EIO, errno.EINVAL, errno.EBADF, errno.ESTALE, errno.EOVERFLOW, errno.ENOSYS, errno.EISDIR))
+_FILE_ERRORS = frozenset(
+    (errno.EIO, errno.EINVAL, errno.EBADF, errno.ESTALE, errno.EOVERFLOW, errno.ENOSYS, errno.EISDIR)
+)
 
 
 class FileTruncated(OSError):
@@ -46,7 +49,10 @@ class FileTruncated(OSError):
 
 
 class _Span:
-    """``[position, stop)`` of a file; up to ``ready`` it was in memory at the time ``seen``. Cold: some of it was not."""
+    """``[position, stop)`` of a file, of which all up to ``ready`` was in memory at the time ``seen``.
+
+    Cold: some of it had to be read first.
+    """
 
     __slots__ = ("fd", "position", "stop", "ready", "seen", "cold", "loading", "done")
 
@@ -64,16 +70,19 @@ class _Span:
 class FileServer(tcp.Server):
     """One accepted connection.
 
-    Bytes before the first span are in the buffers of :class:`twisted.internet.abstract.FileDescriptor`; ``_queue`` holds the first
-    span and all that follows it. What is written while data is being received goes out at the end of that turn, with one system
-    call and without a detour through the reactor's list of writers.
+    Bytes before the first span are in the buffers of :class:`twisted.internet.abstract.FileDescriptor`; ``_queue``
+    holds the first span and all that follows it. What is written while data is being received goes out at the end of
+    that turn, with one system call and without a detour through the reactor's list of writers.
 
     :ivar bytes_sent: bytes the kernel has taken so far
     """
 
+    reactor: Any
     page_cache: PageCache | None = None
 
-    def __init__(self, sock: socket.socket, protocol: Any, client: Any, server: Any, sessionno: int, reactor: Any) -> None:
+    def __init__(
+        self, sock: socket.socket, protocol: Any, client: Any, server: Any, sessionno: int, reactor: Any
+    ) -> None:
         self.bytes_sent = 0
         self.page_cache = getattr(server, "page_cache", None)
         self._queue: deque[_Span | bytes] = deque()
@@ -89,7 +98,7 @@ class FileServer(tcp.Server):
 
     @property
     def unsent(self) -> int:
-        """Bytes that were accepted here and that the kernel has not taken; keeps its value when the connection is lost."""
+        """Bytes that were accepted here but not by the kernel; a lost connection keeps its last value."""
         return self._buffered() + self._queued_bytes
 
     @property
@@ -109,7 +118,7 @@ class FileServer(tcp.Server):
         return self.bytes_sent - int(outstanding)
 
     def hung_up(self) -> bool:
-        """Whether the peer has reset the connection: can be asked while reading is paused, when nothing else would tell."""
+        """Whether the peer has reset the connection; while reading is paused nothing else would tell."""
         if not self.connected:
             return True
         poll = select.poll()
@@ -150,12 +159,12 @@ class FileServer(tcp.Server):
     def sendFile(self, fd: int, offset: int, count: int, hot: bool = False) -> "Deferred[None]":
         """Send ``count`` bytes of a file from ``offset``, behind everything that was written before.
 
-        The descriptor must stay open until the Deferred fires, which is when the kernel has taken the last byte. Cancelling it
-        aborts the connection: the peer was promised these bytes.
+        The descriptor must stay open until the Deferred fires, which is when the kernel has taken the last byte.
+        Cancelling it aborts the connection: the peer was promised these bytes.
 
         :param hot: the bytes were just written or read, so they are in memory: don't ask
-        :return: fails with the connection's reason when it is lost before, with :class:`FileTruncated` or another OSError when the
-            file can't deliver; in that case the connection has been aborted
+        :return: fails with the connection's reason when it is lost before, with :class:`FileTruncated` or another
+            OSError when the file can't deliver; in that case the connection has been aborted
         """
         if not self.connected or self._aborting or self._writeDisconnected:
             return fail(ConnectionLost())
@@ -184,7 +193,7 @@ class FileServer(tcp.Server):
     # Output
 
     def doRead(self) -> Any:
-        """Called by the reactor; what the protocol writes meanwhile is sent before this returns, as far as the socket takes it."""
+        """Called by the reactor. What the protocol writes meanwhile is sent before this returns."""
         self._allowance = TURN
         self._gathering = True
         try:
@@ -194,12 +203,13 @@ class FileServer(tcp.Server):
             wanted, self._write_wanted = self._write_wanted, False
         if outcome is None and wanted and self.connected and not self._aborting:
             if self._pump() is not None or self._has_work():
-                # The end of a connection is told by doWrite() only: told from here it would count as the peer's end of sending.
+                # The end of a connection is told by doWrite() only: told from here it would count as the peer's end
+                # of sending.
                 super().startWriting()
         return outcome
 
     def startWriting(self) -> None:
-        """Have output attended to: at the end of the current turn of reading, or when the reactor says the socket has room."""
+        """Have output attended to: at the end of the current turn of reading, or when the socket has room."""
         if self._gathering:
             self._write_wanted = True
         else:
@@ -221,7 +231,7 @@ class FileServer(tcp.Server):
             self.startWriting()
 
     def _has_work(self) -> bool:
-        return self.connected and not self._aborting and self.unsent > 0 and not self.waits_for_disk
+        return bool(self.connected) and not self._aborting and self.unsent > 0 and not self.waits_for_disk
 
     def _pump(self) -> Any:
         """Send bytes and spans in turn. Returns what doWrite() returns."""
@@ -354,7 +364,7 @@ class FileServer(tcp.Server):
     def _load(self, span: _Span, pages: PageCache, stop: int) -> None:
         span.loading = True
         loaded = pages.load(span.fd, span.ready, stop - span.ready)
-        loaded.addCallbacks(self._loaded, self._not_loaded, (span, stop), None, (span,))
+        loaded.addCallbacks(self._loaded, self._not_loaded, (span, stop), errbackArgs=(span,))
 
     def _loaded(self, _: object, span: _Span, stop: int) -> None:
         span.loading = False

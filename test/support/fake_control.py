@@ -217,7 +217,9 @@ class RemoteFakeS3:
 
     credential = DEFAULT_CREDENTIAL
 
-    def __init__(self, *, names: Sequence[str] | None = ("localhost", "127.0.0.1"), options: Sequence[str] = ()) -> None:
+    def __init__(
+        self, *, names: Sequence[str] | None = ("localhost", "127.0.0.1"), options: Sequence[str] = ()
+    ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="fake-s3-")
         folder = Path(self._folder.name)
         arguments = [sys.executable, "-m", "test.support.fake_s3", *options]
@@ -273,7 +275,7 @@ class RemoteFakeS3:
             self._process.stdout.close()
         self._folder.cleanup()
 
-    def call(self, name: str, **arguments: Any) -> Any:
+    def call(self, name: str, /, **arguments: Any) -> Any:
         """Call one command of the child.
 
         :raises RuntimeError: with its error.

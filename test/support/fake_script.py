@@ -1,7 +1,7 @@
 """What a fake S3 remembers of each request, and how it is told to misbehave.
 
-A script is a :class:`Match` and an :class:`Action`. The first script that matches a request and has uses left is applied
-to it; without one the fake behaves as S3 does.
+A script is a :class:`Match` and an :class:`Action`. The first script that matches a request and has uses left is
+applied to it; without one the fake behaves as S3 does.
 """
 
 from collections.abc import Callable, Iterator

@@ -9,7 +9,16 @@ from typing import Any
 
 from test.support.http_connection import sleep
 
-__all__ = ["directory_files", "directory_size", "free_ports", "open_descriptors", "poll", "resident_bytes", "wait_until"]
+__all__ = [
+    "directory_files",
+    "directory_size",
+    "free_ports",
+    "open_descriptors",
+    "peak_resident_bytes",
+    "poll",
+    "resident_bytes",
+    "wait_until",
+]
 
 
 def poll(condition: Callable[[], object], seconds: float, what: str, interval: float = 0.02) -> None:
@@ -36,15 +45,19 @@ async def wait_until(reactor: Any, condition: Callable[[], object], seconds: flo
         await sleep(reactor, 0.01)
 
 
+_given: set[int] = set()
+
+
 def free_ports(count: int, also: int = 0) -> list[int]:
     """Port numbers that are free on loopback now, and so are the numbers ``also`` above them, if that is given.
 
-    They come from below the range from which the kernel takes ports for outgoing connections.
+    They come from below the range from which the kernel takes ports for outgoing connections; none is given twice.
     """
     found: list[int] = []
     start = 10000 + os.getpid() * 37 % 8000
     for port in (*range(start, 20000), *range(10000, start)):
-        if all(_is_free(number) for number in {port, port + also}):
+        if port not in _given and all(_is_free(number) for number in {port, port + also}):
+            _given.update({port, port + also})
             found.append(port)
             if len(found) == count:
                 return found

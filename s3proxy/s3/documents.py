@@ -1,0 +1,166 @@
+"""The documents whose content a cache must know: which keys a request deletes or a form uploads, and whether a 200 is
+an error.
+
+XML is read with expat; a document type declaration, and with it every entity of a document's own, is refused. Forms
+are read as RFC 7578 describes them, as far as their fields before the file.
+"""
+
+import re
+from collections.abc import Callable
+from xml.parsers import expat
+
+__all__ = ["delete_result_errors", "has_error_root", "parse_delete_objects", "post_form_key", "root_element"]
+
+_NAMESPACE_SEPARATOR = " "
+_DEEPEST = 16
+
+# A byte order mark, the declaration, comments and blanks, then the start of the root element, with or without a prefix.
+_MISC = re.compile(rb"(?:\xef\xbb\xbf)?(?:\s+|<\?.*?\?>|<!--.*?-->)*", re.DOTALL)
+_ROOT = re.compile(rb"<(?:[^\s<>/?!:=\"'&]+:)?([^\s<>/?!:=\"'&]+)[\s/>]")
+
+
+class _Refused(Exception):
+    """The document is not one of those read here."""
+
+
+def _read_xml(document: bytes, root: str, on_element: Callable[[tuple[str, ...], str], None]) -> bool:
+    """Walk through a document and report every element at its end.
+
+    :param root: the local name that the root element must have
+    :param on_element: called with the local names from the root down to an element, and the text directly inside it
+    :returns: whether the document is well-formed and has this root
+    """
+    path: list[str] = []
+    texts: list[list[str]] = []
+
+    def start(name: str, attributes: object) -> None:
+        local = name.rpartition(_NAMESPACE_SEPARATOR)[2]
+        if (not path and local != root) or len(path) == _DEEPEST:
+            raise _Refused
+        path.append(local)
+        texts.append([])
+
+    def end(name: str) -> None:
+        on_element(tuple(path), "".join(texts.pop()))
+        path.pop()
+
+    def character_data(data: str) -> None:
+        texts[-1].append(data)
+
+    def refuse(*declaration: object) -> None:
+        raise _Refused
+
+    parser = expat.ParserCreate(namespace_separator=_NAMESPACE_SEPARATOR)
+    parser.buffer_text = True
+    parser.StartElementHandler = start
+    parser.EndElementHandler = end
+    parser.CharacterDataHandler = character_data
+    parser.StartDoctypeDeclHandler = refuse
+    try:
+        parser.Parse(document, True)
+    except (_Refused, expat.ExpatError, LookupError, ValueError):
+        return False
+    return True
+
+
+def parse_delete_objects(body: bytes) -> tuple[bytes, ...] | None:
+    """The keys that a DeleteObjects request lists, in its order, repeated ones included.
+
+    :returns: None when the body is not such a request, or an object of it has no key: what it deletes is unknown then
+    """
+    keys: list[bytes] = []
+    objects = 0
+
+    def on_element(path: tuple[str, ...], text: str) -> None:
+        nonlocal objects
+        if path == ("Delete", "Object", "Key"):
+            keys.append(text.encode("utf-8"))
+        elif path == ("Delete", "Object"):
+            objects += 1
+            if len(keys) != objects:
+                raise _Refused
+
+    return tuple(keys) if _read_xml(body, "Delete", on_element) else None
+
+
+def delete_result_errors(body: bytes) -> frozenset[bytes] | None:
+    """The keys that S3's answer to DeleteObjects reports as not deleted; None when the body is not such an answer."""
+    failed: set[bytes] = set()
+
+    def on_element(path: tuple[str, ...], text: str) -> None:
+        if path == ("DeleteResult", "Error", "Key"):
+            failed.add(text.encode("utf-8"))
+
+    return frozenset(failed) if _read_xml(body, "DeleteResult", on_element) else None
+
+
+def root_element(prefix: bytes) -> bytes | None:
+    """The local name of a document's root element, from the document's first bytes.
+
+    :returns: None when these bytes do not reach so far (S3 sends blanks while it works), or are not XML
+    """
+    misc = _MISC.match(prefix)
+    root = _ROOT.match(prefix, misc.end() if misc is not None else 0)
+    return root[1] if root is not None else None
+
+
+def has_error_root(prefix: bytes) -> bool:
+    """Whether the body that begins so is an ``<Error>`` document, whatever its status says."""
+    return root_element(prefix) == b"Error"
+
+
+_BOUNDARY = re.compile(rb'(?i:boundary)=(?:"([^"\r\n]{1,70})"|([^\s;,"]{1,70}))')
+_DISPOSITION_PARAM = re.compile(rb';\s*([A-Za-z*]+)=(?:"([^"\r\n]*)"|([^\s;"]*))')
+_FILENAME = b"${filename}"
+
+
+def post_form_key(head: bytes, content_type: bytes) -> bytes | None:
+    """The key under which a browser's form upload will be stored.
+
+    :param head: the beginning of the body, as far as the file's own part begins
+    :param content_type: the request's Content-Type
+    :returns: None when the key is not in it, comes twice, or depends on a file name that is not known
+    """
+    boundary_match = _BOUNDARY.search(content_type)
+    if boundary_match is None:
+        return None
+    delimiter = b"\r\n--" + (boundary_match[1] or boundary_match[2])
+    keys: list[bytes] = []
+    filename: bytes | None = None
+    # The first delimiter has no line end before it. What follows the last delimiter may be incomplete.
+    parts = (b"\r\n" + head).split(delimiter)[1:]
+    for index, part in enumerate(parts):
+        if not part.startswith(b"\r\n"):
+            continue
+        section, blank, content = part[2:].partition(b"\r\n\r\n")
+        if not blank:
+            continue
+        name, part_filename = _read_disposition(section)
+        if name == b"file":
+            filename = part_filename
+            break
+        if name == b"key":
+            if index == len(parts) - 1:
+                return None
+            keys.append(content)
+    if len(keys) != 1:
+        return None
+    if _FILENAME not in keys[0]:
+        return keys[0]
+    if not filename or b"\\" in filename or b"%" in filename:
+        return None
+    return keys[0].replace(_FILENAME, filename.rpartition(b"/")[2])
+
+
+def _read_disposition(section: bytes) -> tuple[bytes | None, bytes | None]:
+    """Lower-case field name and file name of one part's header section."""
+    for line in section.split(b"\r\n"):
+        field, _, value = line.partition(b":")
+        if field.strip().lower() != b"content-disposition":
+            continue
+        params: dict[bytes, bytes] = {}
+        for match in _DISPOSITION_PARAM.finditer(value):
+            params.setdefault(match[1].lower(), match[2] if match[2] is not None else match[3])
+        name = params.get(b"name")
+        return None if name is None else name.lower(), params.get(b"filename")
+    return None, None

@@ -1,0 +1,306 @@
+"""The root of the service tree.
+
+===========================  =====================================================================
+while there are privileges   directories are made, traffic ports bound
+start                        log, cache directory, upstream, health and metrics, traffic listeners
+stop                         no more connections, requests end, logs flushed, directory closed
+===========================  =====================================================================
+"""
+
+import os
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from s3proxy import __version__
+from s3proxy.admin.board import ComponentStatus, HealthBoard, HealthState
+from s3proxy.admin.health import health_resource
+from s3proxy.admin.metrics import metrics_resource
+from s3proxy.admin.sites import admin_site
+from s3proxy.config.features import inactive_features
+from s3proxy.config.load import Loaded
+from s3proxy.gateway.pipeline import Accounts, Gateway
+from s3proxy.gateway.transaction import Parts
+from s3proxy.policy.rules import Rules
+from s3proxy.s3.signature import redact_target
+from s3proxy.services.cache import CacheService
+from s3proxy.services.directories import NeededDirectory, prepare
+from s3proxy.services.errors import StartError
+from s3proxy.services.listeners import AdminListener, BoundPort, TrafficListener
+from s3proxy.telemetry.access import AccessLog
+from s3proxy.telemetry.instruments import Reading
+from s3proxy.telemetry.lag import LagSampler
+from s3proxy.telemetry.logs import ApplicationLog
+from s3proxy.telemetry.metrics import Metrics
+from s3proxy.telemetry.record import RequestRecord
+from s3proxy.upstream.client import Upstream
+from s3proxy.wire.pages import PageCache
+from s3proxy.wire.resource import CachingResource
+from s3proxy.wire.site import CachingSite
+
+__all__ = ["ProxyService"]
+
+
+class ProxyService(MultiService):
+    """Everything that one proxy process does.
+
+    Whatever keeps it from starting is printed as one line, and the process ends with exit code 1.
+
+    :param owner: user and group to which privileges will be given up; None: they are kept
+    """
+
+    log = Logger()
+
+    def __init__(self, reactor: Any, loaded: Loaded, owner: tuple[int, int] | None = None) -> None:
+        super().__init__()
+        self._reactor = reactor
+        self._loaded = loaded
+        self._config = config = loaded.config
+        self._owner = owner
+        self._hostname = socket.gethostname()
+        self._instance = f"{self._hostname}:{os.getpid()}"
+        self._app_log = ApplicationLog(
+            config.logging.app_log_dir, self._hostname, level=config.logging.log_level, console=sys.stdout
+        )
+        key, port = (
+            ("server.proxy_port", config.server.proxy_port)
+            if config.server.mode == "proxy_only"
+            else ("server.http_port", config.server.http_port)
+        )
+        self._bound = BoundPort(key, port, config.server.bind_addresses)
+        self._privileged = False
+        self._traffic: list[TrafficListener] = []
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Become part of the application, and its log observer."""
+        super().setServiceParent(parent)
+        self._app_log.attach(parent)
+
+    def privilegedStartService(self) -> None:
+        """What may need privileges."""
+        self._or_exit(self._prepare)
+        super().privilegedStartService()
+
+    def startService(self) -> None:
+        """Everything else."""
+        self._or_exit(self._start)
+
+    def _or_exit(self, step: Any) -> None:
+        try:
+            step()
+        except StartError as error:
+            # The log may not be open yet, and twistd would print a traceback.
+            print(f"s3proxy: {error}", file=sys.stderr, flush=True)
+            raise SystemExit(1) from None
+
+    def _prepare(self) -> None:
+        config = self._config
+        for needed in (
+            NeededDirectory("cache.cache_dir", config.cache.cache_dir, 0o755),
+            NeededDirectory("logging.access_log_dir", config.logging.access_log_dir, 0o755),
+            NeededDirectory("logging.app_log_dir", config.logging.app_log_dir, 0o755),
+        ):
+            prepare(needed, self._owner)
+        self._bound.bind()
+        self._privileged = True
+
+    def _start(self) -> None:
+        if not self._privileged:
+            # Started by a runner that knows no privileged step.
+            self._prepare()
+        os.umask(0o077)
+        config = self._config
+        self._open_logs()
+        self._introduce()
+
+        self._metrics = Metrics(CollectorRegistry())
+        self._metrics.identify(__version__, self._instance, self._hostname, config.server.mode, time.time())
+        self._lag = LagSampler(self._reactor, self._metrics.observe_lag)
+        self._board = HealthBoard(
+            time.time,
+            {
+                "version": __version__,
+                "instance_id": self._instance,
+                "hostname": self._hostname,
+                "mode": config.server.mode,
+            },
+        )
+        self._cache = CacheService(self._reactor, config, self._metrics)
+        manager = self._cache.open()
+        self._upstream = Upstream(
+            self._reactor, config.connection_pool, own_addresses=self._bound.names, head_timeout=30.0
+        )
+        self._access_log = AccessLog(
+            config.logging.access_log_dir,
+            self._hostname,
+            self._reactor,
+            config.logging.access_log_mode,
+            config.logging.access_log_flush_interval,
+            config.logging.access_log_buffer_size,
+            config.logging.access_log_file_rotation_interval,
+            redact=redact_target,
+        )
+        self._gateway = Gateway(
+            self._reactor,
+            Parts(cache=manager, upstream=self._upstream, now=time.time, referer=self._referer()),
+            Rules(config),
+            Accounts(started=self._metrics.request_started, finished=self._finished),
+            max_requests=config.server.max_concurrent_requests,
+            bypass_headers=config.cache.cache_bypass_headers_enabled,
+            instance=self._instance,
+        )
+        self._add_children()
+        self._watch()
+        super().startService()
+        self._upstream.start()
+        self._lag.start()
+        if config.logging.access_log_enabled:
+            try:
+                self._access_log.start()
+            except OSError as error:
+                raise StartError(f"logging.access_log_dir: {error}") from None
+        self._board.started()
+        self._listen_for_hangup()
+        self.log.info("ready: {where}", where=", ".join(f"{ip}:{port}" for ip, port in sorted(self._bound.names())))
+
+    def _open_logs(self) -> None:
+        try:
+            self._app_log.start()
+        except OSError as error:
+            raise StartError(f"logging.app_log_dir: {error}") from None
+
+    def _introduce(self) -> None:
+        """The first lines of the log: who this is, and everything that was found while the configuration was read."""
+        config = self._config
+        self.log.info(
+            "S3 Proxy {version}: mode {mode}, port {port}; cache {directory}, at most {size} bytes, {algorithm}",
+            version=__version__,
+            mode=config.server.mode,
+            port=self._bound.port,
+            directory=config.cache.cache_dir,
+            size=config.cache.max_cache_size,
+            algorithm=config.cache.eviction_algorithm,
+        )
+        for notice in self._loaded.notices:
+            write = self.log.warn if notice.level == "warn" else self.log.info
+            write("{text}", text=notice.text)
+        waiting = inactive_features(config)
+        if waiting:
+            self.log.info("not in this version, although configured: {features}", features=", ".join(waiting))
+
+    def _referer(self) -> bytes | None:
+        if not self._config.server.add_referer_header:
+            return None
+        return f"s3proxy/{__version__} ({self._hostname})".encode("ascii", "replace")
+
+    def _add_children(self) -> None:
+        config = self._config
+        self._cache.setServiceParent(self)
+        if config.health.enabled:
+            site = admin_site(health_resource(self._board, config.health.endpoint), self._reactor)
+            AdminListener(
+                self._reactor, "health.port", config.health.port, config.health.bind_address, site
+            ).setServiceParent(self)
+        if config.metrics.enabled:
+            resource = metrics_resource(self._metrics, config.metrics.endpoint, config.metrics.format)
+            AdminListener(
+                self._reactor,
+                "metrics.port",
+                config.metrics.port,
+                config.metrics.bind_address,
+                admin_site(resource, self._reactor),
+            ).setServiceParent(self)
+        name = "proxy" if config.server.mode == "proxy_only" else "http"
+        self._site = CachingSite(CachingResource(self._gateway.handle), name, reactor=self._reactor)
+        traffic = TrafficListener(self._reactor, self._bound, self._site, PageCache(self._cache.disk.run))
+        traffic.setServiceParent(self)
+        self._traffic.append(traffic)
+
+    def _watch(self) -> None:
+        """Who tells health and metrics."""
+        self._board.add("cache", self._cache.health)
+        self._board.add("upstream", self._upstream_health)
+        self._board.add("listeners", self._listener_health)
+        self._board.add_liveness(self._too_late)
+        for source in (
+            self._cache.readings,
+            self._board.readings,
+            self._app_log.readings,
+            self._access_log.readings,
+            self._readings,
+        ):
+            self._metrics.observe_source(source)
+
+    def _finished(self, record: RequestRecord) -> None:
+        self._metrics.request_finished(record)
+        if self._config.logging.access_log_enabled:
+            self._access_log.log(record)
+
+    def _readings(self) -> Any:
+        yield Reading("s3proxy_request_permits_held", self._gateway.in_flight)
+        yield Reading("s3proxy_request_permits_limit", self._config.server.max_concurrent_requests)
+        counters = self._upstream.counters
+        yield Reading("s3proxy_upstream_connections_opened_total", counters.connections_opened)
+        yield Reading("s3proxy_upstream_connections_reused_total", counters.connections_reused)
+        hosts = self._upstream.snapshot()["hosts"].values()
+        yield Reading("s3proxy_upstream_connections", sum(host["idle"] for host in hosts), ("idle",))
+        yield Reading("s3proxy_upstream_connections", sum(host["active"] for host in hosts), ("active",))
+        yield Reading("s3proxy_client_connections", self._site.connections_open, (self._site.listener,))
+
+    def _upstream_health(self) -> ComponentStatus:
+        snapshot = self._upstream.snapshot()
+        dead = [name for name, host in snapshot["hosts"].items() if host["addresses"] and not (
+            set(host["addresses"]) - set(host["excluded"]))]
+        if dead:
+            return ComponentStatus(
+                "upstream", HealthState.DEGRADED, f"No address answers of: {', '.join(sorted(dead))}.", data=snapshot
+            )
+        return ComponentStatus("upstream", HealthState.HEALTHY, data=snapshot)
+
+    def _listener_health(self) -> ComponentStatus:
+        failed = [child.error for child in self.services if isinstance(child, AdminListener) and child.error]
+        data = {"connections": self._site.connections_open, "requests": self._gateway.in_flight}
+        if failed:
+            return ComponentStatus("listeners", HealthState.DEGRADED, " ".join(failed), data=data)
+        return ComponentStatus("listeners", HealthState.HEALTHY, data=data)
+
+    def _too_late(self) -> str | None:
+        limit = self._config.health.liveness_max_lag
+        lag = self._lag.current
+        return f"The event loop is {lag:.1f} s late." if lag > limit else None
+
+    def _listen_for_hangup(self) -> None:
+        """SIGHUP and SIGUSR1 open the log files anew."""
+
+        def reopen() -> None:
+            self._app_log.reopen()
+            self._access_log.reopen()
+            self.log.info("log files are opened anew; other changes of the configuration need a restart")
+
+        for name in ("SIGHUP", "SIGUSR1"):
+            signal.signal(getattr(signal, name), lambda *_: self._reactor.callFromThread(reopen))
+
+    def stopService(self) -> "Deferred[None]":
+        """Drain, flush, close: fires when all of it is done."""
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        self.log.info("stopping: requests under way have {limit} s", limit=self._config.server.drain_timeout)
+        self._board.start_draining()
+        for listener in self._traffic:
+            await listener.drain(self._config.server.drain_timeout)
+        await self._cache.close()
+        await self._upstream.stop()
+        self._lag.stop()
+        lost = await self._access_log.close()
+        if lost:
+            self.log.error("{lost} line(s) of the access log could not be written", lost=lost)
+        await super().stopService()
+        self.log.info("stopped")

@@ -1,0 +1,199 @@
+"""The cache as a service: opens the directory, looks after it, closes it."""
+
+import errno
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from s3proxy.admin.board import ComponentStatus, HealthState
+from s3proxy.cache.manager import CacheManager, CacheSettings
+from s3proxy.config.model import Config
+from s3proxy.services.errors import StartError
+from s3proxy.storage.disk import DiskStore, open_store
+from s3proxy.storage.diskio import DiskIO
+from s3proxy.storage.errors import StoreError
+from s3proxy.storage.generations import GenerationTable
+from s3proxy.telemetry.instruments import Reading
+from s3proxy.telemetry.metrics import Metrics
+
+__all__ = ["CacheService"]
+
+LEASE_PULSE = 5.0
+"""Seconds between two signs of life of the leases."""
+STORE_PULSE = 1.0
+"""Seconds between two signs of life of this instance and of the files that grow, and looks at the space."""
+RECENCY = 10.0
+"""Seconds between two notes of what was used."""
+RECENT = 60.0
+"""Seconds for which an error of the disk keeps the cache's health degraded."""
+
+
+class _Counted:
+    """The cache's events as metrics."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def entry_stored(self, size: int) -> None:
+        self._metrics.cache_filled("stored", size)
+
+    def fill_failed_verification(self) -> None:
+        self._metrics.cache_filled("failed")
+        self._metrics.cache_verification_failed("range")
+
+    def invalidated(self) -> None:
+        self._metrics.cache_invalidated("write")
+
+    def disk_failed(self, error: BaseException) -> None:
+        code = getattr(error, "errno", None)
+        kind = {
+            errno.ENOSPC: "disk_full",
+            errno.EDQUOT: "disk_full",
+            errno.EROFS: "read_only",
+            errno.ESTALE: "stale_handle",
+        }.get(code or 0, "write")
+        self._metrics.cache_error(kind)
+
+
+class CacheService(Service):
+    """:ivar manager: the cache, from the start of the service on"""
+
+    log = Logger()
+
+    def __init__(self, reactor: Any, config: Config, metrics: Metrics, now: Callable[[], float] = time.time) -> None:
+        self._reactor = reactor
+        self._config = config
+        self._metrics = metrics
+        self._now = now
+        self.disk = DiskIO(reactor, threads=16)
+        self.store: DiskStore | None = None
+        self.manager: CacheManager | None = None
+        self._loops: list[LoopingCall] = []
+        self._scanning: Deferred[Any] | None = None
+
+    def open(self) -> CacheManager:
+        """Open the directory; before the service starts, and before anything uses the manager.
+
+        :raises StartError: with the remedy
+        """
+        cache = self._config.cache
+        generations = GenerationTable()
+        try:
+            self.store = open_store(
+                cache.cache_dir,
+                max_size=cache.max_cache_size,
+                now=self._now,
+                generations=generations,
+                eviction=cache.eviction_algorithm,
+                trigger_percent=cache.eviction_trigger_percent,
+                target_percent=cache.eviction_target_percent,
+            )
+        except (StoreError, OSError) as error:
+            raise StartError(f"cache.cache_dir: {cache.cache_dir}: {error}") from None
+        self.manager = CacheManager(
+            self._reactor,
+            self.store,
+            generations,
+            self.disk.run,
+            CacheSettings(
+                max_cache_size=cache.max_cache_size,
+                small_object_bytes=cache.small_object_bytes,
+                keep_ratio=cache.partial_range_commit_ratio,
+                max_entries=cache.metadata_cache.max_entries,
+                refresh_interval=cache.metadata_cache.refresh_interval,
+            ),
+            now=self._now,
+            events=_Counted(self._metrics),
+        )
+        return self.manager
+
+    def startService(self) -> None:
+        """Start the threads and the upkeep."""
+        super().startService()
+        assert self.manager is not None
+        self.disk.start()
+        self._every(LEASE_PULSE, self.manager.pulse)
+        self._every(STORE_PULSE, self._pulse)
+        self._every(RECENCY, self._flush_recency)
+        self._scanning = self.disk.run(self._scan)
+        self._scanning.addErrback(self._upkeep_failed)
+
+    def _every(self, seconds: float, call: Callable[[], Any]) -> None:
+        """Call again and again; a call that takes longer than that delays the next."""
+        loop = LoopingCall(call)
+        loop.clock = self._reactor
+        self._loops.append(loop)
+        loop.start(seconds, now=False).addErrback(self._upkeep_failed)
+
+    def _pulse(self) -> "Deferred[Any]":
+        """A sign of life, and eviction when it is due."""
+        assert self.store is not None
+        store = self.store
+
+        def work() -> None:
+            store.pulse()
+            if store.sweeper.due():
+                store.sweeper.run()
+
+        return self.disk.run(work).addErrback(self._upkeep_failed)
+
+    def _flush_recency(self) -> "Deferred[Any]":
+        assert self.store is not None
+        return self.disk.run(self.store.flush_recency).addErrback(self._upkeep_failed)
+
+    def _scan(self) -> None:
+        """What an earlier run left behind; in a thread, in steps, until the service stops."""
+        assert self.store is not None
+        scan = self.store.scan()
+        while self.running and not scan.step():
+            continue
+
+    def _upkeep_failed(self, reason: Failure) -> None:
+        if self.manager is not None and reason.check(OSError):
+            self.manager.disk_failed(reason.value)
+        else:
+            self.log.failure("upkeep of the cache directory", reason)
+
+    async def close(self) -> None:
+        """Stop the upkeep, let writes end, close the directory."""
+        super().stopService()
+        for loop in self._loops:
+            if loop.running:
+                loop.stop()
+        if self.manager is not None:
+            self.manager.end()
+        self.disk.stop()
+        if self.store is not None:
+            try:
+                self.store.close()
+            except OSError as error:
+                self.log.warn("closing the cache directory: {error}", error=error)
+
+    # For operators.
+
+    def health(self) -> ComponentStatus:
+        """The state of the cache directory."""
+        manager, store = self.manager, self.store
+        if manager is None or store is None:
+            return ComponentStatus("cache", HealthState.DEGRADED, "The cache directory is not open.")
+        data: dict[str, object] = {"usage_bytes": store.usage(), "limit_bytes": self._config.cache.max_cache_size}
+        if manager.last_error is not None and self._now() - manager.last_error[0] < RECENT:
+            return ComponentStatus(
+                "cache",
+                HealthState.DEGRADED,
+                f"The cache directory fails ({manager.last_error[1]}); requests are answered from S3.",
+                data=data,
+            )
+        return ComponentStatus("cache", HealthState.HEALTHY, data=data)
+
+    def readings(self) -> Iterable[Reading]:
+        """For the metrics."""
+        if self.store is not None:
+            yield Reading("s3proxy_cache_size_bytes", self.store.usage(), ("disk",))
+            yield Reading("s3proxy_cache_limit_bytes", self._config.cache.max_cache_size, ("disk",))

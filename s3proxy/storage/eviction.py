@@ -1,0 +1,294 @@
+"""Making room: a sample of what is stored, the worst of it removed, again and again until there is enough."""
+
+import errno
+import stat
+import threading
+
+from s3proxy.storage.balance import Balance
+from s3proxy.storage.layout import EntryName, footprint, parse_generation, parse_range, parse_temp
+from s3proxy.storage.handles import RangeKey
+from s3proxy.storage.recency import RecencyLog, is_sidecar, read_sidecars
+from s3proxy.storage.scoring import Candidate, Score, choose_victims
+from s3proxy.storage.volume import Volume
+
+__all__ = ["Evictor", "Sweeper", "shard_paths"]
+
+POOL = 1024
+_STATS_PER_DIRECTORY = 2048
+_EMPTY_GRACE = 60.0
+_SQUEEZE_SECONDS = 600.0
+_RESERVE_ATTEMPTS = 8
+
+
+def shard_paths(volume: Volume) -> list[tuple[int, str]]:
+    """Index and path of every shard directory there is."""
+    found = []
+    for name in volume.calls.listdir(volume.objects):
+        try:
+            index = int(name, 16)
+        except ValueError:
+            continue
+        if volume.format.shard_bits <= 12:
+            if index < volume.format.shards:
+                found.append((index, f"{volume.objects}/{name}"))
+            continue
+        for inner in volume.calls.listdir(f"{volume.objects}/{name}"):
+            try:
+                found.append((index << 8 | int(inner, 16), f"{volume.objects}/{name}/{inner}"))
+            except ValueError:
+                continue
+    return found
+
+
+class Evictor:
+    """Grants room in the cache, and takes it back from what is least worth keeping. Thread-safe; one eviction runs at a time.
+
+    The cost of an eviction depends on what is evicted, not on the size of the cache: shards are chosen at random, and as names are
+    hashes, a shard is a fair sample.
+    """
+
+    def __init__(self, volume: Volume, log: RecencyLog, balance: Balance, score: Score) -> None:
+        self._volume = volume
+        self._log = log
+        self._balance = balance
+        self._score = score
+        self._exclusive = threading.RLock()
+        self._squeezed_at = 0.0
+        self.evicted_bytes = 0
+        self.evicted_items = 0
+        self.oldest_age = 0.0
+
+    # Room
+
+    def reserve(self, size: int) -> bool:
+        """Set room for ``size`` bytes aside, evicting if need be; False when there can't be."""
+        ledger = self._volume.ledger
+        if ledger.capacity and size > ledger.capacity:
+            return False
+        for _ in range(_RESERVE_ATTEMPTS):
+            if ledger.reserve(size):
+                try:
+                    self._balance.ensure(ledger.used + ledger.reserved)
+                except OSError:
+                    ledger.release(size)
+                    raise
+                return True
+            if not self.make_room(size):
+                return False
+        return False
+
+    def release(self, size: int) -> None:
+        """Give a reservation back."""
+        self._volume.ledger.release(size)
+
+    def make_room(self, size: int) -> bool:
+        """Evict until ``size`` bytes fit; False when they can't."""
+        ledger = self._volume.ledger
+        with self._exclusive:
+            while not ledger.fits(size):
+                self._volume.empty_trash()
+                if ledger.fits(size):
+                    break
+                # A little more than is needed, so that the next one need not sample again.
+                if not self._evict(ledger.excess + size + ledger.capacity // 64):
+                    return ledger.fits(size)
+        return True
+
+    def exhausted(self, size: int) -> bool:
+        """The file system had no room for ``size`` bytes although the limit has: keep less for some minutes, and evict at once."""
+        volume, ledger = self._volume, self._volume.ledger
+        with self._exclusive:
+            volume.empty_trash()
+            goal = max(size, ledger.used // 16)
+            capacity = ledger.used + ledger.reserved - goal
+            if capacity <= 0:
+                return False
+            ledger.squeeze(capacity)
+            self._squeezed_at = volume.now()
+            before = self.evicted_bytes
+            while ledger.excess > 0 and self._evict(ledger.excess):
+                volume.empty_trash()
+            return self.evicted_bytes > before
+
+    def shrink(self, target: int) -> int:
+        """Evict until at most ``target`` bytes are used or about to be; returns how many went. Deletes the trash first."""
+        volume, ledger = self._volume, self._volume.ledger
+        with self._exclusive:
+            volume.empty_trash()
+            if self._squeezed_at and volume.now() - self._squeezed_at > _SQUEEZE_SECONDS:
+                self._squeezed_at = 0.0
+                ledger.squeeze(0)
+            before = self.evicted_bytes
+            while ledger.used + ledger.reserved > target:
+                if not self._evict(ledger.used + ledger.reserved - target):
+                    break
+                volume.empty_trash()
+            return self.evicted_bytes - before
+
+    # One batch
+
+    def _evict(self, goal: int) -> int:
+        """Remove the worst of one sample, at most about ``goal`` bytes; returns how many went."""
+        now = self._volume.now()
+        freed = 0
+        victims = choose_victims(self.sample(), now, self._score)
+        for victim in victims:
+            if freed >= goal:
+                break
+            try:
+                removed = self._remove(victim)
+            except OSError as problem:
+                if problem.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+                    raise
+                continue
+            if removed:
+                freed += victim.size
+                self.evicted_items += 1
+                self.oldest_age = now - victim.last_use
+        self.evicted_bytes += freed
+        return freed
+
+    def sample(self, wanted: int = POOL) -> list[Candidate]:
+        """Everything in randomly chosen shards, until there are ``wanted`` candidates or no more shards."""
+        shards = shard_paths(self._volume)
+        pool: list[Candidate] = []
+        while shards and len(pool) < wanted:
+            # Swap with the last one, then take that: an even choice without replacement at no cost.
+            index = self._volume.random.getrandbits(32) % len(shards)
+            shards[index], shards[-1] = shards[-1], shards[index]
+            pool.extend(self._shard(shards.pop()[1]))
+        return pool
+
+    def _shard(self, path: str) -> list[Candidate]:
+        try:
+            names = self._volume.calls.listdir(path)
+        except OSError:
+            return []
+        found: list[Candidate] = []
+        with_ranges = set()
+        for text in names:
+            parsed = parse_generation(text)
+            if parsed is not None:
+                with_ranges.add(parsed[0].digest)
+                found.extend(self._generation(f"{path}/{text}", path, parsed[0], parsed[1]))
+        for text in names:
+            name = EntryName.from_text(text)
+            if name is not None and name.digest not in with_ranges:
+                candidate = self._entry(f"{path}/{text}", name)
+                if candidate is not None:
+                    found.append(candidate)
+        return found
+
+    def _entry(self, path: str, name: EntryName) -> Candidate | None:
+        try:
+            status = self._volume.calls.stat(path)
+        except OSError:
+            return None
+        used = max(status.st_mtime, self._log.last_use(name.digest, 0))
+        return Candidate(
+            name=name, generation=None, start=0, stop=0, path=path, size=footprint(status.st_size), inode=status.st_ino, last_use=used,
+            reused=bool(status.st_mode & stat.S_ISVTX), frequency=self._log.frequency(name.digest, 0),
+        )
+
+    def _generation(self, path: str, shard_path: str, name: EntryName, generation: int) -> list[Candidate]:
+        calls = self._volume.calls
+        try:
+            names = calls.listdir(path)
+            files = [(path, text) for text in names]
+            for text in names:
+                if text.isalnum():
+                    files.extend((f"{path}/{text}", inner) for inner in calls.listdir(f"{path}/{text}"))
+            ranges = [(directory, text, span) for directory, text in files if (span := parse_range(text)) is not None]
+            if not ranges:
+                return self._empty(path, shard_path, name, files)
+        except OSError:
+            return []
+        uses = read_sidecars(self._volume, path, [text for text in names if is_sidecar(text)])
+        if len(ranges) > _STATS_PER_DIRECTORY:
+            first = self._volume.random.getrandbits(32) % len(ranges)
+            ranges = (ranges + ranges)[first:first + _STATS_PER_DIRECTORY]
+        found = []
+        for directory, text, (start, stop) in ranges:
+            try:
+                status = calls.stat(f"{directory}/{text}")
+            except OSError:
+                continue
+            minute, count = uses.get(start, (0, 0))
+            used = max(status.st_mtime, minute * 60.0, self._log.last_use(name.digest, start))
+            found.append(Candidate(
+                name=name, generation=generation, start=start, stop=stop, path=f"{directory}/{text}", size=footprint(status.st_size),
+                inode=status.st_ino, last_use=used, reused=count > 0, frequency=self._log.frequency(name.digest, start),
+                siblings=len(ranges),
+            ))
+        return found
+
+    def _empty(self, path: str, shard_path: str, name: EntryName, files: list[tuple[str, str]]) -> list[Candidate]:
+        """An entry that has no range: evicted as a whole, unless one is being written or it is new."""
+        if any(parse_temp(text) is not None for _, text in files):
+            return []
+        changed = self._volume.calls.stat(path).st_mtime
+        if self._volume.now() - changed < _EMPTY_GRACE:
+            return []
+        entry = f"{shard_path}/{name.text}"
+        found = self._entry(entry, name)
+        return [] if found is None else [found]
+
+    # Removal
+
+    def _remove(self, victim: Candidate) -> bool:
+        volume = self._volume
+        if victim.generation is None:
+            return volume.remove_entry(victim.name, inode=victim.inode)
+        with volume.lock(victim.name):
+            size = volume.calls.stat(victim.path).st_size
+            removed = volume.remove_counted(victim.path, volume.shard_of(victim.name), size)
+            volume.bump(victim.name)
+            volume.handles.forget_range(RangeKey(victim.name.digest, victim.generation, victim.start, victim.stop))
+            if removed and victim.siblings <= 16:
+                self._remove_if_empty(victim.name, victim.generation)
+        return removed
+
+    def _remove_if_empty(self, name: EntryName, generation: int) -> None:
+        """The last range is gone: so is the entry."""
+        volume = self._volume
+        path = volume.generation_path(name, generation)
+        for text in volume.calls.listdir(path):
+            if text.isalnum():
+                if volume.calls.listdir(f"{path}/{text}"):
+                    return
+            elif not is_sidecar(text):
+                return
+        found = volume.peek(volume.entry_path(name))
+        if found is not None and found.header is not None and found.header.generation == generation:
+            volume.remove_entry(name, inode=found.inode)
+
+
+class Sweeper:
+    """Keeps the store between two marks in the background, so that a publication seldom has to wait for room.
+
+    :param trigger_percent: of the limit; above it a sweep is due
+    :param target_percent: of the limit; a sweep goes down to it
+    """
+
+    def __init__(self, volume: Volume, evictor: Evictor, *, trigger_percent: float = 95, target_percent: float = 80) -> None:
+        self._volume = volume
+        self._evictor = evictor
+        self._trigger = trigger_percent / 100
+        self._target = target_percent / 100
+
+    def due(self) -> bool:
+        """Whether :meth:`run` has something to do. Costs nothing."""
+        ledger = self._volume.ledger
+        capacity = ledger.capacity
+        return self._volume.has_trash or (capacity > 0 and ledger.used + ledger.reserved > capacity * self._trigger)
+
+    def run(self) -> int:
+        """Delete the trash, evict if there is too much, and return the bytes that were evicted. Blocks: call it in a thread.
+
+        :raises OSError: the directory can't be changed
+        """
+        ledger = self._volume.ledger
+        capacity = ledger.capacity
+        if capacity > 0 and ledger.used + ledger.reserved > capacity * self._trigger:
+            return self._evictor.shrink(int(capacity * self._target))
+        return self._evictor.shrink(max(capacity, ledger.used + ledger.reserved))

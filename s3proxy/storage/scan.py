@@ -1,0 +1,238 @@
+"""The walk through the cache directory after a start: what is there is counted, what a crash left behind is deleted."""
+
+import stat
+from collections import deque
+
+from s3proxy.storage.eviction import shard_paths
+from s3proxy.storage.layout import DIRECTORY_FOOTPRINT, EntryName, footprint, parse_generation, parse_range, parse_temp
+from s3proxy.storage.recency import is_sidecar, parse_sidecar_name
+from s3proxy.storage.record import FLIGHT, RANGES, footer_size
+from s3proxy.storage.volume import Volume
+
+__all__ = ["Scan"]
+
+_GRACE = 60.0
+_WALK_ATTEMPTS = 20
+
+
+class Scan:
+    """One pass over every shard, in slices. Never resurrects anything: what no entry points to is garbage.
+
+    Deletes: ranges and flight files that no living instance is writing, generation directories that no entry names, damaged and
+    unfinished entries, truncated ranges, ranges that lie wholly within another one, heartbeats of the dead, the trash of earlier
+    runs. What may belong to an instance that still lives is left alone and counted in :attr:`postponed`.
+
+    When the pass is over, the ledger knows exactly what the directory holds.
+    """
+
+    def __init__(self, volume: Volume, *, verify: bool) -> None:
+        self._volume = volume
+        self._verify = verify
+        self._shards: deque[tuple[int, str]] | None = None
+        self._attempts: dict[int, int] = {}
+        self._others_alive = False
+        self._alive: dict[int, bool] = {}
+        self.removed = 0
+        self.postponed = 0
+        self.done = False
+
+    def step(self, items: int = 500) -> bool:
+        """Walk on, for about ``items`` names; True when the pass is over. Blocks: call it in a thread.
+
+        :raises OSError: the directory can't be read or changed; the step may be repeated
+        """
+        if self.done:
+            return True
+        if self._shards is None:
+            self._begin()
+        assert self._shards is not None
+        seen = 0
+        while seen < items:
+            if not self._shards:
+                self._more_shards()
+                if not self._shards:
+                    self._end()
+                    return True
+            seen += 1 + self._shard(*self._shards[0])
+        return False
+
+    def _begin(self) -> None:
+        volume = self._volume
+        self._others_alive = any(self._is_alive(number) for number in volume.instance.others())
+        for name in volume.calls.listdir(f"{volume.root}/trash"):
+            if not volume.is_own_trash(name):
+                volume.delete_tree(f"{volume.root}/trash/{name}", None)
+                self.removed += 1
+        shards = shard_paths(volume)
+        volume.ledger.finish_untouched({index for index, _ in shards})
+        self._shards = deque(shards)
+
+    def _more_shards(self) -> None:
+        """Shards that were made, or were busy, while the pass went on."""
+        assert self._shards is not None
+        ledger = self._volume.ledger
+        if not ledger.complete:
+            shards = [(index, path) for index, path in shard_paths(self._volume) if not ledger.is_walked(index)]
+            ledger.finish_untouched({index for index, _ in shards})
+            self._shards.extend(shards)
+
+    def _end(self) -> None:
+        volume = self._volume
+        for number in volume.instance.others():
+            if not self._is_alive(number):
+                volume.instance.bury(number)
+        for name in volume.calls.listdir(f"{volume.root}/ctl"):
+            if name.endswith(".tmp"):
+                volume.unlink(f"{volume.root}/ctl/{name}")
+        self.done = True
+
+    def _is_alive(self, number: int) -> bool:
+        if number not in self._alive:
+            self._alive[number] = self._volume.instance.is_alive(number)
+        return self._alive[number]
+
+    # One shard
+
+    def _shard(self, index: int, path: str) -> int:
+        """Clean and sum up the first shard of the queue; returns how many names it has."""
+        assert self._shards is not None
+        ledger = self._volume.ledger
+        names = self._volume.calls.listdir(path)
+        self._clean(path, names)
+        token = ledger.begin_walk(index)
+        total = DIRECTORY_FOOTPRINT + self._sum(path)
+        attempts = self._attempts[index] = self._attempts.get(index, 0) + 1
+        # What is always being changed is summed up as well as can be; the error is at most what changed during one walk.
+        if (token is not None and ledger.end_walk(index, token, total)) or attempts >= _WALK_ATTEMPTS:
+            ledger.force_walk(index, total)
+            self._shards.popleft()
+        else:
+            self._shards.rotate(-1)
+        return len(names)
+
+    def _sum(self, path: str) -> int:
+        """What the published files and directories below ``path`` are charged with."""
+        total = 0
+        for text in self._volume.calls.listdir(path):
+            child = f"{path}/{text}"
+            try:
+                status = self._volume.calls.stat(child)
+                if stat.S_ISDIR(status.st_mode):
+                    total += DIRECTORY_FOOTPRINT + self._sum(child)
+                elif not text.endswith(".f") and parse_temp(text) is None:
+                    total += footprint(status.st_size)
+            except FileNotFoundError:
+                continue
+        return total
+
+    def _clean(self, path: str, names: list[str]) -> None:
+        for text in names:
+            generation = parse_generation(text)
+            if generation is not None:
+                self._clean_generation(f"{path}/{text}", path, *generation)
+            elif text.endswith(".f") and EntryName.from_text(text[:-2]) is not None:
+                self._clean_flight(f"{path}/{text}")
+            else:
+                name = EntryName.from_text(text)
+                if name is not None and self._verify:
+                    self._clean_entry(f"{path}/{text}", name)
+
+    def _clean_flight(self, path: str) -> None:
+        found = self._volume.peek(path)
+        if found is not None and self._is_left_over(path, None if found.header is None else found.header.instance):
+            self.removed += self._volume.unlink(path)
+
+    def _clean_entry(self, path: str, name: EntryName) -> None:
+        """Remove an entry that no reader would accept."""
+        volume = self._volume
+        found = volume.peek(path)
+        if found is None:
+            return
+        header = found.header
+        if header is not None and not header.complete:
+            if self._is_left_over(path, header.instance):
+                self.removed += volume.remove_entry(name, inode=found.inode)
+        elif header is None or header.kind == FLIGHT or header.file_size != found.size:
+            if found.size or self._is_left_over(path, None):
+                self.removed += volume.remove_entry(name, inode=found.inode)
+
+    def _is_left_over(self, path: str, instance: int | None) -> bool:
+        """Whether nobody who lives can be at work on the file. ``instance`` is None when it doesn't say whose it is."""
+        if instance is not None:
+            if self._is_alive(instance):
+                self.postponed += instance != self._volume.instance.number
+                return False
+            return True
+        try:
+            changed = self._volume.calls.stat(path).st_mtime
+        except FileNotFoundError:
+            return False
+        if self._others_alive:
+            old = self._volume.now() - changed > _GRACE
+        else:
+            old = changed < self._volume.instance.started_at
+        self.postponed += not old
+        return old
+
+    # One generation
+
+    def _clean_generation(self, path: str, shard_path: str, name: EntryName, generation: int) -> None:
+        volume = self._volume
+        with volume.lock(name):
+            found = volume.peek(f"{shard_path}/{name.text}")
+            header = None if found is None else found.header
+            if header is None or header.kind != RANGES or header.generation != generation:
+                if self._is_left_over(path, None):
+                    volume.discard_generation(name, generation)
+                    self.removed += 1
+                return
+        spans = self._clean_directory(path, name)
+        covered: tuple[int, int] | None = None
+        for start, stop, file in sorted(spans, key=lambda span: (span[0], -span[1])):
+            if covered is not None and stop <= covered[1]:
+                self._remove_range(file, name)
+            elif covered is None or stop > covered[1]:
+                covered = (start, stop)
+
+    def _clean_directory(self, path: str, name: EntryName) -> list[tuple[int, int, str]]:
+        """Remove what is unfinished or truncated; returns start, stop and path of every range that stays."""
+        volume = self._volume
+        spans = []
+        try:
+            names = volume.calls.listdir(path)
+        except FileNotFoundError:
+            return []
+        for text in names:
+            child = f"{path}/{text}"
+            temp = parse_temp(text)
+            if temp is not None:
+                if self._is_left_over(child, temp.instance):
+                    self.removed += volume.unlink(child)
+                continue
+            span = parse_range(text)
+            try:
+                if span is not None:
+                    length = span[1] - span[0]
+                    if volume.calls.stat(child).st_size == length + footer_size(length):
+                        spans.append((*span, child))
+                    else:
+                        self._remove_range(child, name)
+                elif not is_sidecar(text) and stat.S_ISDIR(volume.calls.stat(child).st_mode):
+                    spans.extend(self._clean_directory(child, name))
+                elif is_sidecar(text) and volume.calls.stat(child).st_size == 0 and not self._is_alive(parse_sidecar_name(text) or 0):
+                    self.removed += volume.unlink(child)
+            except FileNotFoundError:
+                continue
+        return spans
+
+    def _remove_range(self, path: str, name: EntryName) -> None:
+        volume = self._volume
+        with volume.lock(name):
+            try:
+                size = volume.calls.stat(path).st_size
+            except FileNotFoundError:
+                return
+            if volume.remove_counted(path, volume.shard_of(name), size):
+                self.removed += 1
+                volume.bump(name)
+                volume.handles.forget(name.digest)

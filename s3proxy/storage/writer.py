@@ -1,0 +1,251 @@
+"""Files that grow while others read them, and become part of the cache when they are complete."""
+
+import itertools
+import os
+from collections.abc import Sequence
+
+import attrs
+
+from s3proxy.storage.entry import StoredEntry
+from s3proxy.storage.files import write_fully
+from s3proxy.storage.handles import OpenFile, RangeKey, ReadHandle
+from s3proxy.storage.layout import DIRECTORY_FOOTPRINT, EntryName, footprint, range_name, temp_name
+from s3proxy.storage.lease import Lease
+from s3proxy.storage.publish import FULL, Room, promote
+from s3proxy.storage.record import HEADER_SIZE, BlockChecksums, Footer, Header, encode_footer, encode_header, footer_size
+from s3proxy.storage.volume import Volume
+
+__all__ = ["InlineWriter", "RangeWriter", "Writer"]
+
+_serials = itertools.count()
+
+
+class Writer:
+    """One growing file: bytes [start, start + length) of an object, of which :attr:`written` are there.
+
+    Used by one thread at a time; ``written`` and :meth:`handle` may be used by any. The file is readable from the first byte on:
+    the object's byte at ``start`` is at file offset ``base``. It ends by a commit or by :meth:`discard`, after which its descriptor stays
+    open until :meth:`close` and until every handle is closed.
+    """
+
+    def __init__(self, volume: Volume, room: Room, file: OpenFile, *, name: EntryName, base: int, start: int, length: int) -> None:
+        self.name = name
+        self.base = base
+        self.start = start
+        self.length = length
+        self.written = 0
+        self._volume = volume
+        self._room = room
+        self._file: OpenFile | None = file
+        self._fd = file.fd
+        self._checksums = BlockChecksums()
+        self._finished = False
+        self._charged = footprint(base)
+        volume.ledger.grow(self._charged)
+        volume.live.add(self)
+
+    @property
+    def fd(self) -> int:
+        """The descriptor, open until :meth:`close`."""
+        return self._fd
+
+    def handle(self) -> ReadHandle:
+        """A reader's own hold of the file, for all the bytes that are promised.
+
+        :raises ValueError: the writer is closed
+        """
+        if self._file is None or not self._file.acquire():
+            raise ValueError("the writer is closed")
+        return ReadHandle(self._file, self.base, self.start, self.start + self.length)
+
+    def append(self, chunks: Sequence[bytes]) -> None:
+        """Write all of these bytes behind the last ones.
+
+        :raises OSError: they could not all be written; ``written`` has not changed, and the call may be repeated
+        :raises ValueError: more than was promised, or after the end
+        """
+        size = sum(map(len, chunks))
+        if self._finished or self.written + size > self.length:
+            raise ValueError(f"{size} bytes after {self.written} of {self.length}{', and finished' if self._finished else ''}")
+        try:
+            write_fully(self._volume.calls, self._fd, chunks, self.base + self.written)
+        except OSError as problem:
+            if problem.errno not in FULL or not self._room.exhausted(size):
+                raise
+            write_fully(self._volume.calls, self._fd, chunks, self.base + self.written)
+        for chunk in chunks:
+            self._checksums.update(chunk)
+        charge = footprint(self.base + self.written + size)
+        self._volume.ledger.grow(charge - self._charged)
+        self._charged = charge
+        self.written += size
+
+    def touch(self) -> None:
+        """Show readers on other hosts that the writer lives. A touch that fails is none."""
+        try:
+            self._volume.calls.utime(self._fd)
+        except OSError:
+            return
+
+    def commit(self) -> StoredEntry | int | None:
+        """Publish the complete file. None: it can't be, and is discarded.
+
+        :raises OSError: the file could not be finished; it is discarded
+        :raises ValueError: bytes are missing, or it was finished before
+        """
+        raise ValueError("a plain file has nothing to become")
+
+    def discard(self) -> None:
+        """Give up what was written. Idempotent; nothing happens after a commit.
+
+        :raises OSError: the file's name could not be removed; the next scan does it
+        """
+        if not self._finished:
+            try:
+                self._remove()
+            finally:
+                self._finish()
+
+    def close(self) -> None:
+        """Discard what was not committed, and let go of the descriptor. Idempotent."""
+        try:
+            self.discard()
+        finally:
+            file, self._file = self._file, None
+            if file is not None:
+                file.release()
+
+    def _remove(self) -> None:
+        """Remove the file's name."""
+
+    def _finish(self) -> None:
+        if not self._finished:
+            self._finished = True
+            self._volume.live.discard(self)
+            self._volume.ledger.grow(-self._charged)
+
+    def _require_complete(self) -> None:
+        if self._finished or self.written != self.length:
+            raise ValueError(f"{self.written} of {self.length} bytes{', and finished' if self._finished else ''}")
+
+    def _write_footer(self, length: int) -> None:
+        footer = encode_footer(Footer(checksums=self._checksums.result(), length=length, start=self.start))
+        write_fully(self._volume.calls, self._fd, [footer], self.base + length)
+
+
+class RangeWriter(Writer):
+    """A range of an entry of kind RANGES."""
+
+    def __init__(self, volume: Volume, room: Room, file: OpenFile, path: str, entry: StoredEntry, start: int, length: int) -> None:
+        super().__init__(volume, room, file, name=entry.name, base=0, start=start, length=length)
+        self._path = path
+        self._entry = entry
+
+    @classmethod
+    def start_range(cls, volume: Volume, room: Room, entry: StoredEntry, start: int, length: int) -> "RangeWriter":
+        """Create the temporary file. See :meth:`DiskStore.start_range`."""
+        directory = volume.range_path(entry, start)
+        path = f"{directory}/{temp_name(start, start + length, volume.instance.number, next(_serials))}"
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            fd = volume.calls.open(path, flags, 0o600)
+        except FileNotFoundError:
+            if directory == volume.generation_path(entry.name, entry.generation) or not room.reserve(DIRECTORY_FOOTPRINT):
+                raise
+            shard = volume.shard_of(entry.name)
+            try:
+                with volume.ledger.changing(shard):
+                    volume.make_directory(directory, shard)
+            finally:
+                room.release(DIRECTORY_FOOTPRINT)
+            fd = volume.calls.open(path, flags, 0o600)
+        return cls(volume, room, OpenFile(volume.calls, fd), path, entry, start, length)
+
+    def commit(self) -> int | None:
+        """Publish the range; returns its length. None: the entry is gone, or there is no room."""
+        self._require_complete()
+        return self._publish()
+
+    def commit_prefix(self, min_bytes: int) -> int | None:
+        """Publish what was written so far as a shorter range, if that is at least ``min_bytes``; returns its length."""
+        if self._finished:
+            raise ValueError("finished before")
+        if self.written < max(1, min_bytes):
+            self.discard()
+            return None
+        return self._publish()
+
+    def _publish(self) -> int | None:
+        volume, length = self._volume, self.written
+        charge = footprint(length + footer_size(length))
+        try:
+            if not self._room.reserve(charge):
+                self._remove()
+                return None
+            try:
+                return self._link(length, charge)
+            finally:
+                self._room.release(charge)
+        except OSError:
+            volume.unlink(self._path)
+            raise
+        finally:
+            self._finish()
+
+    def _link(self, length: int, charge: int) -> int | None:
+        volume = self._volume
+        self._write_footer(length)
+        stop = self.start + length
+        shard = volume.shard_of(self.name)
+        path = f"{volume.range_path(self._entry, self.start)}/{range_name(self.start, stop)}"
+        with volume.ledger.changing(shard):
+            try:
+                volume.calls.rename_new(self._path, path)
+            except FileExistsError:
+                self._remove()
+                return length
+            except FileNotFoundError:
+                return None
+            volume.ledger.add(shard, charge)
+        if self._file is not None:
+            volume.handles.put(RangeKey(self.name.digest, self._entry.generation, self.start, stop), self._file, volume.now())
+        return length
+
+    def _remove(self) -> None:
+        self._volume.unlink(self._path)
+
+
+class InlineWriter(Writer):
+    """The body of an inline entry, growing in the flight file."""
+
+    def __init__(self, volume: Volume, room: Room, lease: Lease, header: Header, meta: bytes) -> None:
+        write_fully(volume.calls, lease.file.fd, [encode_header(attrs.evolve(header, complete=False)), meta], 0)
+        lease.file.acquire()
+        super().__init__(
+            volume, room, lease.file, name=lease.name, base=HEADER_SIZE + len(meta), start=0, length=header.body_length
+        )
+        self._lease = lease
+        self._header = header
+        self._meta = meta
+
+    def commit(self) -> StoredEntry | None:
+        """Publish the entry. None: the lease was revoked, or there is no room."""
+        self._require_complete()
+        header = self._header
+        charge = footprint(header.file_size)
+        try:
+            if not self._room.reserve(charge):
+                self._remove()
+                return None
+            try:
+                self._write_footer(self.length)
+                write_fully(self._volume.calls, self._fd, [encode_header(header)], 0)
+                return promote(self._volume, self._lease, header, self._meta)
+            finally:
+                self._room.release(charge)
+        finally:
+            self._finish()
+            self._lease.release()
+
+    def _remove(self) -> None:
+        self._lease.release()

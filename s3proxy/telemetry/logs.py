@@ -1,0 +1,247 @@
+"""The application log: ``<directory>/<hostname>/s3proxy.log``, put aside once a day, and the console.
+
+One line per event::
+
+    2026-01-31T23:59:59.123Z WARN  s3proxy.cache.manager: text of the event
+
+The file of a past day is ``s3proxy.log.YYYY-MM-DD`` (UTC). Line ends within a text are escaped and tracebacks are
+indented, so that a line that begins with a time was written by the proxy. Secrets are removed from everything
+(:mod:`.redaction`). Events that come before the file may be opened are kept and written then. Nothing that goes wrong
+here reaches whoever logs.
+"""
+
+import io
+import os
+import sys
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from typing import Final, TextIO
+
+from twisted.logger import ILogObserver, LogEvent, LoggingFile, LogLevel, formatEvent, globalLogPublisher
+from twisted.python.components import Componentized
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from s3proxy.telemetry.files import AppendFile
+from s3proxy.telemetry.instruments import Reading
+from s3proxy.telemetry.redaction import redact_text
+
+__all__ = ["ApplicationLog", "LEVELS", "format_line"]
+
+LEVELS: Final = ("error", "warn", "info", "debug", "trace")
+"""The values of ``logging.log_level``, from the fewest lines to the most."""
+
+_RANKS: Final = {
+    LogLevel.critical: 0,
+    LogLevel.error: 0,
+    LogLevel.warn: 1,
+    LogLevel.info: 2,
+    LogLevel.debug: 3,
+}
+_TRACE: Final = LEVELS.index("trace")
+_MOST_EARLY: Final = 1000
+_MOST_TEXT: Final = 16 * 1024
+_CHECK_SECONDS: Final = 5.0
+_COMPLAIN_SECONDS: Final = 60.0
+_ESCAPES: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
+    9: "\t", 10: "\\n", 13: "\\r", 0x2028: "\\u2028", 0x2029: "\\u2029",
+}  # fmt: skip
+
+
+def format_line(event: LogEvent) -> str:
+    """The event as one line, a traceback as indented lines after it, without secrets; with a line feed at the end."""
+    at = float(event.get("log_time") or 0.0)
+    level = event.get("log_level") or LogLevel.info
+    namespace = str(event.get("log_namespace") or "-")
+    text = formatEvent(event)
+    failure = event.get("log_failure")
+    trace = ""
+    if isinstance(failure, Failure):
+        text = text.partition("\n")[0]
+        trace = redact_text(failure.getTraceback()[-_MOST_TEXT:])
+    text = redact_text(text[:_MOST_TEXT]).strip().translate(_ESCAPES)
+    second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))
+    line = f"{second}.{int(at % 1 * 1000):03d}Z {level.name.upper():<5} {namespace.translate(_ESCAPES)}: {text}\n"
+    return line + "".join(f"    {part.translate(_ESCAPES)}\n" for part in trace.split("\n") if part.strip())
+
+
+def _day(at: float) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(at))
+
+
+@implementer(ILogObserver)
+class ApplicationLog:
+    """Observes the events of :mod:`twisted.logger` and writes those that matter. Safe for several threads.
+
+    :param directory: ``logging.app_log_dir``
+    :param hostname: names the directory below it
+    :param level: one of :data:`LEVELS`
+    :param console: also gets every line, from the first event on; pass the real standard output, for ``twistd -n``
+    :param now: tells Unix time
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        hostname: str,
+        level: str = "info",
+        console: TextIO | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.path = os.path.join(directory, hostname, "s3proxy.log")
+        self._file = AppendFile(self.path)
+        self._lock = threading.RLock()
+        self._console = sys.__stdout__ if isinstance(console, LoggingFile) else console
+        self._now = now
+        self._early: deque[str] | None = deque(maxlen=_MOST_EARLY)
+        self._file_day = ""
+        self._next_check = 0.0
+        self._next_complaint = 0.0
+        self._reopen = False
+        self._counts: Counter[str] = Counter()
+        self._rank = 0
+        self.lost = 0
+        self.set_level(level)
+
+    def attach(self, parent: object) -> None:
+        """Become the observer of the process.
+
+        A service calls this from ``setServiceParent``: when twistd hands its application over, it asks the
+        application for an observer next, and replays to it what was logged so far. Below any other parent the
+        observer is added to the global publisher.
+        """
+        if isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self)
+        else:
+            globalLogPublisher.addObserver(self)
+
+    def start(self) -> None:
+        """Open the file and write the events kept so far; not before the process is where its paths lead and who it
+        will be.
+
+        :raises OSError: when the file can't be opened
+        """
+        with self._lock:
+            self._open()
+            early, self._early = self._early, None
+            for line in early or ():
+                self._file.write(line.encode("utf-8", "backslashreplace"))
+
+    def set_level(self, level: str) -> None:
+        """Change what is written from now on.
+
+        :raises ValueError: when the level is none of :data:`LEVELS`
+        """
+        if level not in LEVELS:
+            raise ValueError(f"log level {level!r} is not one of {', '.join(LEVELS)}")
+        self._rank = LEVELS.index(level)
+
+    def reopen(self) -> None:
+        """Open the path anew with the next event, for whoever renamed the file."""
+        self._reopen = True
+
+    def close(self) -> None:
+        """Close the file; what is logged afterwards goes to the console only. A process may end with it open."""
+        with self._lock:
+            self._file.close()
+            self._early = deque(maxlen=_MOST_EARLY)
+
+    def readings(self) -> Iterable[Reading]:
+        """For :meth:`s3proxy.telemetry.metrics.Metrics.observe_source`."""
+        for level in ("critical", *LEVELS[:-1]):
+            yield Reading("s3proxy_log_messages_total", self._counts[level], (level,))
+
+    def wants(self, event: LogEvent) -> bool:
+        """Whether the event is written at the present level."""
+        level = event.get("log_level") or LogLevel.info
+        if self._rank == _TRACE:
+            return True
+        return max(_RANKS.get(level, 2), _noise(event, level)) <= self._rank
+
+    def __call__(self, event: LogEvent) -> None:
+        """Write the event, if it is wanted. Never raises."""
+        try:
+            if not self.wants(event):
+                return
+            line = format_line(event)
+            self._counts[(event.get("log_level") or LogLevel.info).name] += 1
+            with self._lock:
+                self._write_console(line)
+                if self._early is not None:
+                    self._early.append(line)
+                else:
+                    self._write(line, float(event.get("log_time") or 0.0))
+        except Exception as error:
+            self.lost += 1
+            self._complain(error)
+
+    def _write(self, line: str, at: float) -> None:
+        if self._reopen:
+            self._reopen = False
+            self._file.close()
+        elif at >= self._next_check:
+            self._next_check = at + _CHECK_SECONDS
+            if self._file.replaced():
+                self._file.close()
+        if not self._file.is_open:
+            self._open()
+        day = _day(at)
+        if day > self._file_day:
+            self._put_aside(day)
+        self._file.write(line.encode("utf-8", "backslashreplace"))
+
+    def _open(self) -> None:
+        """Open the file; what it holds from an earlier day is put aside."""
+        self._file.open()
+        today = _day(self._now())
+        last = self._file.last_written()
+        self._file_day = today if last is None else _day(last)
+        if self._file_day < today:
+            self._put_aside(today)
+
+    def _put_aside(self, day: str) -> None:
+        try:
+            if self._file.last_written() is not None:
+                self._file.put_aside(f"{self.path}.{self._file_day}")
+            self._file.open()
+        except OSError as error:
+            self._complain(error)
+        self._file_day = day
+
+    def _write_console(self, line: str) -> None:
+        if self._console is None:
+            return
+        try:
+            self._console.write(line)
+            self._console.flush()
+        except UnicodeEncodeError:
+            self._console.write(line.encode("ascii", "backslashreplace").decode("ascii"))
+        except (OSError, ValueError, io.UnsupportedOperation):
+            self.lost += 1
+
+    def _complain(self, error: Exception) -> None:
+        """Say on the console, at most once a minute, that the log has a problem: there is no other place left."""
+        now = time.monotonic()
+        if now < self._next_complaint:
+            return
+        self._next_complaint = now + _COMPLAIN_SECONDS
+        stream = self._console or sys.__stderr__
+        try:
+            if stream is not None:
+                stream.write(f"The application log {self.path} can't be written: {error}.\n")
+                stream.flush()
+        except Exception:
+            self.lost += 1
+
+
+def _noise(event: LogEvent, level: object) -> int:
+    """The least rank of levels at which this event of a library is worth a line."""
+    if level in (LogLevel.error, LogLevel.critical):
+        return 0
+    if str(event.get("log_namespace", "")).startswith("twisted.names"):
+        return _TRACE
+    if str(event.get("log_format") or "").startswith(("Starting factory", "Stopping factory")):
+        return LEVELS.index("debug")
+    return 0

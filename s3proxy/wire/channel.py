@@ -1,0 +1,459 @@
+"""The server's side of one HTTP/1 connection: requests in, one after the other, each handed over as soon as its head
+is complete.
+"""
+
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+from twisted.web import http
+
+from s3proxy.gateway.interfaces import ClientGone
+from s3proxy.s3.errors import S3Error, request_timeout
+from s3proxy.wire.body import RequestBody
+from s3proxy.wire.framing import BodyDecoder, body_decoder
+from s3proxy.wire.head import check_partial_head, parse_head
+from s3proxy.wire.reject import rejection
+from s3proxy.wire.request import ClientRequest
+from s3proxy.wire.stalls import ReaderProgress
+from s3proxy.wire.transport import FileServer
+
+if TYPE_CHECKING:
+    from s3proxy.wire.site import CachingSite
+
+__all__ = ["ClientChannel"]
+
+CLOSE_TIME = 15.0
+"""Seconds a client has to take part in the end of a connection whose last byte was sent."""
+
+
+class _Step(Enum):
+    """What the next bytes from the client are.
+
+    HEAD: of a request's head. BODY: of the current request's body. NEXT: of a later request, kept until the current
+    one is answered. DRAIN: the rest of a body that was answered before it ended, after which the connection is used
+    again. LINGER: of no interest, the connection ends as soon as the client has had time to read its answer. CLOSED:
+    none will come.
+    """
+
+    HEAD = "head"
+    BODY = "body"
+    NEXT = "next"
+    DRAIN = "drain"
+    LINGER = "linger"
+    CLOSED = "closed"
+
+
+class ClientChannel(http.HTTPChannel):
+    """Reads requests, and hands each to its site's resource as soon as its head is complete.
+
+    The parser of the base class is not used: it stores bodies before it hands over a request, re-spells header
+    fields, and closes without an answer where this class answers with an error document. What is inherited is the
+    channel's role as the transport of its requests.
+
+    Largest buffer: 64 KiB of a head, or 64 KiB of a body nobody has asked for, plus what the transport holds before
+    it asks for a pause.
+
+    :ivar file_server: the socket's transport, under TLS if need be; None for one that knows no files
+    :ivar sends_files: whether file spans may be given to it
+    """
+
+    transport: Any
+
+    def __init__(self, site: "CachingSite") -> None:
+        super().__init__()
+        self.site = site
+        self.factory = site
+        self.client_address = ""
+        self.file_server: FileServer | None = None
+        self.sends_files = False
+        self._limits = site.limits
+        self._input = bytearray()
+        self._searched = 0
+        self._step = _Step.HEAD
+        self._since = 0.0
+        self._running = False
+        self._reading = True
+        self._output_full = False
+        self._request: ClientRequest | None = None
+        self._decoder: BodyDecoder | None = None
+        self._drained = 0
+        self._linger_since = 0.0
+        self._room_waiters: list[Deferred[None]] = []
+        self._reader = ReaderProgress()
+        self._cut = False
+        self._peer: Any = None
+        self._host: Any = None
+
+    # The connection
+
+    def connectionMade(self) -> None:
+        """Called by the transport."""
+        transport = self.transport
+        lower = transport if isinstance(transport, FileServer) else getattr(transport, "transport", None)
+        if isinstance(lower, FileServer):
+            self.file_server = lower
+            self.sends_files = lower is transport
+        elif ITCPTransport.providedBy(transport):
+            transport.setTcpNoDelay(True)
+        self._peer = transport.getPeer()
+        self.client_address = getattr(self._peer, "host", "").removeprefix("::ffff:")
+        self._since = self.site.reactor.seconds()
+        transport.registerProducer(self, True)
+        self.site.opened(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Called by the transport."""
+        self._step = _Step.CLOSED
+        self._cut = True
+        self._input.clear()
+        self._lose_request(reason)
+        self._release_waiters()
+        self.site.closed(self)
+
+    def _lose_request(self, reason: Failure) -> None:
+        request, self._request = self._request, None
+        if request is not None:
+            self.requests.clear()
+            request.connectionLost(reason)
+            self.site.request_ended()
+
+    def _release_waiters(self) -> None:
+        waiters, self._room_waiters = self._room_waiters, []
+        for waiter in waiters:
+            waiter.errback(Failure(ClientGone("The client has gone")))
+
+    def getPeer(self) -> Any:
+        """The client's address."""
+        return self._peer
+
+    def getHost(self) -> Any:
+        """The address at which the client reached the listener."""
+        if self._host is None:
+            self._host = self.transport.getHost()
+        return self._host
+
+    def abort(self, reason: str) -> None:
+        """Cut the connection; what was not sent is dropped.
+
+        :param reason: a short word for the statistics
+        """
+        self._step = _Step.CLOSED
+        if not self._cut:
+            self._cut = True
+            self.site.counters.aborted[reason] += 1
+            self.transport.abortConnection()
+
+    def loseConnection(self) -> None:
+        """End the connection after everything that was written."""
+        if self._step is not _Step.CLOSED:
+            self._close()
+
+    def close_if_idle(self) -> bool:
+        """Close the connection if it waits for a request that has not begun; whether it did."""
+        if self._step is _Step.HEAD and not self._input:
+            self._close()
+            return True
+        return False
+
+    def _close(self) -> None:
+        self._step = _Step.CLOSED
+        self._since = self.site.reactor.seconds()
+        self._unregister()
+        self.transport.loseConnection()
+
+    def _unregister(self) -> None:
+        # A transport with a producer would wait for it before it closes.
+        self.transport.unregisterProducer()
+        self._output_full = False
+        self._release_waiters()
+
+    def _linger(self) -> None:
+        """End the connection such that the client can read its answer first.
+
+        Closing a socket that has unread input resets the connection, and a reset can overtake the answer. So only the
+        sending half is closed, and what the client still sends is read and dropped, until it closes or its time is
+        up.
+        """
+        self._step = _Step.LINGER
+        self._linger_since = self._since = self.site.reactor.seconds()
+        self._input.clear()
+        self._unregister()
+        if self.sends_files:
+            self.transport.loseWriteConnection()
+        self._update_reading()
+
+    # Input
+
+    def dataReceived(self, data: bytes) -> None:
+        """Called by the transport."""
+        step = self._step
+        if step is _Step.LINGER:
+            self._since = self.site.reactor.seconds()
+            return
+        if step is _Step.CLOSED:
+            return
+        if not self._input and step is _Step.HEAD or step is _Step.BODY:
+            self._since = self.site.reactor.seconds()
+        if step is _Step.BODY and not self._input and not self._running:
+            self._run(data)
+        else:
+            self._input += data
+            self._run()
+
+    def _run(self, body: bytes = b"") -> None:
+        """Deal with what is in the buffer, as far as possible.
+
+        :param body: what has just come of a body, not copied to the buffer first
+        """
+        if self._running:
+            return
+        self._running = True
+        try:
+            if body:
+                self._take_body(body)
+            while self._advance():
+                pass
+        except S3Error as why:
+            self._reject(why)
+        finally:
+            self._running = False
+        self._update_reading()
+
+    def _advance(self) -> bool:
+        """Do one step; whether there may be another."""
+        step = self._step
+        if not self._input:
+            return False
+        if step is _Step.HEAD:
+            return not self._output_full and self._take_head()
+        if step is _Step.BODY or step is _Step.DRAIN:
+            data = bytes(self._input)
+            self._input.clear()
+            self._take_body(data)
+            return True
+        return False
+
+    def _take_head(self) -> bool:
+        buffer = self._input
+        # One empty line, or more, before a request line is what some clients leave behind a body (RFC 9112 section
+        # 2.2).
+        while buffer.startswith(b"\r\n"):
+            del buffer[:2]
+            self._searched = 0
+        end = buffer.find(b"\r\n\r\n", max(0, self._searched - 3))
+        if end < 0:
+            self._searched = len(buffer)
+            if buffer and buffer != b"\r":
+                check_partial_head(buffer, self._limits)
+            return False
+        head = parse_head(bytes(buffer[: end + 2]), self._limits)
+        del buffer[: end + 4]
+        self._searched = 0
+        body = RequestBody(self._body_started, self._update_reading)
+        request = ClientRequest(self, head, body)
+        self._request = request
+        self.requests.append(request)
+        if head.body_length == 0:
+            self._step = _Step.NEXT
+            body.ended()
+        else:
+            self._step = _Step.BODY
+            self._decoder = body_decoder(head.body_length)
+            self._since = request.received_at
+        self.site.request_begun()
+        request.process()
+        return True
+
+    def _take_body(self, data: bytes) -> None:
+        decoder = self._decoder
+        assert decoder is not None
+        payload = decoder.feed(data)
+        request = self._request
+        if decoder.finished:
+            self._decoder = None
+            self._input += decoder.rest
+        if request is None:
+            self._drained += len(data)
+            if decoder.finished:
+                self._next()
+            elif self._drained > self._limits.drain_bytes:
+                self._linger()
+            return
+        if decoder.finished:
+            self._step = _Step.NEXT
+        request.body.received(payload)
+        if decoder.finished:
+            request.body.ended()
+
+    def _body_started(self) -> None:
+        request = self._request
+        if request is None or request.body.complete:
+            return
+        self._since = self.site.reactor.seconds()
+        if request.expects_continue:
+            request.expects_continue = False
+            if not request.answer_begun and not request.body.arrived:
+                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _update_reading(self) -> None:
+        """Read from the client or not: the one place that decides it."""
+        step = self._step
+        if step is _Step.CLOSED:
+            return
+        if step is _Step.BODY:
+            wanted = self._request is None or not self._request.body.held
+        elif step is _Step.NEXT:
+            wanted = len(self._input) <= self._limits.eager_bytes
+        elif step is _Step.HEAD:
+            wanted = not self._output_full
+        else:
+            wanted = True
+        if wanted != self._reading:
+            self._reading = wanted
+            if wanted:
+                self.transport.resumeProducing()
+            else:
+                self.transport.pauseProducing()
+
+    def _reject(self, why: S3Error) -> None:
+        if self._step is _Step.DRAIN:
+            self._linger()
+            return
+        self.site.counters.rejected[why.code] += 1
+        request = self._request
+        if request is not None and request.answer_begun:
+            self.abort(why.code)
+            return
+        self._lose_request(Failure(ClientGone(why.message)))
+        self.transport.write(rejection(why, b"" if request is None else request.target, self.site.wall_clock()))
+        self._linger()
+
+    # The answers
+
+    def may_keep_alive(self, request: ClientRequest) -> bool:
+        """Whether the connection can be used again after an answer that begins now."""
+        if not request.keep_alive or self.site.draining:
+            return False
+        if request.body.complete:
+            return True
+        # Part of the body is missing. A short rest that is on its way can be read and dropped; a client that waits
+        # for permission to send may never send it.
+        remaining = None if self._decoder is None else self._decoder.remaining()
+        return remaining is not None and remaining <= self._limits.drain_bytes and not request.expects_continue
+
+    def answer_ended(self, request: ClientRequest) -> None:
+        """Called by the request when the last byte of its answer was written."""
+        self._request = None
+        self.requests.clear()
+        self.site.request_ended()
+        request.body.abort()
+        if self._step is _Step.BODY:
+            if request.keep_alive:
+                self._step = _Step.DRAIN
+                self._since = self.site.reactor.seconds()
+                self._drained = 0
+            else:
+                self._linger()
+                return
+        elif request.keep_alive and not self.site.draining:
+            self._next()
+        elif self._input:
+            self._linger()
+            return
+        else:
+            self._close()
+            return
+        self._run()
+        self._update_reading()
+
+    def _next(self) -> None:
+        """The connection is ready for the next request."""
+        self._step = _Step.HEAD
+        self._since = self.site.reactor.seconds()
+        if self.site.draining:
+            self._close()
+
+    def when_room(self) -> "Deferred[None] | None":
+        """None while the transport takes more, else a Deferred that fires when it has sent what it has."""
+        if not self._output_full:
+            return None
+        waiter: Deferred[None] = Deferred(self._room_waiter_left)
+        self._room_waiters.append(waiter)
+        return waiter
+
+    def _room_waiter_left(self, waiter: "Deferred[None]") -> None:
+        if waiter in self._room_waiters:
+            self._room_waiters.remove(waiter)
+
+    def pauseProducing(self) -> None:
+        """Called by the transport when it holds enough."""
+        if not self._output_full:
+            self._output_full = True
+            self._reader.started(self.site.reactor.seconds())
+            self._update_reading()
+
+    def resumeProducing(self) -> None:
+        """Called by the transport when it has sent everything."""
+        self._output_full = False
+        waiters, self._room_waiters = self._room_waiters, []
+        for waiter in waiters:
+            waiter.callback(None)
+        if self._input and self._step is _Step.HEAD:
+            self._run()
+        self._update_reading()
+
+    def stopProducing(self) -> None:
+        """Called by the transport when the connection is lost; connectionLost() follows."""
+
+    # Time
+
+    def check(self, now: float) -> None:
+        """Called by the site once a second: end what takes too long."""
+        limits = self._limits
+        if self._reader_stalls(now):
+            self.abort("slow_reader")
+            return
+        step = self._step
+        waited = now - self._since
+        if step is _Step.HEAD:
+            if self._output_full or self.file_server is not None and self.file_server.unsent:
+                self._since = now
+            elif not self._input:
+                if waited > limits.idle_timeout:
+                    self._close()
+            elif waited > limits.head_timeout:
+                self._reject(request_timeout())
+        elif step is _Step.BODY:
+            assert self._request is not None
+            if not self._request.body.wanted:
+                self._since = now
+            elif waited > limits.stall_timeout:
+                self._reject(request_timeout())
+        elif step is _Step.DRAIN:
+            if waited > limits.drain_time:
+                self._linger()
+        elif step is _Step.LINGER:
+            if self.file_server is not None and self.file_server.unsent:
+                self._linger_since = self._since = now
+            elif waited > limits.drain_time or now - self._linger_since > limits.linger_time:
+                self._step = _Step.CLOSED
+                self._since = now
+                self.transport.loseConnection()
+        elif waited > CLOSE_TIME and not (self.file_server is not None and self.file_server.unsent):
+            # TLS waits for the client's part of the farewell.
+            self.abort("close")
+        if not self._reading and self.file_server is not None and self.file_server.hung_up():
+            self.abort("client")
+
+    def _reader_stalls(self, now: float) -> bool:
+        server = self.file_server
+        if server is None:
+            return self._output_full and self._reader.stalls(now, 0, self._limits.stall_timeout)
+        if server.unsent == 0 or server.waits_for_disk:
+            self._reader.started(now)
+            return False
+        return self._reader.stalls(now, server.acknowledged(), self._limits.stall_timeout)

@@ -1,0 +1,326 @@
+"""Real S3 clients behind one interface: boto3, the CRT client through s3transfer, the AWS CLI and s5cmd.
+
+All block; all sign with the one credential they are given and address buckets in path style. ``proxy`` is the URL for
+HTTP_PROXY. Downloads go to files, as with most users of these programs, and are compared there.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from test.support.proxy_process import clean_environment
+from test.support.sigv4 import Credential
+
+__all__ = ["CLIENTS", "ObjectStat", "S3Client", "file_sha256"]
+
+_SECONDS = 300
+
+
+@attrs.frozen(kw_only=True)
+class ObjectStat:
+    """What HEAD tells."""
+
+    size: int
+    etag: str
+    """Without quotes; empty where the client does not show it."""
+
+
+def file_sha256(path: Path) -> str:
+    """The hex digest of a file."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while data := file.read(1 << 20):
+            digest.update(data)
+    return digest.hexdigest()
+
+
+@attrs.frozen(kw_only=True)
+class S3Client(ABC):
+    """One client, set up for one endpoint; subclasses say how each thing is done."""
+
+    endpoint: str
+    credential: Credential
+    proxy: str | None = None
+    folder: Path
+    """Where configuration and temporary files may go."""
+
+    @abstractmethod
+    def upload(self, source: Path, bucket: str, key: str) -> None:
+        """Upload a file."""
+
+    @abstractmethod
+    def download(self, bucket: str, key: str, target: Path) -> None:
+        """Download an object to a file."""
+
+    @abstractmethod
+    def stat(self, bucket: str, key: str) -> ObjectStat | None:
+        """What HEAD tells, or None if there is no such object."""
+
+    @abstractmethod
+    def list(self, bucket: str, prefix: str) -> "list[str]":
+        """The keys with this prefix."""
+
+    @abstractmethod
+    def copy(self, bucket: str, key: str, new_key: str) -> None:
+        """Copy on the server's side."""
+
+    @abstractmethod
+    def delete(self, bucket: str, key: str) -> None:
+        """Delete one object."""
+
+    @abstractmethod
+    def delete_many(self, bucket: str, keys: Sequence[str]) -> None:
+        """Delete objects with one request, where the client can."""
+
+    def environment(self) -> dict[str, str]:
+        """For programs: credential, region, proxy, and no configuration file of the user's."""
+        found = clean_environment()
+        found.update(
+            AWS_ACCESS_KEY_ID=self.credential.access_key,
+            AWS_SECRET_ACCESS_KEY=self.credential.secret_key,
+            AWS_REGION="us-east-1",
+            AWS_DEFAULT_REGION="us-east-1",
+            AWS_CONFIG_FILE=str(self.folder / "aws-config"),
+            AWS_SHARED_CREDENTIALS_FILE=os.devnull,
+            AWS_EC2_METADATA_DISABLED="true",
+            AWS_MAX_ATTEMPTS="1",
+        )
+        if self.proxy is not None:
+            found.update(HTTP_PROXY=self.proxy, http_proxy=self.proxy)
+        return found
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[bytes]:
+        """Run a program to its end.
+
+        :raises AssertionError: if it fails.
+        """
+        done = subprocess.run(command, env=self.environment(), cwd=self.folder, capture_output=True, timeout=_SECONDS)
+        if done.returncode != 0:
+            raise AssertionError(f"{' '.join(command)} failed with {done.returncode}: {done.stderr.decode()[-3000:]}")
+        return done
+
+
+def _botocore_client(client: S3Client, **config: Any) -> Any:
+    import boto3
+    from botocore.config import Config
+
+    proxies = {"http": client.proxy} if client.proxy is not None else {}
+    session = boto3.Session(
+        aws_access_key_id=client.credential.access_key,
+        aws_secret_access_key=client.credential.secret_key,
+        region_name="us-east-1",
+    )
+    return session.client(
+        "s3",
+        endpoint_url=client.endpoint,
+        config=Config(
+            s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}, proxies=proxies, **config
+        ),
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Boto3(S3Client):
+    """boto3 with its transfer manager: parallel ranges of 8 MiB in 10 threads."""
+
+    _made: list[Any] = attrs.field(factory=list)
+    threads = True
+
+    @property
+    def _client(self) -> Any:
+        if not self._made:
+            self._made.append(_botocore_client(self))
+        return self._made[0]
+
+    def upload(self, source: Path, bucket: str, key: str) -> None:
+        from boto3.s3.transfer import TransferConfig
+
+        self._client.upload_file(str(source), bucket, key, Config=TransferConfig(use_threads=self.threads))
+
+    def download(self, bucket: str, key: str, target: Path) -> None:
+        from boto3.s3.transfer import TransferConfig
+
+        self._client.download_file(bucket, key, str(target), Config=TransferConfig(use_threads=self.threads))
+
+    def stat(self, bucket: str, key: str) -> ObjectStat | None:
+        from botocore.exceptions import ClientError
+
+        try:
+            head = self._client.head_object(Bucket=bucket, Key=key)
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+                return None
+            raise
+        return ObjectStat(size=head["ContentLength"], etag=head["ETag"].strip('"'))
+
+    def list(self, bucket: str, prefix: str) -> "list[str]":
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        return [item["Key"] for page in pages for item in page.get("Contents", ())]
+
+    def copy(self, bucket: str, key: str, new_key: str) -> None:
+        self._client.copy_object(Bucket=bucket, Key=new_key, CopySource={"Bucket": bucket, "Key": key})
+
+    def delete(self, bucket: str, key: str) -> None:
+        self._client.delete_object(Bucket=bucket, Key=key)
+
+    def delete_many(self, bucket: str, keys: Sequence[str]) -> None:
+        objects = [{"Key": key} for key in keys]
+        answer = self._client.delete_objects(Bucket=bucket, Delete={"Objects": objects})
+        if answer.get("Errors"):
+            raise AssertionError(answer["Errors"])
+
+
+@attrs.frozen(kw_only=True)
+class Boto3Single(Boto3):
+    """boto3 without transfer threads: one plain GET or PUT of the whole object."""
+
+    threads = False
+
+    def upload(self, source: Path, bucket: str, key: str) -> None:
+        with source.open("rb") as body:
+            self._client.put_object(Bucket=bucket, Key=key, Body=body)
+
+    def download(self, bucket: str, key: str, target: Path) -> None:
+        body = self._client.get_object(Bucket=bucket, Key=key)["Body"]
+        with target.open("wb") as file:
+            for piece in body.iter_chunks(1 << 20):
+                file.write(piece)
+
+
+_CRT_PROGRAM = """
+import sys
+from botocore.config import Config
+from botocore.session import Session
+from s3transfer.crt import (
+    BotocoreCRTCredentialsWrapper, BotocoreCRTRequestSerializer, CRTTransferManager, create_s3_crt_client
+)
+
+endpoint, action, bucket, key, path = sys.argv[1:6]
+session = Session()
+arguments = {
+    "endpoint_url": endpoint, "region_name": "us-east-1", "config": Config(s3={"addressing_style": "path"})
+}
+credentials = BotocoreCRTCredentialsWrapper(session.get_credentials())
+client = create_s3_crt_client("us-east-1", credentials.to_crt_credentials_provider(), use_ssl=False)
+manager = CRTTransferManager(client, BotocoreCRTRequestSerializer(session, arguments))
+with manager:
+    if action == "upload":
+        manager.upload(path, bucket, key, extra_args={"ChecksumAlgorithm": "crc32"}).result()
+    else:
+        manager.download(bucket, key, path).result()
+"""
+
+
+@attrs.frozen(kw_only=True)
+class CRT(Boto3):
+    """The CRT client (aws-c-s3) for transfers, through s3transfer; the rest is boto3, as in boto3 and the AWS CLI.
+
+    boto3 itself can't use it with an http endpoint. The transfer runs in a process of its own, because the CRT takes
+    its proxy from the environment and keeps threads.
+    """
+
+    def upload(self, source: Path, bucket: str, key: str) -> None:
+        self.run(sys.executable, "-c", _CRT_PROGRAM, self.endpoint, "upload", bucket, key, str(source))
+
+    def download(self, bucket: str, key: str, target: Path) -> None:
+        self.run(sys.executable, "-c", _CRT_PROGRAM, self.endpoint, "download", bucket, key, str(target))
+
+
+@attrs.frozen(kw_only=True)
+class AWSCLI(S3Client):
+    """The AWS CLI of the Python environment that runs the tests (version 1)."""
+
+    def _aws(self, *arguments: str) -> bytes:
+        (self.folder / "aws-config").write_text("[default]\ns3 =\n    addressing_style = path\n")
+        program = "import sys; from awscli.clidriver import main; sys.exit(main())"
+        return self.run(sys.executable, "-c", program, "--endpoint-url", self.endpoint, *arguments).stdout
+
+    def upload(self, source: Path, bucket: str, key: str) -> None:
+        self._aws("s3", "cp", "--only-show-errors", str(source), f"s3://{bucket}/{key}")
+
+    def download(self, bucket: str, key: str, target: Path) -> None:
+        self._aws("s3", "cp", "--only-show-errors", f"s3://{bucket}/{key}", str(target))
+
+    def stat(self, bucket: str, key: str) -> ObjectStat | None:
+        try:
+            found = json.loads(self._aws("s3api", "head-object", "--bucket", bucket, "--key", key))
+        except AssertionError as error:
+            if "(404)" in str(error):
+                return None
+            raise
+        return ObjectStat(size=found["ContentLength"], etag=found["ETag"].strip('"'))
+
+    def list(self, bucket: str, prefix: str) -> "list[str]":
+        lines = self._aws("s3", "ls", "--recursive", f"s3://{bucket}/{prefix}").decode().splitlines()
+        return [line.split(maxsplit=3)[3] for line in lines]
+
+    def copy(self, bucket: str, key: str, new_key: str) -> None:
+        self._aws("s3", "cp", "--only-show-errors", f"s3://{bucket}/{key}", f"s3://{bucket}/{new_key}")
+
+    def delete(self, bucket: str, key: str) -> None:
+        self._aws("s3", "rm", "--only-show-errors", f"s3://{bucket}/{key}")
+
+    def delete_many(self, bucket: str, keys: Sequence[str]) -> None:
+        objects = json.dumps({"Objects": [{"Key": key} for key in keys]})
+        self._aws("s3api", "delete-objects", "--bucket", bucket, "--delete", objects)
+
+
+@attrs.frozen(kw_only=True)
+class S5cmd(S3Client):
+    """s5cmd, which is written with the AWS SDK for Go."""
+
+    def _s5cmd(self, *arguments: str) -> bytes:
+        beside = Path(sys.executable).with_name("s5cmd")
+        program = str(beside) if beside.exists() else shutil.which("s5cmd") or "s5cmd"
+        return self.run(program, "--retry-count", "0", "--endpoint-url", self.endpoint, "--json", *arguments).stdout
+
+    def upload(self, source: Path, bucket: str, key: str) -> None:
+        self._s5cmd("cp", str(source), f"s3://{bucket}/{key}")
+
+    def download(self, bucket: str, key: str, target: Path) -> None:
+        self._s5cmd("cp", f"s3://{bucket}/{key}", str(target))
+
+    def stat(self, bucket: str, key: str) -> ObjectStat | None:
+        try:
+            found = json.loads(self._s5cmd("head", f"s3://{bucket}/{key}").splitlines()[0])
+        except AssertionError as error:
+            if "not found" in str(error):
+                return None
+            raise
+        return ObjectStat(size=found["size"], etag=found.get("etag", "").strip('"'))
+
+    def list(self, bucket: str, prefix: str) -> "list[str]":
+        try:
+            lines = self._s5cmd("ls", f"s3://{bucket}/{prefix}*").splitlines()
+        except AssertionError as error:
+            if "no object found" in str(error):
+                return []
+            raise
+        return [json.loads(line)["key"].partition(f"s3://{bucket}/")[2] for line in lines]
+
+    def copy(self, bucket: str, key: str, new_key: str) -> None:
+        self._s5cmd("cp", f"s3://{bucket}/{key}", f"s3://{bucket}/{new_key}")
+
+    def delete(self, bucket: str, key: str) -> None:
+        self._s5cmd("rm", f"s3://{bucket}/{key}")
+
+    def delete_many(self, bucket: str, keys: Sequence[str]) -> None:
+        self._s5cmd("rm", *(f"s3://{bucket}/{key}" for key in keys))
+
+
+CLIENTS: dict[str, type[S3Client]] = {
+    "boto3": Boto3,
+    "boto3_single": Boto3Single,
+    "crt": CRT,
+    "awscli": AWSCLI,
+    "s5cmd": S5cmd,
+}

@@ -1,0 +1,86 @@
+"""Counters, gauges, histograms and the collector over them."""
+
+from prometheus_client import CollectorRegistry, generate_latest
+from twisted.trial.unittest import SynchronousTestCase
+
+from s3proxy.telemetry.instruments import Family, Histogram, Instruments, Reading
+
+_FAMILIES = (
+    Family(name="x_things_total", type="counter", help="Things.", labels=("kind",)),
+    Family(name="x_level", type="gauge", help="Level."),
+    Family(name="x_wait_seconds", type="histogram", help="Wait.", bounds=(0.1, 1.0)),
+)
+
+
+class HistogramTests(SynchronousTestCase):
+    def test_bounds_belong_to_their_bucket(self) -> None:
+        """A value equal to a bound counts below that bound; what exceeds all bounds counts below infinity."""
+        histogram = Histogram((0.1, 1.0))
+        for value in (0.05, 0.1, 0.11, 1.0, 7.0):
+            histogram.observe(value)
+        self.assertEqual(histogram.cumulative(), [("0.1", 2), ("1.0", 4), ("+Inf", 5)])
+        self.assertEqual(histogram.count, 5)
+        self.assertAlmostEqual(histogram.sum, 8.26)
+
+
+class InstrumentsTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.made = Instruments(_FAMILIES)
+        self.registry = CollectorRegistry()
+        self.registry.register(self.made)
+
+    def _text(self) -> str:
+        return generate_latest(self.registry).decode("ascii")
+
+    def test_shown_by_a_registry(self) -> None:
+        """Values appear in the text format under the names that were declared."""
+        self.made.counter("x_things_total", "a").inc(3)
+        gauge = self.made.gauge("x_level")
+        gauge.set(7)
+        gauge.inc()
+        gauge.dec(3)
+        self.made.histogram("x_wait_seconds").observe(0.5)
+        text = self._text()
+        self.assertIn('\nx_things_total{kind="a"} 3.0\n', text)
+        self.assertIn("\nx_level 5.0\n", text)
+        self.assertIn('\nx_wait_seconds_bucket{le="0.1"} 0.0\n', text)
+        self.assertIn('\nx_wait_seconds_bucket{le="1.0"} 1.0\n', text)
+        self.assertIn("\nx_wait_seconds_count 1.0\n", text)
+        self.assertIn("# HELP x_things_total Things.\n# TYPE x_things_total counter\n", text)
+
+    def test_children_are_made_once(self) -> None:
+        """The same labels lead to the same child, which begins at 0."""
+        child = self.made.counter("x_things_total", "a")
+        self.assertIs(self.made.counter("x_things_total", "a"), child)
+        self.assertEqual(child.value, 0)
+        self.assertEqual(list(self.made.children("x_things_total")), [("a",)])
+
+    def test_only_what_is_declared(self) -> None:
+        """An unknown name, another type or a wrong number of labels is a programming error."""
+        self.assertRaises(KeyError, self.made.counter, "x_nothing_total")
+        self.assertRaises(KeyError, self.made.counter, "x_level")
+        self.assertRaises(ValueError, self.made.counter, "x_things_total")
+
+    def test_readings_are_taken_when_asked(self) -> None:
+        """Sources are asked at scrape time; a reading of a counter is its running total."""
+        total = [5.0]
+        self.made.add_source(lambda: [Reading("x_things_total", total[0], ("b",)), Reading("x_level", 2.5)])
+        self.assertIn('\nx_things_total{kind="b"} 5.0\n', self._text())
+        total[0] = 9.0
+        self.assertIn('\nx_things_total{kind="b"} 9.0\n', self._text())
+
+    def test_a_failing_source_harms_nobody_else(self) -> None:
+        """A source that raises is logged and counted; the others still report."""
+        self.made.add_source(lambda: 1 / 0)  # type: ignore[arg-type, return-value]
+        self.made.add_source(lambda: [Reading("x_level", 4)])
+        self.assertIn("\nx_level 4.0\n", self._text())
+        self.assertEqual(self.made.source_errors, 1)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_registration_asks_no_source(self) -> None:
+        """Registering only needs names."""
+        asked: list[int] = []
+        made = Instruments(_FAMILIES)
+        made.add_source(lambda: asked.append(1) or [])  # type: ignore[func-returns-value]
+        CollectorRegistry().register(made)
+        self.assertEqual(asked, [])

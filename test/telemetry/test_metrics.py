@@ -1,0 +1,276 @@
+"""What is counted, and how it is shown."""
+
+import json
+import re
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from s3proxy.policy.verdicts import Outcome
+from s3proxy.telemetry.metrics import SOURCES, Metrics, Reading
+from test.telemetry.records import a_record
+
+
+class MetricsCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.metrics = Metrics(CollectorRegistry(), seconds=self.clock.seconds)
+
+    def value(self, name: str, **labels: str) -> float:
+        """The value of one series in the rendered text; 0 when it does not exist."""
+        for family in text_string_to_metric_families(self.metrics.render_text().decode("utf-8")):
+            for sample in family.samples:
+                if sample.name == name and sample.labels == labels:
+                    return float(sample.value)
+        return 0.0
+
+    def finish(self, **changes: object) -> None:
+        """One request from start to end."""
+        self.metrics.request_started()
+        self.metrics.request_finished(a_record(**changes))
+
+
+class RequestTests(MetricsCase):
+    def test_counted_by_operation_source_and_status(self) -> None:
+        """One request moves exactly the series of its kind."""
+        self.finish(status=206)
+        self.finish(operation="PutObject", outcome="BYPASS", status=503)
+        name = "s3proxy_http_requests_total"
+        self.assertEqual(self.value(name, operation="GetObject", source="hit", status="2xx"), 1)
+        self.assertEqual(self.value(name, operation="PutObject", source="bypass", status="5xx"), 1)
+        self.assertEqual(self.value("s3proxy_http_responses_total", code="206"), 1)
+        self.assertEqual(self.value("s3proxy_http_responses_total", code="503"), 1)
+
+    def test_words_of_outcomes(self) -> None:
+        """Every outcome has a label of its own."""
+        self.assertEqual(set(SOURCES), {outcome.value.lower() for outcome in Outcome})
+
+    def test_unknown_words_share_a_label(self) -> None:
+        """Words outside the closed sets can't make series of their own."""
+        self.finish(operation="EvilObject", outcome="WHAT", status=799)
+        name = "s3proxy_http_requests_total"
+        self.assertEqual(self.value(name, operation="OTHER", source="other", status="none"), 1)
+        self.assertNotIn(b"Evil", self.metrics.render_text())
+
+    def test_unknown_words_do_not_fill_memory(self) -> None:
+        """However many words come, what is remembered of them is bounded."""
+        for number in range(5000):
+            self.finish(operation=f"Evil{number}", reason=f"because-{number}")
+        self.assertLessEqual(len(self.metrics._routes), 2048)
+        self.assertLess(self.metrics.render_text().count(b"s3proxy_http_request_reasons_total{"), 70)
+
+    def test_in_flight(self) -> None:
+        """The gauge counts requests that started and have not ended."""
+        self.metrics.request_started()
+        self.metrics.request_started()
+        self.metrics.request_finished(a_record())
+        self.assertEqual(self.value("s3proxy_http_requests_in_flight"), 1)
+
+    def test_bytes(self) -> None:
+        """Bytes are those really written, by where they came from."""
+        self.finish()
+        self.finish(outcome="PARTIAL", bytes_sent=500, bytes_from_cache=200, bytes_from_upstream=300)
+        self.finish(operation="PutObject", outcome="BYPASS", bytes_sent=0, bytes_from_cache=0,
+                    body_bytes_received=77, upstream_address="192.0.2.1:443")
+        sent = "s3proxy_http_response_bytes_total"
+        self.assertEqual(self.value(sent, operation_group="get", source="hit"), 1000)
+        self.assertEqual(self.value(sent, operation_group="get", source="partial"), 500)
+        self.assertEqual(self.value("s3proxy_s3_saved_bytes_total"), 1200)
+        self.assertEqual(self.value("s3proxy_upstream_bytes_total", direction="received"), 300)
+        self.assertEqual(self.value("s3proxy_upstream_bytes_total", direction="sent"), 77)
+        self.assertEqual(self.value("s3proxy_http_request_bytes_total", operation_group="put"), 77)
+
+    def test_latency(self) -> None:
+        """Durations, first bytes and S3's turn-around go into their histograms; unknown ones do not."""
+        self.finish(outcome="MISS", upstream_seconds=0.04)
+        self.finish(first_byte_seconds=None, aborted=True)
+        labels = {"operation_group": "get", "source": "miss"}
+        duration = "s3proxy_http_request_duration_seconds"
+        self.assertEqual(self.value(f"{duration}_bucket", le="0.025", **labels), 1)
+        self.assertEqual(self.value(f"{duration}_bucket", le="0.01", **labels), 0)
+        self.assertEqual(self.value("s3proxy_http_first_byte_seconds_bucket", le="0.0025", **labels), 1)
+        self.assertEqual(self.value("s3proxy_http_first_byte_seconds_count", operation_group="get", source="hit"), 0)
+        self.assertEqual(self.value("s3proxy_upstream_first_byte_seconds_bucket", operation_group="get", le="0.05"), 1)
+        self.assertEqual(self.value("s3proxy_http_client_aborts_total", source="hit"), 1)
+
+    def test_reasons(self) -> None:
+        """Why S3 was asked is counted by outcome."""
+        self.finish(outcome="MISS", reason="cold")
+        self.assertEqual(self.value("s3proxy_http_request_reasons_total", source="miss", reason="cold"), 1)
+
+
+class HitRateTests(MetricsCase):
+    def rate(self, window: str = "total") -> float:
+        return self.value("s3proxy_cache_hit_rate_ratio", window=window)
+
+    def test_always_there(self) -> None:
+        """Before the first request there is a line with cache_hit_rate in both formats."""
+        self.assertIn(b'\ns3proxy_cache_hit_rate_ratio{window="total"} 0.0\n', self.metrics.render_text())
+        self.assertIn(b'"cache_hit_rate_percent": 0.0', self.metrics.render_json())
+
+    def test_what_counts(self) -> None:
+        """Hits are answers without a body from S3; misses and partial hits are not; all else does not count."""
+        for outcome in ("HIT", "REVALIDATED", "COALESCED", "STALE"):
+            self.finish(outcome=outcome)
+        self.finish(operation="HeadObject", status=304)
+        self.finish(outcome="MISS")
+        self.finish(outcome="PARTIAL")
+        self.finish(outcome="MISS", operation="HeadObject")
+        for changes in (
+            {"outcome": "BYPASS"},
+            {"outcome": "ERROR", "status": 503},
+            {"outcome": "MISS", "status": 404},
+            {"outcome": "BYPASS", "operation": "ListObjectsV2"},
+            {"outcome": "HIT", "operation": "GetObjectAcl"},
+        ):
+            self.finish(**changes)
+        self.assertEqual(self.rate(), 5 / 8)
+        self.assertEqual(self.metrics.hit_rate(), 5 / 8)
+
+    def test_window(self) -> None:
+        """The rate of the last five minutes forgets what is older."""
+        self.finish(outcome="MISS")
+        self.clock.advance(400)
+        self.finish()
+        self.clock.advance(20)
+        self.assertEqual(self.rate("total"), 0.5)
+        self.assertEqual(self.rate("5m"), 1.0)
+
+    def test_byte_hit_rate(self) -> None:
+        """Bytes count for GET only."""
+        self.finish(bytes_sent=300, bytes_from_cache=300)
+        self.finish(outcome="MISS", bytes_sent=100, bytes_from_cache=0)
+        self.finish(operation="HeadObject", bytes_sent=0, bytes_from_cache=0)
+        self.assertEqual(self.value("s3proxy_cache_byte_hit_rate_ratio", window="total"), 0.75)
+
+    def test_saved_requests(self) -> None:
+        """A request is saved when S3 was not asked at all."""
+        for outcome in ("HIT", "COALESCED", "REVALIDATED", "STALE", "MISS"):
+            self.finish(outcome=outcome)
+        self.assertEqual(self.value("s3proxy_s3_requests_saved_total", operation="get"), 2)
+
+
+class OtherTests(MetricsCase):
+    def test_small_methods(self) -> None:
+        """Each method moves its series; words that are not known count as other."""
+        metrics = self.metrics
+        metrics.request_shed("concurrency")
+        metrics.stalled("client")
+        metrics.stalled("moon")
+        metrics.connection_opened("proxy")
+        metrics.connection_opened("proxy")
+        metrics.connection_closed("proxy")
+        metrics.cache_filled("stored", 4096)
+        metrics.cache_evicted("disk", "capacity", 100, entries=2)
+        metrics.cache_invalidated("write")
+        metrics.cache_verification_failed("range")
+        metrics.cache_error("disk_full")
+        metrics.upstream_answered(304)
+        metrics.upstream_answered(42)
+        metrics.upstream_failed("connect")
+        metrics.upstream_retried("reset")
+        metrics.upstream_connection_opened()
+        metrics.upstream_connection_reused()
+        metrics.upstream_connection_closed("idle")
+        metrics.observe_lag(0.002)
+        for expected, name, labels in (
+            (1, "requests_shed_total", {"reason": "concurrency"}),
+            (1, "stalls_total", {"side": "client"}),
+            (1, "stalls_total", {"side": "other"}),
+            (1, "client_connections", {"listener": "proxy"}),
+            (2, "client_connections_opened_total", {"listener": "proxy"}),
+            (1, "cache_fills_total", {"result": "stored"}),
+            (4096, "cache_fill_bytes_total", {}),
+            (2, "cache_evictions_total", {"tier": "disk", "reason": "capacity"}),
+            (100, "cache_evicted_bytes_total", {"tier": "disk"}),
+            (1, "cache_invalidations_total", {"reason": "write"}),
+            (1, "cache_verification_failures_total", {"kind": "range"}),
+            (1, "cache_errors_total", {"kind": "disk_full"}),
+            (1, "upstream_requests_total", {"status": "3xx"}),
+            (1, "upstream_requests_total", {"status": "none"}),
+            (1, "upstream_errors_total", {"kind": "connect"}),
+            (1, "upstream_retries_total", {"reason": "reset"}),
+            (1, "upstream_connections_opened_total", {}),
+            (1, "upstream_connections_reused_total", {}),
+            (1, "upstream_connections_closed_total", {"reason": "idle"}),
+            (1, "reactor_lag_seconds_count", {}),
+        ):
+            self.assertEqual(self.value(f"s3proxy_{name}", **labels), expected, name)
+
+    def test_sources(self) -> None:
+        """What others keep is read when metrics are wanted."""
+        self.metrics.observe_source(lambda: [Reading("s3proxy_cache_size_bytes", 12, ("disk",))])
+        self.assertEqual(self.value("s3proxy_cache_size_bytes", tier="disk"), 12)
+
+    def test_a_failing_source_is_counted(self) -> None:
+        """Metrics are shown although a source fails, and say so."""
+        self.metrics.observe_source(lambda: [Reading("s3proxy_unheard_of", 1)])
+        self.metrics.render_text()
+        self.assertGreaterEqual(self.value("s3proxy_scrape_errors_total"), 1)
+        self.flushLoggedErrors(KeyError)
+
+    def test_identity(self) -> None:
+        """Versions and the start time are shown."""
+        self.metrics.identify("1.2.3", "i-1", "proxy-1", "standard", 1700000000.0)
+        text = self.metrics.render_text()
+        self.assertRegex(text, rb'\ns3proxy_build_info\{python="[0-9.]+",twisted="[^"]+",version="1.2.3"\} 1.0\n')
+        self.assertIn(b"\ns3proxy_start_time_seconds 1.7e+09\n", text)
+        self.assertIn(b"\nprocess_resident_memory_bytes ", text)
+
+    def test_json(self) -> None:
+        """The JSON form holds the same values."""
+        self.finish()
+        document = json.loads(self.metrics.render_json())
+        self.assertEqual(document["summary"]["cache_hit_rate_percent"], 100.0)
+        self.assertEqual(document["summary"]["requests_total"], 1)
+        requests = document["metrics"]["s3proxy_http_requests_total"]
+        self.assertIn(
+            {"labels": {"operation": "GetObject", "source": "hit", "status": "2xx"}, "value": 1.0}, requests
+        )
+        histogram = document["metrics"]["s3proxy_http_first_byte_seconds"]
+        hits = next(entry for entry in histogram if entry["labels"] == {"operation_group": "get", "source": "hit"})
+        self.assertEqual(hits["value"]["count"], 1)
+        self.assertEqual(hits["value"]["buckets"]["0.0025"], 1)
+
+
+class LintTests(MetricsCase):
+    """What promtool would say about the names."""
+
+    def test_families(self) -> None:
+        """Names have the prefix, only counters end in _total, units are base units, help is a sentence."""
+        for family in self.metrics.families:
+            self.assertRegex(family.name, r"\As3proxy_[a-z][a-z0-9_]*\Z")
+            self.assertEqual(family.name.endswith("_total"), family.type == "counter", family.name)
+            self.assertNotRegex(family.name, r"_(milliseconds|ms|minutes|kilobytes|kib|mb|percent|count|sum|bucket)\b")
+            self.assertNotRegex(family.name, r"counter|gauge|histogram")
+            self.assertRegex(family.help, r"\A[A-Z0-9].*\.\Z")
+            self.assertEqual(bool(family.bounds), family.type == "histogram", family.name)
+            self.assertEqual(list(family.bounds), sorted(set(family.bounds)))
+            if family.type == "histogram":
+                self.assertTrue(family.name.endswith("_seconds"), family.name)
+            for label in family.labels:
+                self.assertRegex(label, r"\A[a-z_]+\Z")
+                self.assertNotIn(label, ("le", "quantile", "bucket", "key", "job", "instance"))
+
+    def test_text_can_be_parsed(self) -> None:
+        """The whole text is understood by the library's parser; no series appears twice."""
+        self.finish()
+        text = self.metrics.render_text().decode("utf-8")
+        seen = set()
+        for family in text_string_to_metric_families(text):
+            self.assertTrue(family.documentation, family.name)
+            for sample in family.samples:
+                series = (sample.name, tuple(sorted(sample.labels.items())))
+                self.assertNotIn(series, seen)
+                seen.add(series)
+        types = re.findall(r"^# TYPE (\S+) ", text, re.MULTILINE)
+        self.assertEqual(len(types), len(set(types)))
+
+    def test_no_client_text_in_labels(self) -> None:
+        """Neither key nor bucket nor address nor user agent of a client appears."""
+        self.finish(key=b"secretkey", bucket=b"secretbucket", client_address="203.0.113.99", user_agent=b"secretagent")
+        text = self.metrics.render_text() + self.metrics.render_json()
+        self.assertNotIn(b"secret", text)
+        self.assertNotIn(b"203.0.113.99", text)

@@ -1,0 +1,132 @@
+"""Wheel and source distribution are complete, and an installed S3 Proxy is known to twistd."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+import s3proxy
+
+CHECKOUT = Path(s3proxy.__file__).parents[1]
+PLUGIN = "twisted/plugins/s3proxy_plugin.py"
+BUILD = "import sys, setuptools.build_meta as backend; backend.build_{kind}(sys.argv[1])"
+TWISTD = "import sys; sys.argv[0] = 'twistd'; from twisted.scripts.twistd import run; run()"
+LEFT_OUT = shutil.ignore_patterns(
+    ".git", ".hypothesis", ".mypy_cache", ".tox", ".venv", "*.egg-info", "__pycache__", "_build", "_trial_temp*",
+    "build", "dist", "dropin.cache", "tmp",
+)
+
+
+def run(*command: str, cwd: Path) -> str:
+    """What the command prints.
+
+    :raises AssertionError: it fails; with all it printed
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if done.returncode != 0:
+        raise AssertionError(f"{command} ended with {done.returncode}:\n{done.stdout}")
+    return done.stdout
+
+
+def build(tree: Path, kind: str, out: Path) -> Path:
+    """Build a ``wheel`` or an ``sdist`` of a source tree with the setuptools of this environment."""
+    out.mkdir()
+    run(sys.executable, "-c", BUILD.format(kind=kind), str(out), cwd=tree)
+    (built,) = out.iterdir()
+    return built
+
+
+def wheel_names(wheel: Path) -> list[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return sorted(archive.namelist())
+
+
+class Distributions:
+    """Built once for all tests of this module, in a copy of the checkout."""
+
+    def __init__(self, folder: Path) -> None:
+        self.tree = folder / "tree"
+        shutil.copytree(CHECKOUT, self.tree, ignore=LEFT_OUT)
+        self.wheel = build(self.tree, "wheel", folder / "wheel")
+        self.sdist = build(self.tree, "sdist", folder / "sdist")
+        with tarfile.open(self.sdist) as archive:
+            archive.extractall(folder / "unpacked")
+        (self.unpacked,) = (folder / "unpacked").iterdir()
+        self.wheel_of_sdist = build(self.unpacked, "wheel", folder / "wheel-of-sdist")
+
+
+class PackagingTests(SynchronousTestCase):
+    """The environment that runs the tests provides setuptools, pip and the dependencies; nothing is downloaded."""
+
+    distributions: Distributions
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        if not (CHECKOUT / "setup.cfg").exists():
+            raise SkipTest("these tests need a checkout")
+        cls._folder = tempfile.TemporaryDirectory(prefix="s3proxy-packaging-")
+        cls.distributions = Distributions(Path(cls._folder.name))
+
+    @classmethod
+    def tearDownClass(cls) -> None:
+        cls._folder.cleanup()
+
+    def test_the_wheel_has_every_module(self) -> None:
+        """A package that setup.cfg forgets would be missing only for those who install."""
+        sources = {str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "s3proxy").rglob("*.py")}
+        packed = {name for name in wheel_names(self.distributions.wheel) if name.endswith(".py")}
+        self.assertEqual(packed, sources | {PLUGIN})
+
+    def test_the_wheel_does_not_hide_twisted(self) -> None:
+        """An __init__.py in twisted/ would replace Twisted, one in twisted/plugins/ would hide the plugin."""
+        ours = [name for name in wheel_names(self.distributions.wheel) if name.startswith("twisted/")]
+        self.assertEqual(ours, [PLUGIN])
+        self.assertEqual([str(path) for path in (CHECKOUT / "twisted").rglob("__init__.py")], [])
+
+    def test_the_source_distribution_builds_the_same_wheel(self) -> None:
+        """Nothing that the build needs is missing from it."""
+        self.assertEqual(
+            wheel_names(self.distributions.wheel_of_sdist), wheel_names(self.distributions.wheel))
+
+    def test_the_source_distribution_has_what_a_checkout_has(self) -> None:
+        """Configuration, documentation, tests and scripts travel with the sources."""
+        wanted = ("CHANGELOG.md", "LICENSE", "README.md", "doc/index.md", "etc/quickstart.sh", "etc/quickstart.yaml",
+                  "etc/s3proxy.example.yaml", "test/run.sh", "test/test_packaging.py", "tox.ini")
+        self.assertEqual([name for name in wanted if not (self.distributions.unpacked / name).exists()], [])
+
+    def test_twistd_finds_the_installed_plugin_and_uninstalling_takes_only_ours(self) -> None:
+        """Installed into a fresh environment, ``twistd --help`` lists s3proxy from any directory."""
+        folder = Path(self._folder.name)
+        environment, elsewhere = folder / "venv", folder / "elsewhere"
+        elsewhere.mkdir()
+        run(sys.executable, "-m", "venv", "--without-pip", str(environment), cwd=folder)
+        python = environment / "bin" / "python"
+        site = Path(run(str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip())
+        # The dependencies are those of this environment. Path files in there are not read: of S3 Proxy, only what is
+        # installed here is found.
+        dependencies = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+        (site / "dependencies.pth").write_text("\n".join(dependencies) + "\n")
+        foreign = site / "twisted" / "plugins" / "somebody_elses_plugin.py"
+        foreign.parent.mkdir(parents=True)
+        foreign.write_text("")
+        pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(python))
+        run(*pip, "install", "--quiet", "--no-deps", "--no-index", str(self.distributions.wheel), cwd=elsewhere)
+        self.assertTrue((site / PLUGIN).is_file())
+        where = run(str(python), "-c", "import s3proxy; print(s3proxy.__file__)", cwd=elsewhere)
+        self.assertTrue(where.startswith(str(site)), where)
+        self.assertRegex(run(str(python), "-c", TWISTD, "--help", cwd=elsewhere), r"(?m)^ +s3proxy +A transparent")
+        usage = run(str(python), "-c", TWISTD, "s3proxy", "--help", cwd=elsewhere)
+        self.assertIn("--config", usage)
+        run(*pip, "uninstall", "--quiet", "--yes", "s3proxy", cwd=elsewhere)
+        self.assertFalse((site / "s3proxy").exists())
+        self.assertEqual([path.name for path in foreign.parent.glob("*.py")], [foreign.name])
