@@ -1,5 +1,8 @@
 """Wheel and source distribution are complete, and an installed S3 Proxy is known to twistd."""
 
+import atexit
+import functools
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -52,61 +55,63 @@ def wheel_names(wheel: Path) -> list[str]:
 
 
 class Distributions:
-    """Built once for all tests of this module, in a copy of the checkout."""
+    """Wheel and source distribution, built in a copy of the checkout."""
 
     def __init__(self, folder: Path) -> None:
-        self.tree = folder / "tree"
-        shutil.copytree(CHECKOUT, self.tree, ignore=LEFT_OUT)
-        self.wheel = build(self.tree, "wheel", folder / "wheel")
-        self.sdist = build(self.tree, "sdist", folder / "sdist")
+        tree = folder / "tree"
+        shutil.copytree(CHECKOUT, tree, ignore=LEFT_OUT)
+        self.wheel = build(tree, "wheel", folder / "wheel")
+        self.sdist = build(tree, "sdist", folder / "sdist")
         with tarfile.open(self.sdist) as archive:
             archive.extractall(folder / "unpacked")
         (self.unpacked,) = (folder / "unpacked").iterdir()
         self.wheel_of_sdist = build(self.unpacked, "wheel", folder / "wheel-of-sdist")
 
 
+@functools.cache
+def distributions() -> Distributions:
+    """Built once; removed when the test run ends."""
+    folder = tempfile.mkdtemp(prefix="s3proxy-packaging-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Distributions(Path(folder))
+
+
 class PackagingTests(SynchronousTestCase):
     """The environment that runs the tests provides setuptools, pip and the dependencies; nothing is downloaded."""
 
-    distributions: Distributions
-
-    @classmethod
-    def setUpClass(cls) -> None:
+    def setUp(self) -> None:
         if not (CHECKOUT / "setup.cfg").exists():
             raise SkipTest("these tests need a checkout")
-        cls._folder = tempfile.TemporaryDirectory(prefix="s3proxy-packaging-")
-        cls.distributions = Distributions(Path(cls._folder.name))
-
-    @classmethod
-    def tearDownClass(cls) -> None:
-        cls._folder.cleanup()
+        missing = [name for name in ("pip", "setuptools", "wheel") if importlib.util.find_spec(name) is None]
+        if missing:
+            raise SkipTest(f"not installed: {', '.join(missing)}; the extra \"test\" has them")
 
     def test_the_wheel_has_every_module(self) -> None:
         """A package that setup.cfg forgets would be missing only for those who install."""
         sources = {str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "s3proxy").rglob("*.py")}
-        packed = {name for name in wheel_names(self.distributions.wheel) if name.endswith(".py")}
+        packed = {name for name in wheel_names(distributions().wheel) if name.endswith(".py")}
         self.assertEqual(packed, sources | {PLUGIN})
 
     def test_the_wheel_does_not_hide_twisted(self) -> None:
         """An __init__.py in twisted/ would replace Twisted, one in twisted/plugins/ would hide the plugin."""
-        ours = [name for name in wheel_names(self.distributions.wheel) if name.startswith("twisted/")]
+        ours = [name for name in wheel_names(distributions().wheel) if name.startswith("twisted/")]
         self.assertEqual(ours, [PLUGIN])
         self.assertEqual([str(path) for path in (CHECKOUT / "twisted").rglob("__init__.py")], [])
 
     def test_the_source_distribution_builds_the_same_wheel(self) -> None:
         """Nothing that the build needs is missing from it."""
-        self.assertEqual(
-            wheel_names(self.distributions.wheel_of_sdist), wheel_names(self.distributions.wheel))
+        self.assertEqual(wheel_names(distributions().wheel_of_sdist), wheel_names(distributions().wheel))
 
     def test_the_source_distribution_has_what_a_checkout_has(self) -> None:
         """Configuration, documentation, tests and scripts travel with the sources."""
         wanted = ("CHANGELOG.md", "LICENSE", "README.md", "doc/index.md", "etc/quickstart.sh", "etc/quickstart.yaml",
                   "etc/s3proxy.example.yaml", "test/run.sh", "test/test_packaging.py", "tox.ini")
-        self.assertEqual([name for name in wanted if not (self.distributions.unpacked / name).exists()], [])
+        self.assertEqual([name for name in wanted if not (distributions().unpacked / name).exists()], [])
 
     def test_twistd_finds_the_installed_plugin_and_uninstalling_takes_only_ours(self) -> None:
         """Installed into a fresh environment, ``twistd --help`` lists s3proxy from any directory."""
-        folder = Path(self._folder.name)
+        folder = Path(tempfile.mkdtemp(prefix="s3proxy-installed-"))
+        self.addCleanup(shutil.rmtree, folder)
         environment, elsewhere = folder / "venv", folder / "elsewhere"
         elsewhere.mkdir()
         run(sys.executable, "-m", "venv", "--without-pip", str(environment), cwd=folder)
@@ -120,7 +125,7 @@ class PackagingTests(SynchronousTestCase):
         foreign.parent.mkdir(parents=True)
         foreign.write_text("")
         pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(python))
-        run(*pip, "install", "--quiet", "--no-deps", "--no-index", str(self.distributions.wheel), cwd=elsewhere)
+        run(*pip, "install", "--quiet", "--no-deps", "--no-index", str(distributions().wheel), cwd=elsewhere)
         self.assertTrue((site / PLUGIN).is_file())
         where = run(str(python), "-c", "import s3proxy; print(s3proxy.__file__)", cwd=elsewhere)
         self.assertTrue(where.startswith(str(site)), where)

@@ -7,6 +7,9 @@ import attrs
 __all__ = ["ConfigError", "Notice", "Problem", "Report", "quoted"]
 
 
+_LONGEST_PATH = 400
+
+
 def quoted(text: str, limit: int = 60) -> str:
     """The text in double quotes, on one line, shortened to about ``limit`` characters."""
     if len(text) > limit:
@@ -33,7 +36,8 @@ class Problem:
     text: str
 
     def __str__(self) -> str:
-        return _one_line(": ".join(part for part in (self.origin, self.path, self.text) if part))
+        path = self.path if len(self.path) <= _LONGEST_PATH else self.path[:_LONGEST_PATH - 1] + "…"
+        return _one_line(": ".join(part for part in (self.origin, path, self.text) if part))
 
 
 @attrs.frozen

@@ -31,6 +31,7 @@ _FLOAT = re.compile(
 )
 _BOOLEAN = re.compile(r"true|True|TRUE|false|False|FALSE")
 _NULL = re.compile(r"~|null|Null|NULL|")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @attrs.frozen(eq=False)
@@ -225,10 +226,10 @@ class _Converter:
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             origin = f"{self._name}:{line}"
-            if not isinstance(key_node, yaml.ScalarNode) or not key_node.value:
+            if not isinstance(key_node, yaml.ScalarNode) or not key_node.value or _SURROGATE.search(key_node.value):
                 self._report.problem(origin, path, "a key is not a name; allowed one word before the colon")
                 continue
-            key = quoted(key_node.value, 200)[1:-1]
+            key = key_node.value
             below = f"{path}.{key}" if path else key
             if key == "<<" and key_node.style is None:
                 self._report.problem(origin, path, "merge keys (<<) are not allowed; write the keys out")
@@ -240,7 +241,7 @@ class _Converter:
 
 
 def _scalar(tag: str, text: str) -> None | bool | int | float | str:
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    if _SURROGATE.search(text):
         raise ValueError("contains half a character (a surrogate)")
     if tag == _PREFIX + "str":
         return text

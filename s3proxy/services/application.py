@@ -67,7 +67,7 @@ class ProxyService(MultiService):
         self._hostname = socket.gethostname()
         self._instance = f"{self._hostname}:{os.getpid()}"
         self._app_log = ApplicationLog(
-            config.logging.app_log_dir, self._hostname, level=config.logging.log_level, console=sys.stdout
+            config.logging.app_log_dir, self._hostname, level=config.logging.log_level, console=sys.__stdout__
         )
         key, port = (
             ("server.proxy_port", config.server.proxy_port)
@@ -97,7 +97,7 @@ class ProxyService(MultiService):
             step()
         except StartError as error:
             # The log may not be open yet, and twistd would print a traceback.
-            print(f"s3proxy: {error}", file=sys.stderr, flush=True)
+            print(f"s3proxy: {error}", file=sys.__stderr__, flush=True)
             raise SystemExit(1) from None
 
     def _prepare(self) -> None:
@@ -218,7 +218,7 @@ class ProxyService(MultiService):
                 admin_site(resource, self._reactor),
             ).setServiceParent(self)
         name = "proxy" if config.server.mode == "proxy_only" else "http"
-        self._site = CachingSite(CachingResource(self._gateway.handle), name, reactor=self._reactor)
+        self._site = CachingSite(CachingResource(self._gateway.handle), self._reactor, name)
         traffic = TrafficListener(self._reactor, self._bound, self._site, PageCache(self._cache.disk.run))
         traffic.setServiceParent(self)
         self._traffic.append(traffic)
@@ -273,7 +273,7 @@ class ProxyService(MultiService):
 
     def _too_late(self) -> str | None:
         limit = self._config.health.liveness_max_lag
-        lag = self._lag.current
+        lag = self._lag.current()
         return f"The event loop is {lag:.1f} s late." if lag > limit else None
 
     def _listen_for_hangup(self) -> None:

@@ -25,7 +25,9 @@ class IORunner(Protocol):
 
 
 def give_back(result: object) -> None:
-    """Release what a call returned that nobody waits for any more: the first of its close, release, cancel and disarm methods."""
+    """Release what a call returned that nobody waits for any more: the first of its close, release, cancel and disarm
+    methods.
+    """
     for method in ("close", "release", "cancel", "disarm"):
         found = getattr(result, method, None)
         if callable(found):
@@ -52,8 +54,8 @@ class _Call:
 class DiskIO:
     """A pool of threads with a bounded queue.
 
-    A call whose Deferred is cancelled still runs; what it returns is given back (:func:`give_back`) in the thread. Order is kept only
-    for calls that wait for each other.
+    A call whose Deferred is cancelled still runs; what it returns is given back (:func:`give_back`) in the thread.
+    Order is kept only for calls that wait for each other.
 
     :param threads: how many calls run at a time
     :param queue: how many may wait; above that :meth:`run` fails with :class:`DiskBusy`
@@ -74,7 +76,9 @@ class DiskIO:
         self._pool.stop()
 
     def run(self, function: Callable[..., T], *args: Any) -> "Deferred[T]":
-        """Call ``function(*args)`` in a thread. The Deferred fires in the reactor's thread, with the result or the exception."""
+        """Call ``function(*args)`` in a thread. The Deferred fires in the reactor's thread, with the result or the
+        exception.
+        """
         if self.outstanding >= self._limit:
             return fail(DiskBusy(errno.EAGAIN, f"{self.outstanding} calls wait for the disk"))
         call = _Call(function, args)

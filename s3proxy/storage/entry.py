@@ -12,8 +12,8 @@ __all__ = ["StoredEntry", "stored_entry"]
 class StoredEntry:
     """A published entry as it was when it was loaded, renewed or published. Times are seconds since 1970.
 
-    ``epoch`` is the value that the entry's slot of the generation table must still have for this record to be used: any other value
-    means that the entry changed, or may have.
+    ``epoch`` is the value that the entry's slot of the generation table must still have for this record to be used: any
+    other value means that the entry changed, or may have.
     """
 
     name: EntryName
@@ -46,7 +46,17 @@ def stored_entry(
 ) -> StoredEntry:
     """The entry that a complete header and its metadata describe."""
     return StoredEntry(
-        name=name, kind=header.kind, unconfirmed=header.unconfirmed, validated_at=seconds(header.validated_at),
-        observed_at=seconds(header.observed_at), object_size=header.object_size, generation=header.generation, nonce=header.nonce,
-        meta=meta, body_len=header.body_length, inode=inode, epoch=epoch, small_body=small_body,
+        name=name,
+        kind=header.kind,
+        unconfirmed=header.unconfirmed,
+        validated_at=seconds(header.validated_at),
+        observed_at=seconds(header.observed_at),
+        object_size=header.object_size,
+        generation=header.generation,
+        nonce=header.nonce,
+        meta=meta,
+        body_len=header.body_length,
+        inode=inode,
+        epoch=epoch,
+        small_body=small_body,
     )

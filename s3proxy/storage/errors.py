@@ -6,8 +6,9 @@ __all__ = ["RecordError", "StoreError"]
 class StoreError(OSError):
     """The cache directory can't be used, or can't be trusted any more. The message names the path and the remedy.
 
-    An ordinary failed operation raises the plain :class:`OSError` of the system. This class is raised when the directory can't be
-    opened at all, and when an invalidation could not be carried out: whoever gets it must not serve from the directory any longer.
+    An ordinary failed operation raises the plain :class:`OSError` of the system. This class is raised when the
+    directory can't be opened at all, and when an invalidation could not be carried out: whoever gets it must not serve
+    from the directory any longer.
     """
 
 

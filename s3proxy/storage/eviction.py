@@ -41,10 +41,11 @@ def shard_paths(volume: Volume) -> list[tuple[int, str]]:
 
 
 class Evictor:
-    """Grants room in the cache, and takes it back from what is least worth keeping. Thread-safe; one eviction runs at a time.
+    """Grants room in the cache, and takes it back from what is least worth keeping. Thread-safe; one eviction runs at a
+    time.
 
-    The cost of an eviction depends on what is evicted, not on the size of the cache: shards are chosen at random, and as names are
-    hashes, a shard is a fair sample.
+    The cost of an eviction depends on what is evicted, not on the size of the cache: shards are chosen at random, and
+    as names are hashes, a shard is a fair sample.
     """
 
     def __init__(self, volume: Volume, log: RecencyLog, balance: Balance, score: Score) -> None:
@@ -95,7 +96,9 @@ class Evictor:
         return True
 
     def exhausted(self, size: int) -> bool:
-        """The file system had no room for ``size`` bytes although the limit has: keep less for some minutes, and evict at once."""
+        """The file system had no room for ``size`` bytes although the limit has: keep less for some minutes, and evict
+        at once.
+        """
         volume, ledger = self._volume, self._volume.ledger
         with self._exclusive:
             volume.empty_trash()
@@ -186,8 +189,16 @@ class Evictor:
             return None
         used = max(status.st_mtime, self._log.last_use(name.digest, 0))
         return Candidate(
-            name=name, generation=None, start=0, stop=0, path=path, size=footprint(status.st_size), inode=status.st_ino, last_use=used,
-            reused=bool(status.st_mode & stat.S_ISVTX), frequency=self._log.frequency(name.digest, 0),
+            name=name,
+            generation=None,
+            start=0,
+            stop=0,
+            path=path,
+            size=footprint(status.st_size),
+            inode=status.st_ino,
+            last_use=used,
+            reused=bool(status.st_mode & stat.S_ISVTX),
+            frequency=self._log.frequency(name.digest, 0),
         )
 
     def _generation(self, path: str, shard_path: str, name: EntryName, generation: int) -> list[Candidate]:
@@ -206,7 +217,7 @@ class Evictor:
         uses = read_sidecars(self._volume, path, [text for text in names if is_sidecar(text)])
         if len(ranges) > _STATS_PER_DIRECTORY:
             first = self._volume.random.getrandbits(32) % len(ranges)
-            ranges = (ranges + ranges)[first:first + _STATS_PER_DIRECTORY]
+            ranges = (ranges + ranges)[first : first + _STATS_PER_DIRECTORY]
         found = []
         for directory, text, (start, stop) in ranges:
             try:
@@ -215,11 +226,21 @@ class Evictor:
                 continue
             minute, count = uses.get(start, (0, 0))
             used = max(status.st_mtime, minute * 60.0, self._log.last_use(name.digest, start))
-            found.append(Candidate(
-                name=name, generation=generation, start=start, stop=stop, path=f"{directory}/{text}", size=footprint(status.st_size),
-                inode=status.st_ino, last_use=used, reused=count > 0, frequency=self._log.frequency(name.digest, start),
-                siblings=len(ranges),
-            ))
+            found.append(
+                Candidate(
+                    name=name,
+                    generation=generation,
+                    start=start,
+                    stop=stop,
+                    path=f"{directory}/{text}",
+                    size=footprint(status.st_size),
+                    inode=status.st_ino,
+                    last_use=used,
+                    reused=count > 0,
+                    frequency=self._log.frequency(name.digest, start),
+                    siblings=len(ranges),
+                )
+            )
         return found
 
     def _empty(self, path: str, shard_path: str, name: EntryName, files: list[tuple[str, str]]) -> list[Candidate]:
@@ -270,7 +291,9 @@ class Sweeper:
     :param target_percent: of the limit; a sweep goes down to it
     """
 
-    def __init__(self, volume: Volume, evictor: Evictor, *, trigger_percent: float = 95, target_percent: float = 80) -> None:
+    def __init__(
+        self, volume: Volume, evictor: Evictor, *, trigger_percent: float = 95, target_percent: float = 80
+    ) -> None:
         self._volume = volume
         self._evictor = evictor
         self._trigger = trigger_percent / 100
@@ -283,7 +306,8 @@ class Sweeper:
         return self._volume.has_trash or (capacity > 0 and ledger.used + ledger.reserved > capacity * self._trigger)
 
     def run(self) -> int:
-        """Delete the trash, evict if there is too much, and return the bytes that were evicted. Blocks: call it in a thread.
+        """Delete the trash, evict if there is too much, and return the bytes that were evicted. Blocks: call it in a
+        thread.
 
         :raises OSError: the directory can't be changed
         """

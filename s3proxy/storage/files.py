@@ -13,7 +13,9 @@ _RENAME_NOREPLACE = 1
 
 
 class SystemCalls:
-    """What the store asks of the operating system. Tests pass a subclass that fails, pauses or dies where they want it to."""
+    """What the store asks of the operating system. Tests pass a subclass that fails, pauses or dies where they want it
+    to.
+    """
 
     open = staticmethod(os.open)
     close = staticmethod(os.close)

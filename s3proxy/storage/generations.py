@@ -10,9 +10,10 @@ __all__ = ["GenerationTable"]
 class GenerationTable:
     """64-bit values in shared memory, one slot for many entries.
 
-    Whoever changes an entry stores a new, never used value in its slot afterwards. Whoever keeps what it loaded in memory remembers the
-    value from *before* it loaded, and drops the record when the slot has another one. Two entries that share a slot cost each other a
-    reload, nothing else. Reading and storing are single aligned 8-byte accesses: no lock, and no system call.
+    Whoever changes an entry stores a new, never used value in its slot afterwards. Whoever keeps what it loaded in
+    memory remembers the value from *before* it loaded, and drops the record when the slot has another one. Two entries
+    that share a slot cost each other a reload, nothing else. Reading and storing are single aligned 8-byte accesses: no
+    lock, and no system call.
 
     :param slots: a power of two
     :param path: a file that several processes map, for instance in /dev/shm; None: memory of this process alone

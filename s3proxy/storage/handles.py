@@ -41,8 +41,8 @@ class OpenFile:
 class ReadHandle:
     """Bytes [start, stop) of an object, readable from ``fd``: the byte at ``start`` is at file offset ``base``.
 
-    The descriptor stays open until :meth:`close`, whatever happens to the file's name. The promise about ``stop`` is that of whoever
-    made the handle: of a growing file, only what its writer has written can be read.
+    The descriptor stays open until :meth:`close`, whatever happens to the file's name. The promise about ``stop`` is
+    that of whoever made the handle: of a growing file, only what its writer has written can be read.
     """
 
     __slots__ = ("_file", "base", "fd", "start", "stop")
@@ -72,7 +72,9 @@ class RangeKey:
 
 
 class HandleCache:
-    """At most ``limit`` range files kept open and known to be sound. The least recently used one goes first. Thread-safe."""
+    """At most ``limit`` range files kept open and known to be sound. The least recently used one goes first.
+    Thread-safe.
+    """
 
     def __init__(self, limit: int = 512) -> None:
         self._limit = limit

@@ -16,8 +16,9 @@ _SILENCE = 30.0
 class Instance:
     """This process's name in the cache directory: ``inst/<I>.hb``, written again every few seconds.
 
-    Whether another instance lives is decided by its process, when it runs on the same host and in the same process namespace, and by
-    the age of its heartbeat otherwise. ``started_at`` is when this instance started, by the file system's clock.
+    Whether another instance lives is decided by its process, when it runs on the same host and in the same process
+    namespace, and by the age of its heartbeat otherwise. ``started_at`` is when this instance started, by the file
+    system's clock.
     """
 
     def __init__(self, calls: SystemCalls, directory: str, random: RandomBits, now: Callable[[], float]) -> None:
@@ -69,7 +70,7 @@ class Instance:
             age = self._now() - self._calls.fstat(fd).st_mtime
             record = json.loads(self._calls.pread(fd, 4096, 0))
             if record["host"] == self._host:
-                return _start_time(int(record["pid"])) == record["start"]
+                return bool(_start_time(int(record["pid"])) == record["start"])
         except (ValueError, KeyError, TypeError):
             return age < _SILENCE
         finally:

@@ -1,8 +1,8 @@
 """Taking entries back: before, during and after the object is changed; and confirming that they still hold.
 
-The order of the steps is what makes these safe between processes. Every publication renames a flight file that existed before the
-request was sent whose answer it publishes. An invalidation removes the flight file first and the entry second: an attempt that began
-earlier has either published before, and its entry is removed, or finds no flight file.
+The order of the steps is what makes these safe between processes. Every publication renames a flight file that existed
+before the request was sent whose answer it publishes. An invalidation removes the flight file first and the entry
+second: an attempt that began earlier has either published before, and its entry is removed, or finds no flight file.
 """
 
 import errno
@@ -24,10 +24,11 @@ _ATTEMPTS = 5
 
 
 class Arm:
-    """An entry that must be confirmed before it is used, and that nobody can confirm or replace, while its object is being changed.
+    """An entry that must be confirmed before it is used, and that nobody can confirm or replace, while its object is
+    being changed.
 
-    ``lease`` is None when another process was quicker to take it, or when no file could be created: the entry is still safe, only
-    a crash between the change and :meth:`invalidate` is not covered.
+    ``lease`` is None when another process was quicker to take it, or when no file could be created: the entry is still
+    safe, only a crash between the change and :meth:`invalidate` is not covered.
     """
 
     def __init__(self, volume: Volume, name: EntryName, lease: Lease | None) -> None:
@@ -47,7 +48,9 @@ class Arm:
                 self.lease.consume()
 
     def disarm(self) -> None:
-        """The object did not change: let others confirm the entry again. Never raises; a lease that can't be removed expires."""
+        """The object did not change: let others confirm the entry again. Never raises; a lease that can't be removed
+        expires.
+        """
         if self.lease is not None:
             try:
                 self.lease.release()
@@ -124,8 +127,10 @@ def _remove_both(volume: Volume, name: EntryName, problem: OSError) -> None:
             volume.remove_counted(path, volume.shard_of(name), volume.calls.stat(path).st_size)
     except OSError as second:
         raise StoreError(
-            second.errno or errno.EIO, f"an entry could not be taken back ({problem.strerror}); nothing may be served from the cache "
-            "directory until it can be written again", path
+            second.errno or errno.EIO,
+            f"an entry could not be taken back ({problem.strerror}); nothing may be served from the cache "
+            "directory until it can be written again",
+            path,
         ) from second
     volume.check()
 
@@ -133,7 +138,8 @@ def _remove_both(volume: Volume, name: EntryName, problem: OSError) -> None:
 class Renewal:
     """An attempt to confirm an entry, begun before the question is asked.
 
-    ``entry`` is what will be confirmed; ``lease`` may be used to publish the new version instead, if that is the answer.
+    ``entry`` is what will be confirmed; ``lease`` may be used to publish the new version instead, if that is the
+    answer.
     """
 
     def __init__(self, volume: Volume, entry: StoredEntry, fd: int, lease: Lease) -> None:
@@ -143,7 +149,8 @@ class Renewal:
         self._fd = fd
 
     def confirm(self, validated_at: float) -> StoredEntry | None:
-        """The object was still the same at ``validated_at``. None: somebody changed the object meanwhile; the entry stays unconfirmed.
+        """The object was still the same at ``validated_at``. None: somebody changed the object meanwhile; the entry
+        stays unconfirmed.
 
         :raises OSError: the confirmation could not be written
         """
@@ -153,7 +160,12 @@ class Renewal:
         try:
             with volume.lock(name):
                 moment = nanoseconds(validated_at)
-                write_fully(volume.calls, self._fd, [encode_stamp(complete=True, unconfirmed=False, validated_at=moment)], STAMP_OFFSET)
+                write_fully(
+                    volume.calls,
+                    self._fd,
+                    [encode_stamp(complete=True, unconfirmed=False, validated_at=moment)],
+                    STAMP_OFFSET,
+                )
                 epoch = volume.bump(name)
                 if volume.calls.fstat(self._fd).st_nlink > 0 and self.lease.remove():
                     self.lease.consume()
@@ -197,7 +209,8 @@ def _renewed(entry: StoredEntry, moment: int, epoch: int) -> StoredEntry:
 
 
 def prepare_renewal(volume: Volume, name: EntryName, timeout: float) -> Renewal | None:
-    """Open the entry, then take the lease: in this order, so that an entry that is replaced in between is not confirmed by mistake.
+    """Open the entry, then take the lease: in this order, so that an entry that is replaced in between is not confirmed
+    by mistake.
 
     None: there is no entry, or somebody else holds the lease.
     """

@@ -10,8 +10,8 @@
 ``.../<segment>/``                    one sub-directory for each GiB of offset, when the object is larger than 1 GiB
 ====================================  =========================================================================
 
-``K`` is BLAKE2b-160 of the entry's identity in base32 (32 characters), ``G`` and ``I`` are 60 random bits in hexadecimal. Nothing a
-client sends ever becomes part of a path.
+``K`` is BLAKE2b-160 of the entry's identity in base32 (32 characters), ``G`` and ``I`` are 60 random bits in
+hexadecimal. Nothing a client sends ever becomes part of a path.
 """
 
 import base64
@@ -25,9 +25,30 @@ import attrs
 from s3proxy.storage.errors import StoreError
 
 __all__ = [
-    "DEFAULT_CUT", "INLINE_MAX", "SEGMENT", "EntryName", "Format", "RandomBits", "TempName", "cut_boundaries", "cut_for",
-    "entry_name", "footprint", "format_for", "generation_name", "instance_text", "new_generation", "parse_format", "parse_generation", "parse_range",
-    "parse_temp", "range_directory", "range_name", "shard_path", "temp_name", "DIRECTORY_FOOTPRINT",
+    "DEFAULT_CUT",
+    "INLINE_MAX",
+    "SEGMENT",
+    "EntryName",
+    "Format",
+    "RandomBits",
+    "TempName",
+    "cut_boundaries",
+    "cut_for",
+    "entry_name",
+    "footprint",
+    "format_for",
+    "generation_name",
+    "instance_text",
+    "new_generation",
+    "parse_format",
+    "parse_generation",
+    "parse_range",
+    "parse_temp",
+    "range_directory",
+    "range_name",
+    "shard_path",
+    "temp_name",
+    "DIRECTORY_FOOTPRINT",
 ]
 
 MIB = 1 << 20
@@ -147,7 +168,9 @@ class TempName:
 
 
 def temp_name(start: int, stop: int, instance: int, serial: int) -> str:
-    """The name of the bytes [start, stop) while ``instance`` writes them. ``serial`` makes it unique within the instance."""
+    """The name of the bytes [start, stop) while ``instance`` writes them. ``serial`` makes it unique within the
+    instance.
+    """
     return f"t.{start:x}-{stop - start:x}.{instance:015x}.{serial:x}"
 
 
@@ -176,9 +199,9 @@ def cut_boundaries(start: int, stop: int, cut: int) -> Iterator[tuple[int, int]]
 def footprint(size: int) -> int:
     """The bytes that a file of ``size`` bytes is charged with.
 
-    Whole 4 KiB blocks, one more block from 1 MiB up (a file in many pieces needs one to list them), and a share of its directory. It
-    depends on nothing but the size, so that the same number is added when the file appears and taken off when it goes, whatever the
-    file system reports in between (delayed allocation, preallocation, compression).
+    Whole 4 KiB blocks, one more block from 1 MiB up (a file in many pieces needs one to list them), and a share of its
+    directory. It depends on nothing but the size, so that the same number is added when the file appears and taken off
+    when it goes, whatever the file system reports in between (delayed allocation, preallocation, compression).
     """
     return -(-size // _BLOCK) * _BLOCK + (_BLOCK if size >= MIB else 0) + _NAME_SHARE
 
@@ -205,7 +228,9 @@ class Format:
 
 
 def cut_for(max_size: int) -> int:
-    """No range file crosses a multiple of this: 64 MiB, or for a small cache the power of two that is at most an eighth of it."""
+    """No range file crosses a multiple of this: 64 MiB, or for a small cache the power of two that is at most an eighth
+    of it.
+    """
     if max_size == 0 or max_size >= 8 * DEFAULT_CUT:
         return DEFAULT_CUT
     return max(MIB, 1 << max(0, (max_size // 8).bit_length() - 1))

@@ -17,9 +17,9 @@ _CHARGE = footprint(HEADER_SIZE)
 class Lease:
     """One flight file that this process created and may turn into the entry.
 
-    Whoever changes the object revokes it by removing the file; publication, which renames that very file, then can't succeed. A
-    lease must be taken before the request is sent whose answer is to be published, touched every few seconds, and ends by
-    publication or by :meth:`release`.
+    Whoever changes the object revokes it by removing the file; publication, which renames that very file, then can't
+    succeed. A lease must be taken before the request is sent whose answer is to be published, touched every few
+    seconds, and ends by publication or by :meth:`release`.
     """
 
     def __init__(self, volume: Volume, name: EntryName, file: OpenFile, nonce: int, inode: int) -> None:
@@ -55,13 +55,16 @@ class Lease:
             self.consume()
 
     def remove(self) -> bool:
-        """Remove the flight file if it is still this one, under whichever of the two names; whether the lease still stood."""
+        """Remove the flight file if it is still this one, under whichever of the two names; whether the lease still
+        stood.
+        """
         volume = self._volume
         with volume.lock(self.name):
             path = volume.flight_path(self.name)
             if volume.inode(path) == self.inode:
                 return volume.unlink(path)
-            # The publication of an older attempt may have moved this file onto the entry's name; unfinished, it is nobody's.
+            # The publication of an older attempt may have moved this file onto the entry's name; unfinished, it is
+            # nobody's.
             entry = volume.entry_path(self.name)
             if volume.inode(entry) == self.inode:
                 volume.unlink(entry)
@@ -106,8 +109,19 @@ def revoke(volume: Volume, name: EntryName) -> None:
 def _new_lease(volume: Volume, name: EntryName, fd: int) -> Lease:
     nonce = volume.random.getrandbits(64)
     header = Header(
-        kind=FLIGHT, complete=False, unconfirmed=False, validated_at=0, meta_length=0, body_length=0, object_size=0, generation=0,
-        observed_at=0, meta_crc=0, footer_length=0, nonce=nonce, instance=volume.instance.number,
+        kind=FLIGHT,
+        complete=False,
+        unconfirmed=False,
+        validated_at=0,
+        meta_length=0,
+        body_length=0,
+        object_size=0,
+        generation=0,
+        observed_at=0,
+        meta_crc=0,
+        footer_length=0,
+        nonce=nonce,
+        instance=volume.instance.number,
     )
     lease = Lease(volume, name, OpenFile(volume.calls, fd), nonce, volume.calls.fstat(fd).st_ino)
     volume.live.add(lease)

@@ -11,13 +11,14 @@ FIXED_OVERHEAD = 12 * 4096
 class Ledger:
     """Counts published bytes, reservations and bytes in flight. Thread-safe.
 
-    Every number is a footprint (:func:`s3proxy.storage.layout.footprint`). A byte is counted when its name appears and taken off when
-    its name goes, by whoever did it.
+    Every number is a footprint (:func:`s3proxy.storage.layout.footprint`). A byte is counted when its name appears and
+    taken off when its name goes, by whoever did it.
 
-    **After a restart** nobody knows what the directory holds until every shard has been walked. Until then the ledger goes by the
-    number that was declared on disk before, which is never below the truth, plus what changed since. Each shard that was walked
-    contributes its true sum; when all have, the true sum counts. To sum up a shard that changes meanwhile, the walk brackets
-    it (:meth:`begin_walk`, :meth:`end_walk`) and repeats when there was a change in between.
+    **After a restart** nobody knows what the directory holds until every shard has been walked. Until then the ledger
+    goes by the number that was declared on disk before, which is never below the truth, plus what changed since. Each
+    shard that was walked contributes its true sum; when all have, the true sum counts. To sum up a shard that changes
+    meanwhile, the walk brackets it (:meth:`begin_walk`, :meth:`end_walk`) and repeats when there was a change in
+    between.
 
     :param limit: the most that may be published, 0 for no limit
     :param shards: number of shards
@@ -96,7 +97,9 @@ class Ledger:
 
     @property
     def excess(self) -> int:
-        """How much more is published, reserved or set aside than fits. Negative: how much still fits. 0 without a limit."""
+        """How much more is published, reserved or set aside than fits. Negative: how much still fits. 0 without a
+        limit.
+        """
         capacity = self.capacity
         return self.used + self._reserved + self._spare - capacity if capacity else 0
 
@@ -181,5 +184,7 @@ class Change:
     def __enter__(self) -> None:
         self._ledger.enter(self._shard)
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._ledger.leave(self._shard)

@@ -10,7 +10,18 @@ from s3proxy.storage.files import write_fully
 from s3proxy.storage.layout import DIRECTORY_FOOTPRINT, footprint, new_generation
 from s3proxy.storage.lease import Lease
 from s3proxy.storage.record import (
-    HEAD, HEADER_SIZE, INLINE, META_MAX, RANGES, BlockChecksums, Footer, Header, encode_footer, encode_header, footer_size, nanoseconds,
+    HEAD,
+    HEADER_SIZE,
+    INLINE,
+    META_MAX,
+    RANGES,
+    BlockChecksums,
+    Footer,
+    Header,
+    encode_footer,
+    encode_header,
+    footer_size,
+    nanoseconds,
 )
 from s3proxy.storage.volume import SMALL_BODY, Volume
 
@@ -34,20 +45,42 @@ class Room(Protocol):
 
 
 def make_header(
-    lease: Lease, kind: int, meta: bytes, *, object_size: int, validated_at: float, observed_at: float, unconfirmed: bool, complete: bool,
-    instance: int, body_length: int = 0, generation: int = 0,
+    lease: Lease,
+    kind: int,
+    meta: bytes,
+    *,
+    object_size: int,
+    validated_at: float,
+    observed_at: float,
+    unconfirmed: bool,
+    complete: bool,
+    instance: int,
+    body_length: int = 0,
+    generation: int = 0,
 ) -> Header:
     """The header of what is published under ``lease``."""
     if len(meta) > META_MAX:
         raise ValueError(f"{len(meta)} bytes of metadata are more than the format allows")
     return Header(
-        kind=kind, complete=complete, unconfirmed=unconfirmed, validated_at=nanoseconds(validated_at), meta_length=len(meta),
-        body_length=body_length, object_size=object_size, generation=generation, observed_at=nanoseconds(observed_at),
-        meta_crc=zlib.crc32(meta), footer_length=footer_size(body_length) if kind == INLINE else 0, nonce=lease.nonce, instance=instance,
+        kind=kind,
+        complete=complete,
+        unconfirmed=unconfirmed,
+        validated_at=nanoseconds(validated_at),
+        meta_length=len(meta),
+        body_length=body_length,
+        object_size=object_size,
+        generation=generation,
+        observed_at=nanoseconds(observed_at),
+        meta_crc=zlib.crc32(meta),
+        footer_length=footer_size(body_length) if kind == INLINE else 0,
+        nonce=lease.nonce,
+        instance=instance,
     )
 
 
-def promote(volume: Volume, lease: Lease, header: Header, meta: bytes, small_body: bytes | None = None) -> StoredEntry | None:
+def promote(
+    volume: Volume, lease: Lease, header: Header, meta: bytes, small_body: bytes | None = None
+) -> StoredEntry | None:
     """Give the finished flight file the entry's name, whatever has it now, and count it. Ends the lease.
 
     None: the lease had been revoked, and what was written is gone.
@@ -60,12 +93,19 @@ def promote(volume: Volume, lease: Lease, header: Header, meta: bytes, small_bod
         try:
             renamed = _rename(volume, volume.flight_path(name), path)
         finally:
-            # Before the look at what has the name now: whoever removes that afterwards also stores a newer value than this one.
+            # Before the look at what has the name now: whoever removes that afterwards also stores a newer value than
+            # this one.
             epoch = volume.bump(name)
             lease.consume()
         found = volume.peek(path)
-        # A rename may have moved another flight's unfinished file, or an older flight may have moved ours here: the nonce tells.
-        mine = found is not None and found.header is not None and found.header.complete and found.header.nonce == lease.nonce
+        # A rename may have moved another flight's unfinished file, or an older flight may have moved ours here: the
+        # nonce tells.
+        mine = (
+            found is not None
+            and found.header is not None
+            and found.header.complete
+            and found.header.nonce == lease.nonce
+        )
         if renamed and old is not None:
             if old.counted:
                 volume.ledger.add(shard, -footprint(old.size))
@@ -92,14 +132,30 @@ def _rename(volume: Volume, source: str, target: str) -> bool:
 
 
 def publish_inline(
-    volume: Volume, room: Room, lease: Lease, body: Sequence[bytes], *, meta: bytes, object_size: int, validated_at: float,
-    observed_at: float, unconfirmed: bool,
+    volume: Volume,
+    room: Room,
+    lease: Lease,
+    body: Sequence[bytes],
+    *,
+    meta: bytes,
+    object_size: int,
+    validated_at: float,
+    observed_at: float,
+    unconfirmed: bool,
 ) -> StoredEntry | None:
     """Publish a whole body at once. None: revoked, or no room. The lease is over in any case."""
     length = sum(map(len, body))
     header = make_header(
-        lease, INLINE, meta, object_size=object_size, validated_at=validated_at, observed_at=observed_at, unconfirmed=unconfirmed,
-        complete=True, instance=volume.instance.number, body_length=length,
+        lease,
+        INLINE,
+        meta,
+        object_size=object_size,
+        validated_at=validated_at,
+        observed_at=observed_at,
+        unconfirmed=unconfirmed,
+        complete=True,
+        instance=volume.instance.number,
+        body_length=length,
     )
     checksums = BlockChecksums()
     for chunk in body:
@@ -110,18 +166,41 @@ def publish_inline(
 
 
 def publish_head(
-    volume: Volume, room: Room, lease: Lease, *, meta: bytes, object_size: int, validated_at: float, observed_at: float, unconfirmed: bool
+    volume: Volume,
+    room: Room,
+    lease: Lease,
+    *,
+    meta: bytes,
+    object_size: int,
+    validated_at: float,
+    observed_at: float,
+    unconfirmed: bool,
 ) -> StoredEntry | None:
     """Publish metadata without any body. None: revoked, or no room. The lease is over in any case."""
     header = make_header(
-        lease, HEAD, meta, object_size=object_size, validated_at=validated_at, observed_at=observed_at, unconfirmed=unconfirmed,
-        complete=True, instance=volume.instance.number,
+        lease,
+        HEAD,
+        meta,
+        object_size=object_size,
+        validated_at=validated_at,
+        observed_at=observed_at,
+        unconfirmed=unconfirmed,
+        complete=True,
+        instance=volume.instance.number,
     )
     return _publish(volume, room, lease, header, meta, [meta], None)
 
 
 def publish_ranges(
-    volume: Volume, room: Room, lease: Lease, *, meta: bytes, object_size: int, validated_at: float, observed_at: float, unconfirmed: bool,
+    volume: Volume,
+    room: Room,
+    lease: Lease,
+    *,
+    meta: bytes,
+    object_size: int,
+    validated_at: float,
+    observed_at: float,
+    unconfirmed: bool,
     generation: int | None = None,
 ) -> StoredEntry | None:
     """Publish an entry whose body comes as ranges. None: revoked, or no room. The lease is over in any case.
@@ -130,8 +209,16 @@ def publish_ranges(
     """
     number = new_generation(volume.random) if generation is None else generation
     header = make_header(
-        lease, RANGES, meta, object_size=object_size, validated_at=validated_at, observed_at=observed_at, unconfirmed=unconfirmed,
-        complete=True, instance=volume.instance.number, generation=number,
+        lease,
+        RANGES,
+        meta,
+        object_size=object_size,
+        validated_at=validated_at,
+        observed_at=observed_at,
+        unconfirmed=unconfirmed,
+        complete=True,
+        instance=volume.instance.number,
+        generation=number,
     )
     if generation is not None:
         return _publish(volume, room, lease, header, meta, [meta], None)
@@ -153,7 +240,13 @@ def publish_ranges(
 
 
 def _publish(
-    volume: Volume, room: Room, lease: Lease, header: Header, meta: bytes, content: list[bytes], small_body: bytes | None
+    volume: Volume,
+    room: Room,
+    lease: Lease,
+    header: Header,
+    meta: bytes,
+    content: list[bytes],
+    small_body: bytes | None,
 ) -> StoredEntry | None:
     charge = footprint(header.file_size)
     if not lease.held or not room.reserve(charge):

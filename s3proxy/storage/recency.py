@@ -13,7 +13,14 @@ from s3proxy.storage.record import RANGES
 from s3proxy.storage.volume import Volume
 
 __all__ = [
-    "FrequencySketch", "RecencyLog", "Use", "decode_sidecar", "encode_sidecar", "is_sidecar", "parse_sidecar_name", "read_sidecars",
+    "FrequencySketch",
+    "RecencyLog",
+    "Use",
+    "decode_sidecar",
+    "encode_sidecar",
+    "is_sidecar",
+    "parse_sidecar_name",
+    "read_sidecars",
     "write_uses",
 ]
 
@@ -23,10 +30,11 @@ _HALF = bytes(value >> 1 for value in range(256))
 
 
 class FrequencySketch:
-    """About how often each of very many keys was used of late, in little memory (count-min, 4 rows of 8-bit counters up to 15).
+    """About how often each of very many keys was used of late, in little memory (count-min, 4 rows of 8-bit counters up
+    to 15).
 
-    All counters are halved after every ``10 * width`` uses, so that what was popular once is forgotten. Estimates are never too low
-    except by that.
+    All counters are halved after every ``10 * width`` uses, so that what was popular once is forgotten. Estimates are
+    never too low except by that.
     """
 
     def __init__(self, width: int = 1 << 16) -> None:
@@ -114,7 +122,9 @@ class RecencyLog:
             return min(15, waiting + self._sketch.estimate(_sketch_key(digest, start)))
 
     def due_on_disk(self, digest: bytes, start: int, now: float, interval: float) -> bool:
-        """Whether a use is worth a write: the first one known of, then one per ``interval`` seconds. Notes that it is written."""
+        """Whether a use is worth a write: the first one known of, then one per ``interval`` seconds. Notes that it is
+        written.
+        """
         key = (digest, start)
         with self._lock:
             if now - self._written.get(key, float("-inf")) < interval:
@@ -179,9 +189,9 @@ def read_sidecars(volume: Volume, directory: str, names: list[str]) -> dict[int,
 def write_uses(volume: Volume, log: RecencyLog, interval: float) -> int:
     """Put the uses since the last call on disk, those that are due; returns how many entries were written.
 
-    An inline entry's file gets the time of the use as its modification time, and the sticky bit as the mark that it was used at
-    all since it was stored. The uses of ranges go to this instance's sidecar in the generation directory. What can't be written
-    is forgotten: it is only a hint.
+    An inline entry's file gets the time of the use as its modification time, and the sticky bit as the mark that it was
+    used at all since it was stored. The uses of ranges go to this instance's sidecar in the generation directory. What
+    can't be written is forgotten: it is only a hint.
     """
     now = volume.now()
     by_entry: dict[bytes, list[Use]] = {}

@@ -29,8 +29,9 @@ offset  type       content
 
 Bytes 6 to 19 are the only ones that ever change in place.
 
-Footer: the CRC-32 of each block of 1 MiB, then 40 bytes: ``S3PR``, encoding u8, log2 of the block u8, u16 0, number of blocks u32,
-stored length u64, original length u64, offset in the object u64, CRC-32 of everything before it in the footer u32.
+Footer: the CRC-32 of each block of 1 MiB, then 40 bytes: ``S3PR``, encoding u8, log2 of the block u8, u16 0, number of
+blocks u32, stored length u64, original length u64, offset in the object u64, CRC-32 of everything before it in the
+footer u32.
 """
 
 import struct
@@ -41,9 +42,27 @@ import attrs
 from s3proxy.storage.errors import RecordError
 
 __all__ = [
-    "BLOCK", "FLIGHT", "HEAD", "HEADER_SIZE", "INLINE", "META_MAX", "RANGES", "STAMP_OFFSET", "TRAILER_SIZE", "BlockChecksums", "Footer",
-    "Header", "decode_footer", "decode_header", "decode_trailer", "encode_footer", "encode_header", "encode_stamp", "footer_size",
-    "nanoseconds", "seconds",
+    "BLOCK",
+    "FLIGHT",
+    "HEAD",
+    "HEADER_SIZE",
+    "INLINE",
+    "META_MAX",
+    "RANGES",
+    "STAMP_OFFSET",
+    "TRAILER_SIZE",
+    "BlockChecksums",
+    "Footer",
+    "Header",
+    "decode_footer",
+    "decode_header",
+    "decode_trailer",
+    "encode_footer",
+    "encode_header",
+    "encode_stamp",
+    "footer_size",
+    "nanoseconds",
+    "seconds",
 ]
 
 FLIGHT, INLINE, RANGES, HEAD = 0, 1, 2, 3
@@ -96,7 +115,7 @@ def seconds(value: int) -> float:
     return value / 1e9
 
 
-def _header_crc(data: bytes) -> int:
+def _header_crc(data: bytes | bytearray) -> int:
     return zlib.crc32(data[88:128], zlib.crc32(data[20:84], zlib.crc32(data[0:6])))
 
 
@@ -108,11 +127,29 @@ def encode_stamp(*, complete: bool, unconfirmed: bool, validated_at: int) -> byt
 
 def encode_header(header: Header) -> bytes:
     """The 128 bytes of a header."""
-    data = bytearray(_HEADER.pack(
-        b"S3PE", _VERSION, header.kind, 1 if header.complete else 0, _UNCONFIRMED if header.unconfirmed else 0, header.validated_at,
-        zlib.crc32(_U64.pack(header.validated_at)), header.meta_length, header.body_length, header.object_size, header.generation,
-        header.observed_at, header.meta_crc, 0, _BLOCK_LOG2, header.footer_length, 0, header.nonce, header.instance,
-    ))
+    data = bytearray(
+        _HEADER.pack(
+            b"S3PE",
+            _VERSION,
+            header.kind,
+            1 if header.complete else 0,
+            _UNCONFIRMED if header.unconfirmed else 0,
+            header.validated_at,
+            zlib.crc32(_U64.pack(header.validated_at)),
+            header.meta_length,
+            header.body_length,
+            header.object_size,
+            header.generation,
+            header.observed_at,
+            header.meta_crc,
+            0,
+            _BLOCK_LOG2,
+            header.footer_length,
+            0,
+            header.nonce,
+            header.instance,
+        )
+    )
     struct.pack_into("<I", data, 84, _header_crc(data))
     return bytes(data)
 
@@ -124,13 +161,39 @@ def decode_header(data: bytes) -> Header:
     """
     if len(data) < HEADER_SIZE:
         raise RecordError(f"{len(data)} bytes are too few for a header")
-    (magic, version, kind, state, flags, validated_at, stamp_crc, meta_length, body_length, object_size, generation, observed_at, meta_crc,
-     encoding, block, footer_length, header_crc, nonce, instance) = _HEADER.unpack_from(data)
+    (
+        magic,
+        version,
+        kind,
+        state,
+        flags,
+        validated_at,
+        stamp_crc,
+        meta_length,
+        body_length,
+        object_size,
+        generation,
+        observed_at,
+        meta_crc,
+        encoding,
+        block,
+        footer_length,
+        header_crc,
+        nonce,
+        instance,
+    ) = _HEADER.unpack_from(data)
     if magic != b"S3PE" or version != _VERSION:
         raise RecordError("not an entry of this format")
     if header_crc != _header_crc(data):
         raise RecordError("the header's checksum is wrong")
-    if kind > HEAD or state > 1 or encoding != 0 or block != _BLOCK_LOG2 or meta_length > META_MAX or (state and kind == FLIGHT):
+    if (
+        kind > HEAD
+        or state > 1
+        or encoding != 0
+        or block != _BLOCK_LOG2
+        or meta_length > META_MAX
+        or (state and kind == FLIGHT)
+    ):
         raise RecordError("the header has a value that this version doesn't know")
     if kind == INLINE:
         if footer_length != footer_size(body_length):
@@ -140,9 +203,19 @@ def decode_header(data: bytes) -> Header:
     if stamp_crc != zlib.crc32(data[8:16]):
         validated_at = 0
     return Header(
-        kind=kind, complete=state == 1, unconfirmed=bool(flags & _UNCONFIRMED), validated_at=validated_at, meta_length=meta_length,
-        body_length=body_length, object_size=object_size, generation=generation, observed_at=observed_at, meta_crc=meta_crc,
-        footer_length=footer_length, nonce=nonce, instance=instance,
+        kind=kind,
+        complete=state == 1,
+        unconfirmed=bool(flags & _UNCONFIRMED),
+        validated_at=validated_at,
+        meta_length=meta_length,
+        body_length=body_length,
+        object_size=object_size,
+        generation=generation,
+        observed_at=observed_at,
+        meta_crc=meta_crc,
+        footer_length=footer_length,
+        nonce=nonce,
+        instance=instance,
     )
 
 
@@ -163,10 +236,10 @@ class BlockChecksums:
         """Take the next bytes."""
         view = memoryview(data)
         while view:
-            piece = view[:BLOCK - self._filled]
+            piece = view[: BLOCK - self._filled]
             self._current = zlib.crc32(piece, self._current)
             self._filled += len(piece)
-            view = view[len(piece):]
+            view = view[len(piece) :]
             if self._filled == BLOCK:
                 self._finished.append(self._current)
                 self._current = self._filled = 0
@@ -205,7 +278,14 @@ def decode_trailer(data: bytes) -> tuple[int, int]:
     if len(data) != TRAILER_SIZE:
         raise RecordError("the footer is cut short")
     magic, encoding, block, zero, count, stored, original, start, _ = _TRAILER.unpack(data)
-    if magic != b"S3PR" or encoding or zero or block != _BLOCK_LOG2 or stored != original or count != -(-stored // BLOCK):
+    if (
+        magic != b"S3PR"
+        or encoding
+        or zero
+        or block != _BLOCK_LOG2
+        or stored != original
+        or count != -(-stored // BLOCK)
+    ):
         raise RecordError("not a footer of this format")
     return stored, start
 

@@ -10,10 +10,11 @@ _BUFFER = 256 << 10
 
 
 def resident(fd: int, offset: int, count: int) -> bool | None:
-    """Whether the first and the last byte of a window can be read without waiting for the disk; None where that can't be known.
+    """Whether the first and the last byte of a window can be read without waiting for the disk; None where that can't
+    be known.
 
-    Costs two system calls of about a microsecond, and never blocks. Bytes in between are taken on trust: a window should not be
-    larger than what the kernel reads ahead.
+    Costs two system calls of about a microsecond, and never blocks. Bytes in between are taken on trust: a window
+    should not be larger than what the kernel reads ahead.
     """
     buffer = bytearray(1)
     for position in (offset, offset + count - 1) if count > 1 else (offset,):
@@ -37,7 +38,7 @@ def read_ahead(fd: int, offset: int, count: int) -> None:
     buffer = bytearray(min(count, _BUFFER))
     end = offset + count
     while offset < end:
-        got = os.preadv(fd, [memoryview(buffer)[:end - offset]], offset)
+        got = os.preadv(fd, [memoryview(buffer)[: end - offset]], offset)
         if got == 0:
             return
         offset += got

@@ -18,9 +18,10 @@ _WALK_ATTEMPTS = 20
 class Scan:
     """One pass over every shard, in slices. Never resurrects anything: what no entry points to is garbage.
 
-    Deletes: ranges and flight files that no living instance is writing, generation directories that no entry names, damaged and
-    unfinished entries, truncated ranges, ranges that lie wholly within another one, heartbeats of the dead, the trash of earlier
-    runs. What may belong to an instance that still lives is left alone and counted in :attr:`postponed`.
+    Deletes: ranges and flight files that no living instance is writing, generation directories that no entry names,
+    damaged and unfinished entries, truncated ranges, ranges that lie wholly within another one, heartbeats of the dead,
+    the trash of earlier runs. What may belong to an instance that still lives is left alone and counted in
+    :attr:`postponed`.
 
     When the pass is over, the ledger knows exactly what the directory holds.
     """
@@ -102,7 +103,8 @@ class Scan:
         token = ledger.begin_walk(index)
         total = DIRECTORY_FOOTPRINT + self._sum(path)
         attempts = self._attempts[index] = self._attempts.get(index, 0) + 1
-        # What is always being changed is summed up as well as can be; the error is at most what changed during one walk.
+        # What is always being changed is summed up as well as can be; the error is at most what changed during one
+        # walk.
         if (token is not None and ledger.end_walk(index, token, total)) or attempts >= _WALK_ATTEMPTS:
             ledger.force_walk(index, total)
             self._shards.popleft()
@@ -219,7 +221,11 @@ class Scan:
                         self._remove_range(child, name)
                 elif not is_sidecar(text) and stat.S_ISDIR(volume.calls.stat(child).st_mode):
                     spans.extend(self._clean_directory(child, name))
-                elif is_sidecar(text) and volume.calls.stat(child).st_size == 0 and not self._is_alive(parse_sidecar_name(text) or 0):
+                elif (
+                    is_sidecar(text)
+                    and volume.calls.stat(child).st_size == 0
+                    and not self._is_alive(parse_sidecar_name(text) or 0)
+                ):
                     self.removed += volume.unlink(child)
             except FileNotFoundError:
                 continue

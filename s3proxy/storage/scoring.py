@@ -16,7 +16,8 @@ _NEVER_REUSED = 8.0
 class Candidate:
     """Something that can be evicted by itself: a whole entry, or one range of one.
 
-    ``generation`` is None for an entry. ``last_use`` is in seconds; ``reused`` says whether it was used again since it was stored;
+    ``generation`` is None for an entry. ``last_use`` is in seconds; ``reused`` says whether it was used again since it
+    was stored;
     ``frequency`` how often of late, 0 to 15; ``siblings`` how many ranges are beside it.
     """
 
@@ -42,7 +43,9 @@ def lru(candidate: Candidate, now: float) -> float:
 
 
 def tinylfu(candidate: Candidate, now: float) -> float:
-    """Like :func:`lru`, but what was never used again goes as if it had been unused eight times as long, and what is used often stays."""
+    """Like :func:`lru`, but what was never used again goes as if it had been unused eight times as long, and what is
+    used often stays.
+    """
     age = now - candidate.last_use
     if not candidate.reused and candidate.frequency == 0:
         return age * _NEVER_REUSED

@@ -18,7 +18,14 @@ from s3proxy.storage.generations import GenerationTable
 from s3proxy.storage.handles import HandleCache
 from s3proxy.storage.instance import Instance
 from s3proxy.storage.layout import (
-    DIRECTORY_FOOTPRINT, EntryName, Format, RandomBits, footprint, generation_name, parse_temp, range_directory,
+    DIRECTORY_FOOTPRINT,
+    EntryName,
+    Format,
+    RandomBits,
+    footprint,
+    generation_name,
+    parse_temp,
+    range_directory,
 )
 from s3proxy.storage.ledger import Ledger
 from s3proxy.storage.record import HEADER_SIZE, INLINE, RANGES, TRAILER_SIZE, Header, decode_header, decode_trailer
@@ -63,14 +70,23 @@ class Touchable(Protocol):
 class Volume:
     """One cache directory, as one process uses it. Thread-safe; every call may block on the disk.
 
-    An operation that changes names of one entry holds that entry's lock, which makes the operation one step for the other threads of
-    this process. Between processes nothing depends on it: there the order of the steps is what counts. Nothing waits for room while
-    it holds an entry's lock.
+    An operation that changes names of one entry holds that entry's lock, which makes the operation one step for the
+    other threads of this process. Between processes nothing depends on it: there the order of the steps is what counts.
+    Nothing waits for room while it holds an entry's lock.
     """
 
     def __init__(
-        self, root: str, form: Format, *, calls: SystemCalls, now: Callable[[], float], random: RandomBits, generations: GenerationTable,
-        ledger: Ledger, instance: Instance, handles: HandleCache,
+        self,
+        root: str,
+        form: Format,
+        *,
+        calls: SystemCalls,
+        now: Callable[[], float],
+        random: RandomBits,
+        generations: GenerationTable,
+        ledger: Ledger,
+        instance: Instance,
+        handles: HandleCache,
     ) -> None:
         self.root = root
         self.format = form
@@ -160,7 +176,9 @@ class Volume:
             if problem.errno != errno.ENOENT:
                 raise
         raise StoreError(
-            errno.ENOENT, "the cache directory was deleted, replaced or unmounted while it was in use; restore it and restart", self.root
+            errno.ENOENT,
+            "the cache directory was deleted, replaced or unmounted while it was in use; restore it and restart",
+            self.root,
         )
 
     # Reading entries
@@ -180,7 +198,8 @@ class Volume:
         try:
             header = decode_header(data)
         except RecordError as problem:
-            # A flight file that an older flight's publication moved here, before its owner wrote the header, is empty, not corrupt.
+            # A flight file that an older flight's publication moved here, before its owner wrote the header, is empty,
+            # not corrupt.
             if not any(data[:HEADER_SIZE]):
                 return None
             raise CorruptEntry(status.st_ino) from problem
@@ -194,8 +213,8 @@ class Volume:
             raise CorruptEntry(status.st_ino)
         body = None
         if header.kind == INLINE and header.body_length <= SMALL_BODY and len(data) == size:
-            body = data[body_at:body_at + header.body_length]
-            if body and zlib.crc32(body) != int.from_bytes(data[-TRAILER_SIZE - 4:-TRAILER_SIZE], "little"):
+            body = data[body_at : body_at + header.body_length]
+            if body and zlib.crc32(body) != int.from_bytes(data[-TRAILER_SIZE - 4 : -TRAILER_SIZE], "little"):
                 raise CorruptEntry(status.st_ino)
         return stored_entry(name, header, meta, inode=status.st_ino, epoch=epoch, small_body=body)
 
@@ -229,7 +248,9 @@ class Volume:
             raise
 
     def trailer_fits(self, fd: int, end: int, *, length: int, start: int) -> bool:
-        """Whether the footer that ends at file offset ``end`` says that it closes ``length`` bytes at ``start`` of an object."""
+        """Whether the footer that ends at file offset ``end`` says that it closes ``length`` bytes at ``start`` of an
+        object.
+        """
         try:
             return decode_trailer(self.calls.pread(fd, TRAILER_SIZE, end - TRAILER_SIZE)) == (length, start)
         except RecordError:

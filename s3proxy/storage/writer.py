@@ -12,7 +12,15 @@ from s3proxy.storage.handles import OpenFile, RangeKey, ReadHandle
 from s3proxy.storage.layout import DIRECTORY_FOOTPRINT, EntryName, footprint, range_name, temp_name
 from s3proxy.storage.lease import Lease
 from s3proxy.storage.publish import FULL, Room, promote
-from s3proxy.storage.record import HEADER_SIZE, BlockChecksums, Footer, Header, encode_footer, encode_header, footer_size
+from s3proxy.storage.record import (
+    HEADER_SIZE,
+    BlockChecksums,
+    Footer,
+    Header,
+    encode_footer,
+    encode_header,
+    footer_size,
+)
 from s3proxy.storage.volume import Volume
 
 __all__ = ["InlineWriter", "RangeWriter", "Writer"]
@@ -23,12 +31,14 @@ _serials = itertools.count()
 class Writer:
     """One growing file: bytes [start, start + length) of an object, of which :attr:`written` are there.
 
-    Used by one thread at a time; ``written`` and :meth:`handle` may be used by any. The file is readable from the first byte on:
-    the object's byte at ``start`` is at file offset ``base``. It ends by a commit or by :meth:`discard`, after which its descriptor stays
-    open until :meth:`close` and until every handle is closed.
+    Used by one thread at a time; ``written`` and :meth:`handle` may be used by any. The file is readable from the first
+    byte on: the object's byte at ``start`` is at file offset ``base``. It ends by a commit or by :meth:`discard`, after
+    which its descriptor stays open until :meth:`close` and until every handle is closed.
     """
 
-    def __init__(self, volume: Volume, room: Room, file: OpenFile, *, name: EntryName, base: int, start: int, length: int) -> None:
+    def __init__(
+        self, volume: Volume, room: Room, file: OpenFile, *, name: EntryName, base: int, start: int, length: int
+    ) -> None:
         self.name = name
         self.base = base
         self.start = start
@@ -66,7 +76,9 @@ class Writer:
         """
         size = sum(map(len, chunks))
         if self._finished or self.written + size > self.length:
-            raise ValueError(f"{size} bytes after {self.written} of {self.length}{', and finished' if self._finished else ''}")
+            raise ValueError(
+                f"{size} bytes after {self.written} of {self.length}{', and finished' if self._finished else ''}"
+            )
         try:
             write_fully(self._volume.calls, self._fd, chunks, self.base + self.written)
         except OSError as problem:
@@ -136,7 +148,9 @@ class Writer:
 class RangeWriter(Writer):
     """A range of an entry of kind RANGES."""
 
-    def __init__(self, volume: Volume, room: Room, file: OpenFile, path: str, entry: StoredEntry, start: int, length: int) -> None:
+    def __init__(
+        self, volume: Volume, room: Room, file: OpenFile, path: str, entry: StoredEntry, start: int, length: int
+    ) -> None:
         super().__init__(volume, room, file, name=entry.name, base=0, start=start, length=length)
         self._path = path
         self._entry = entry
@@ -150,7 +164,9 @@ class RangeWriter(Writer):
         try:
             fd = volume.calls.open(path, flags, 0o600)
         except FileNotFoundError:
-            if directory == volume.generation_path(entry.name, entry.generation) or not room.reserve(DIRECTORY_FOOTPRINT):
+            if directory == volume.generation_path(entry.name, entry.generation) or not room.reserve(
+                DIRECTORY_FOOTPRINT
+            ):
                 raise
             shard = volume.shard_of(entry.name)
             try:
@@ -208,7 +224,9 @@ class RangeWriter(Writer):
                 return None
             volume.ledger.add(shard, charge)
         if self._file is not None:
-            volume.handles.put(RangeKey(self.name.digest, self._entry.generation, self.start, stop), self._file, volume.now())
+            volume.handles.put(
+                RangeKey(self.name.digest, self._entry.generation, self.start, stop), self._file, volume.now()
+            )
         return length
 
     def _remove(self) -> None:

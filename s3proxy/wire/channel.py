@@ -1,6 +1,4 @@
-"""The server's side of one HTTP/1 connection: requests in, one after the other, each handed over as soon as its head
-is complete.
-"""
+"""The server's side of one HTTP/1 connection: what the bytes from a client mean, and when there may be more of them."""
 
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -175,8 +173,7 @@ class ClientChannel(http.HTTPChannel):
         """End the connection such that the client can read its answer first.
 
         Closing a socket that has unread input resets the connection, and a reset can overtake the answer. So only the
-        sending half is closed, and what the client still sends is read and dropped, until it closes or its time is
-        up.
+        sending half is closed, and what the client still sends is read and dropped, until it closes or time is up.
         """
         self._step = _Step.LINGER
         self._linger_since = self._since = self.site.reactor.seconds()
@@ -196,7 +193,7 @@ class ClientChannel(http.HTTPChannel):
             return
         if step is _Step.CLOSED:
             return
-        if not self._input and step is _Step.HEAD or step is _Step.BODY:
+        if step is _Step.BODY or step is _Step.HEAD and not self._input and data[0] not in b"\r\n":
             self._since = self.site.reactor.seconds()
         if step is _Step.BODY and not self._input and not self._running:
             self._run(data)
@@ -239,8 +236,7 @@ class ClientChannel(http.HTTPChannel):
 
     def _take_head(self) -> bool:
         buffer = self._input
-        # One empty line, or more, before a request line is what some clients leave behind a body (RFC 9112 section
-        # 2.2).
+        # Empty lines before a request line: some clients leave them behind a body (RFC 9112 section 2.2).
         while buffer.startswith(b"\r\n"):
             del buffer[:2]
             self._searched = 0
@@ -351,6 +347,8 @@ class ClientChannel(http.HTTPChannel):
         self.requests.clear()
         self.site.request_ended()
         request.body.abort()
+        if self._step is _Step.CLOSED:
+            return
         if self._step is _Step.BODY:
             if request.keep_alive:
                 self._step = _Step.DRAIN
@@ -443,7 +441,7 @@ class ClientChannel(http.HTTPChannel):
                 self._step = _Step.CLOSED
                 self._since = now
                 self.transport.loseConnection()
-        elif waited > CLOSE_TIME and not (self.file_server is not None and self.file_server.unsent):
+        elif step is _Step.CLOSED and waited > CLOSE_TIME and not (self.file_server and self.file_server.unsent):
             # TLS waits for the client's part of the farewell.
             self.abort("close")
         if not self._reading and self.file_server is not None and self.file_server.hung_up():

@@ -1,0 +1,363 @@
+"""The store on one local file system: entries and ranges of bytes, by name."""
+
+from s3proxy.storage.balance import Balance
+from s3proxy.storage.entry import StoredEntry
+from s3proxy.storage.eviction import Evictor, Sweeper
+from s3proxy.storage.handles import ReadHandle
+from s3proxy.storage.invalidation import Arm, Renewal, arm, drop, prepare_renewal
+from s3proxy.storage.layout import EntryName
+from s3proxy.storage.lease import Lease, take_lease
+from s3proxy.storage.publish import make_header, publish_head, publish_inline, publish_ranges
+from s3proxy.storage.reading import load, open_inline, open_range, ranges
+from s3proxy.storage.recency import RecencyLog, write_uses
+from s3proxy.storage.record import HEAD, INLINE, RANGES
+from s3proxy.storage.scan import Scan
+from s3proxy.storage.volume import Volume
+from s3proxy.storage.writer import InlineWriter, RangeWriter
+
+__all__ = ["DiskStore", "LEASE_SECONDS"]
+
+LEASE_SECONDS = 20.0
+_HANDLE_SECONDS = 60.0
+_TOUCH_SECONDS = 600.0
+_COPY_BYTES = 1 << 20
+
+
+class DiskStore:
+    """Entries on disk. Every call is blocking and thread-safe.
+
+    :meth:`load`, :meth:`lease`, :meth:`arm`, :meth:`drop`, :meth:`prepare_renewal`, :meth:`ranges`, :meth:`open_range`
+        and
+    :meth:`open_inline` take some microseconds on a local file system. What writes bodies or may have to evict belongs
+    in a thread. Any call may raise :class:`OSError` when the disk does not do what it should; nothing wrong is ever
+    published or returned then.
+
+    Periodic duties of the owner, all in a thread: :meth:`pulse` every second, :meth:`flush_recency` about every ten
+    seconds,
+    ``sweeper.run()`` whenever ``sweeper.due()`` says so, and the steps of :meth:`scan` after a start.
+    """
+
+    def __init__(
+        self,
+        volume: Volume,
+        balance: Balance,
+        evictor: Evictor,
+        log: RecencyLog,
+        sweeper: Sweeper,
+        *,
+        cut: int,
+        lease_seconds: float,
+        was_clean: bool,
+    ) -> None:
+        self.volume = volume
+        self.sweeper = sweeper
+        self.evictor = evictor
+        self.cut = cut
+        self.inline_max = min(volume.format.inline_max, cut)
+        self._balance = balance
+        self._log = log
+        self._lease_seconds = lease_seconds
+        self._was_clean = was_clean
+        self._beat_at = volume.now()
+
+    @property
+    def root(self) -> str:
+        """The cache directory."""
+        return self.volume.root
+
+    # Reading
+
+    def load(self, name: EntryName) -> StoredEntry | None:
+        """The entry that is published under ``name`` now. A damaged one is removed.
+
+        :raises OSError: the disk failed
+        """
+        return load(self.volume, name)
+
+    def ranges(self, entry: StoredEntry) -> tuple[tuple[int, int], ...]:
+        """The published ranges [start, stop) of an entry, sorted. They may overlap."""
+        return ranges(self.volume, entry)
+
+    def open_range(self, entry: StoredEntry, start: int, stop: int) -> ReadHandle | None:
+        """Open the range file of exactly these bytes; None when there is none. A damaged one is removed."""
+        return open_range(self.volume, entry, start, stop)
+
+    def open_inline(self, entry: StoredEntry) -> ReadHandle | None:
+        """Open the body of an inline entry; None when the entry is no longer this one. A damaged one is removed."""
+        return open_inline(self.volume, entry)
+
+    # Publishing
+
+    def lease(self, name: EntryName) -> Lease | None:
+        """Take the right to publish under ``name``: before the request is sent whose answer may be published.
+
+        None: somebody holds it, and showed life within the last 20 seconds.
+        """
+        with self.volume.lock(name):
+            return take_lease(self.volume, name, self._lease_seconds)
+
+    def publish_inline(
+        self,
+        lease: Lease,
+        *,
+        meta: bytes,
+        object_size: int,
+        validated_at: float,
+        observed_at: float,
+        unconfirmed: bool = False,
+        body: list[bytes],
+    ) -> StoredEntry | None:
+        """Publish an entry with its whole body at once. None: the lease was revoked, or there is no room. Ends the
+        lease.
+        """
+        return publish_inline(
+            self.volume,
+            self.evictor,
+            lease,
+            body,
+            meta=meta,
+            object_size=object_size,
+            validated_at=validated_at,
+            observed_at=observed_at,
+            unconfirmed=unconfirmed,
+        )
+
+    def publish_head(
+        self,
+        lease: Lease,
+        *,
+        meta: bytes,
+        object_size: int,
+        validated_at: float,
+        observed_at: float,
+        unconfirmed: bool = False,
+    ) -> StoredEntry | None:
+        """Publish metadata alone. None: the lease was revoked, or there is no room. Ends the lease."""
+        return publish_head(
+            self.volume,
+            self.evictor,
+            lease,
+            meta=meta,
+            object_size=object_size,
+            validated_at=validated_at,
+            observed_at=observed_at,
+            unconfirmed=unconfirmed,
+        )
+
+    def publish_ranges(
+        self,
+        lease: Lease,
+        *,
+        meta: bytes,
+        object_size: int,
+        validated_at: float,
+        observed_at: float,
+        unconfirmed: bool = False,
+        generation: int | None = None,
+    ) -> StoredEntry | None:
+        """Publish an entry whose body will come as ranges. None: the lease was revoked, or there is no room. Ends the
+        lease.
+
+        :param generation: keep the ranges of this generation, of the same version of the object; None: begin without
+            any
+        """
+        return publish_ranges(
+            self.volume,
+            self.evictor,
+            lease,
+            meta=meta,
+            object_size=object_size,
+            validated_at=validated_at,
+            observed_at=observed_at,
+            unconfirmed=unconfirmed,
+            generation=generation,
+        )
+
+    def start_inline(
+        self,
+        lease: Lease,
+        *,
+        meta: bytes,
+        object_size: int,
+        validated_at: float,
+        observed_at: float,
+        unconfirmed: bool = False,
+    ) -> InlineWriter:
+        """Begin an entry whose body, of ``object_size`` bytes, grows in the flight file. The writer owns the lease from
+        now on.
+
+        :raises OSError: the file could not be written; the lease is over
+        """
+        header = make_header(
+            lease,
+            INLINE,
+            meta,
+            object_size=object_size,
+            validated_at=validated_at,
+            observed_at=observed_at,
+            unconfirmed=unconfirmed,
+            complete=True,
+            instance=self.volume.instance.number,
+            body_length=object_size,
+        )
+        try:
+            return InlineWriter(self.volume, self.evictor, lease, header, meta)
+        except OSError:
+            lease.release()
+            raise
+
+    def start_range(self, entry: StoredEntry, start: int, length: int) -> RangeWriter:
+        """Begin a range of an entry of kind RANGES. It must not cross a multiple of :attr:`cut`.
+
+        :raises FileNotFoundError: the entry was replaced or evicted
+        :raises OSError: the file could not be made
+        """
+        if (
+            length <= 0
+            or start < 0
+            or start // self.cut != (start + length - 1) // self.cut
+            or start + length > entry.object_size
+        ):
+            raise ValueError(f"no range of {length} bytes can start at {start}")
+        return RangeWriter.start_range(self.volume, self.evictor, entry, start, length)
+
+    def replace_meta(
+        self,
+        entry: StoredEntry,
+        lease: Lease,
+        *,
+        meta: bytes,
+        validated_at: float,
+        observed_at: float,
+        unconfirmed: bool = False,
+    ) -> StoredEntry | None:
+        """Publish ``entry`` again with other metadata and the body that it has. None: it can't be. Ends the lease."""
+        if entry.kind == HEAD:
+            return self.publish_head(
+                lease,
+                meta=meta,
+                object_size=entry.object_size,
+                validated_at=validated_at,
+                observed_at=observed_at,
+                unconfirmed=unconfirmed,
+            )
+        if entry.kind == RANGES:
+            return self.publish_ranges(
+                lease,
+                meta=meta,
+                object_size=entry.object_size,
+                validated_at=validated_at,
+                observed_at=observed_at,
+                unconfirmed=unconfirmed,
+                generation=entry.generation,
+            )
+        try:
+            body = self.open_inline(entry)
+        except OSError:
+            lease.release()
+            raise
+        if body is None:
+            lease.release()
+            return None
+        try:
+            writer = self.start_inline(
+                lease,
+                meta=meta,
+                object_size=entry.object_size,
+                validated_at=validated_at,
+                observed_at=observed_at,
+                unconfirmed=unconfirmed,
+            )
+            try:
+                while writer.written < writer.length:
+                    wanted = min(_COPY_BYTES, writer.length - writer.written)
+                    data = self.volume.calls.pread(body.fd, wanted, body.base + writer.written)
+                    if not data:
+                        return None
+                    writer.append([data])
+                return writer.commit()
+            finally:
+                writer.close()
+        finally:
+            body.close()
+
+    # Confirming and invalidating
+
+    def prepare_renewal(self, name: EntryName) -> Renewal | None:
+        """Begin to confirm an entry: before the question is asked. None: there is no entry, or somebody else holds the
+        lease.
+        """
+        return prepare_renewal(self.volume, name, self._lease_seconds)
+
+    def arm(self, name: EntryName) -> Arm:
+        """An object is about to be changed: until the :class:`Arm` ends, its entry is unconfirmed and can't be
+        confirmed or replaced.
+
+        :raises StoreError: the entry may still look fresh; nothing may be served from the directory
+        """
+        return arm(self.volume, name, self._lease_seconds)
+
+    def drop(self, name: EntryName) -> None:
+        """An object changed, or may have: remove its entry, and let nobody publish what was asked for before.
+
+        :raises StoreError: the entry may still be there; nothing may be served from the directory
+        """
+        drop(self.volume, name)
+
+    # Room
+
+    def usage(self) -> int:
+        """Published bytes, counted as :func:`s3proxy.storage.layout.footprint` says. An upper bound until the scan is
+        over.
+        """
+        return max(0, self.volume.ledger.used)
+
+    def in_flight(self) -> int:
+        """Bytes in files that are being written."""
+        return self.volume.ledger.in_flight
+
+    def make_room(self, size: int) -> bool:
+        """Evict until ``size`` bytes could be published; False when they can't. May take long."""
+        return self.evictor.make_room(size)
+
+    def touched(self, name: EntryName, start: int) -> None:
+        """A hit: the stored range that begins at ``start`` (0 for an inline entry) was used again."""
+        self._log.touched(name.digest, start, self.volume.now())
+
+    def flush_recency(self) -> int:
+        """Put the uses since the last call on disk, and close files that nobody asked for lately. Returns how many
+        entries were written.
+        """
+        self.volume.handles.expire(self.volume.now() - _HANDLE_SECONDS)
+        interval = max(_TOUCH_SECONDS, self.evictor.oldest_age / 16)
+        return write_uses(self.volume, self._log, interval)
+
+    # Duties
+
+    def pulse(self) -> None:
+        """Show that this process, and each file that it is writing, is alive.
+
+        :raises StoreError: the directory is gone
+        :raises OSError: the directory can't be written to
+        """
+        self.volume.check()
+        for item in list(self.volume.live):
+            item.touch()
+        now = self.volume.now()
+        if now - self._beat_at >= LEASE_SECONDS / 4:
+            self._beat_at = now
+            self.volume.instance.beat()
+
+    def scan(self) -> Scan:
+        """A pass over the directory, to be stepped through after a start. Entries are examined unless the last stop was
+        a clean one.
+        """
+        return Scan(self.volume, verify=not self._was_clean)
+
+    def close(self) -> None:
+        """Close what is kept open and note how full the directory is. Nothing may be used afterwards. Never raises."""
+        self.volume.handles.close()
+        self.volume.empty_trash()
+        if self.volume.ledger.complete:
+            self._balance.close(self.usage())
+        self.volume.instance.stop()
