@@ -116,7 +116,8 @@ class PackagingTests(SynchronousTestCase):
         elsewhere.mkdir()
         run(sys.executable, "-m", "venv", "--without-pip", str(environment), cwd=folder)
         python = environment / "bin" / "python"
-        site = Path(run(str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip())
+        where = run(str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder)
+        site = Path(where.strip())
         # The dependencies are those of this environment. Path files in there are not read: of S3 Proxy, only what is
         # installed here is found.
         dependencies = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]

@@ -72,7 +72,8 @@ class _HealthSite:
 
 def _verdict(request: Any, question: str, answer: bool, reasons: tuple[str, ...]) -> bytes:
     status = 200 if answer else 503
-    if b"verbose" in request.args or wants(request, "text/plain", "application/json"):
+    parameters = {parameter.partition(b"=")[0] for parameter in request.uri.partition(b"?")[2].split(b"&")}
+    if b"verbose" in parameters or wants(request, "text/plain", "application/json"):
         lines = [question if answer else f"not {question}", *reasons]
         return prepare(request, status, ("\n".join(lines) + "\n").encode("utf-8"), TEXT)
     return prepare(request, status, json_body({question: answer, "reasons": list(reasons)}), JSON)

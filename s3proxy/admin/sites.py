@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from typing import Any, Final
+from urllib.parse import unquote_to_bytes
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import IResource, Resource
@@ -60,7 +61,7 @@ class _QuietSite(Site):
 
 @implementer(IResource)
 class PathResource(Resource):
-    """Gives every request, whatever its path, to one function, once path and method are plain ASCII.
+    """Gives every request, whatever its path, to one function, if its method is ASCII and its path UTF-8.
 
     :param answer: writes and ends the answer itself or gives back the body, having set everything else
     """
@@ -72,14 +73,22 @@ class PathResource(Resource):
         self._answer = answer
 
     def render(self, request: Any) -> Any:
-        if not (request.uri.isascii() and request.method.isascii()):
-            body: Any = prepare(request, 400, json_body({"error": "The request line is not ASCII."}))
+        if not (request.uri.isascii() and request.method.isascii() and _is_text(request.path)):
+            body: Any = prepare(request, 400, json_body({"error": "The request line is not text."}))
         else:
             body = self._answer(request)
         if body is not NOT_DONE_YET:
             request.write(body)
             request.finish()
         return NOT_DONE_YET
+
+
+def _is_text(path: bytes) -> bool:
+    try:
+        unquote_to_bytes(path).decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def admin_site(resource: IResource, reactor: IReactorTime, timeout: float = _IDLE_SECONDS) -> Site:

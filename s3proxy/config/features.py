@@ -54,11 +54,10 @@ FEATURES: tuple[Feature, ...] = (
     Feature("the removal of expired objects", ("cache.actively_remove_cached_data",),
             lambda c: c.cache.actively_remove_cached_data),
     Feature("the file of cache rules", ("cache.bucket_settings_staleness_threshold",)),
-    Feature("the merging and salvaging of ranges", (
-        "cache.range_merge_gap_threshold", "cache.partial_range_commit_ratio")),
-    Feature("rotation and removal of logs", (
-        "logging.access_log_retention_days", "logging.app_log_retention_days", "logging.log_cleanup_interval",
-        "logging.access_log_file_rotation_interval"), lambda c: True),
+    Feature("the merging of missing ranges", ("cache.range_merge_gap_threshold",)),
+    Feature("the removal of old logs", (
+        "logging.access_log_retention_days", "logging.app_log_retention_days", "logging.log_cleanup_interval"),
+        lambda c: True),
     Feature("hedged requests", ("connection_pool.hedged_requests",)),
     Feature("the OTLP export", ("metrics.otlp",), lambda c: c.metrics.otlp.enabled),
     Feature("metrics of single buckets", ("metrics.per_bucket",)),

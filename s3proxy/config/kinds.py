@@ -330,7 +330,7 @@ class Duration(Kind):
     def fault(self, value: object) -> str | None:
         if not isinstance(value, float) or math.isnan(value):
             return "is not a duration"
-        if value // self.grain > parse_duration(self.most) // self.grain:
+        if value == math.inf or value // self.grain > parse_duration(self.most) // self.grain:
             return "is too large"
         if self.positive:
             return None if value > 0 else "is too small"

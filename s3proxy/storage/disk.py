@@ -52,6 +52,7 @@ __all__ = [
     "open_store",
 ]
 
+_WRITE_BACK_SECONDS = 120.0
 _GRANT = "let the user that runs the proxy write there, or set cache.cache_dir to another directory"
 
 
@@ -85,6 +86,7 @@ def open_store(
     balance = Balance(system, f"{root}/ctl", instance.number, max_size)
     try:
         instance.start()
+        failed = instance.power_failed_at()
         declared, clean = balance.read()
         present = min(form.shards, len(system.listdir(f"{root}/o")))
         empty = present == 0
@@ -112,6 +114,8 @@ def open_store(
         instance=instance,
         handles=HandleCache(handles),
     )
+    if failed is not None:
+        volume.doubt_from = failed - _WRITE_BACK_SECONDS
     log = RecencyLog()
     evictor = Evictor(volume, log, balance, SCORES[eviction])
     sweeper = Sweeper(volume, evictor, trigger_percent=trigger_percent, target_percent=target_percent)
@@ -172,8 +176,8 @@ def _create_format(calls: SystemCalls, root: str, max_size: int) -> bytes:
     if "o" in calls.listdir(root):
         raise StoreError(
             errno.EINVAL,
-            "the directory holds cached data but its FORMAT file is missing; empty the directory, or set cache.cache_dir to "
-            "another one",
+            "the directory holds cached data but its FORMAT file is missing; empty the directory, or set "
+            "cache.cache_dir to another one",
             root,
         )
     data = format_for(max_size).encode()

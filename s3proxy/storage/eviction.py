@@ -114,7 +114,7 @@ class Evictor:
             return self.evicted_bytes > before
 
     def shrink(self, target: int) -> int:
-        """Evict until at most ``target`` bytes are used or about to be; returns how many went. Deletes the trash first."""
+        """Delete the trash, then evict until at most ``target`` bytes are used or reserved; returns how many went."""
         volume, ledger = self._volume, self._volume.ledger
         with self._exclusive:
             volume.empty_trash()

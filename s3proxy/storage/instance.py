@@ -1,9 +1,9 @@
 """Which running process a file belongs to, and whether that process still lives."""
 
-import errno
 import json
 import os
 from collections.abc import Callable
+from typing import Any
 
 from s3proxy.storage.files import SystemCalls
 from s3proxy.storage.layout import RandomBits, instance_text, new_generation
@@ -61,21 +61,43 @@ class Instance:
         """Whether the process that calls itself ``number`` may still be running."""
         if number == self.number:
             return True
-        path = self._heartbeat_path(number)
         try:
-            fd = self._calls.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as problem:
-            return problem.errno != errno.ENOENT
+            found = self._read(number)
+        except OSError:
+            return True
+        if found is None:
+            return False
+        record, beat = found
+        if record.get("host") == self._host and isinstance(record.get("pid"), int):
+            return _start_time(record["pid"]) == record.get("start")
+        return self._now() - beat < _SILENCE
+
+    def _read(self, number: int) -> tuple[dict[str, Any], float] | None:
+        """What the heartbeat says (nothing, if it is damaged) and when it last beat; None when there is none."""
         try:
-            age = self._now() - self._calls.fstat(fd).st_mtime
+            fd = self._calls.open(self._heartbeat_path(number), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            beat = self._calls.fstat(fd).st_mtime
             record = json.loads(self._calls.pread(fd, 4096, 0))
-            if record["host"] == self._host:
-                return bool(_start_time(int(record["pid"])) == record["start"])
-        except (ValueError, KeyError, TypeError):
-            return age < _SILENCE
+        except ValueError:
+            record = None
         finally:
             self._calls.close(fd)
-        return age < _SILENCE
+        return (record if isinstance(record, dict) else {}), beat
+
+    def power_failed_at(self) -> float | None:
+        """About when an instance died with its whole host, if one did: what was written then may not have reached the
+        disk.
+        """
+        moments = []
+        boot = self._host.split()[0]
+        for number in self.others():
+            found = self._read(number)
+            if found is not None and not self.is_alive(number) and not str(found[0].get("host")).startswith(boot):
+                moments.append(found[1])
+        return min(moments, default=None)
 
     def others(self) -> list[int]:
         """Every other instance that left a heartbeat, living or not."""

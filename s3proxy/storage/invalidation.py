@@ -15,6 +15,7 @@ from s3proxy.storage.errors import StoreError
 from s3proxy.storage.files import write_fully
 from s3proxy.storage.layout import EntryName
 from s3proxy.storage.lease import Lease, revoke, take_lease
+from s3proxy.storage.reading import remove_damaged
 from s3proxy.storage.record import HEADER_SIZE, STAMP_OFFSET, decode_header, encode_stamp, nanoseconds, seconds
 from s3proxy.storage.volume import CorruptEntry, Volume
 
@@ -232,7 +233,7 @@ def prepare_renewal(volume: Volume, name: EntryName, timeout: float) -> Renewal 
         fd = -1
         return renewal
     except CorruptEntry as problem:
-        volume.remove_entry(name, inode=problem.inode)
+        remove_damaged(volume, name, problem.inode)
         return None
     finally:
         if fd >= 0:

@@ -184,7 +184,7 @@ def parse_temp(text: str) -> TempName | None:
 
 
 def range_directory(object_size: int, start: int) -> str:
-    """The sub-directory of a generation that holds the range at ``start``; empty for the generation directory itself."""
+    """The sub-directory of a generation that holds the range at ``start``; empty for the generation's own."""
     return f"{start // SEGMENT:x}" if object_size > SEGMENT else ""
 
 

@@ -31,7 +31,7 @@ class Lease:
         self._volume = volume
 
     def touch(self) -> None:
-        """Say that the owner still works on it. A touch that fails is none: the lease is then broken by others in time."""
+        """Say that the owner still works on it. A touch that fails is none: others then break the lease in time."""
         if self.held:
             try:
                 self._volume.calls.utime(self.file.fd)

@@ -224,18 +224,17 @@ def publish_ranges(
         return _publish(volume, room, lease, header, meta, [meta], None)
     shard = volume.shard_of(lease.name)
     path = volume.generation_path(lease.name, number)
-    if not room.reserve(DIRECTORY_FOOTPRINT):
-        lease.release()
-        return None
-    entry = None
+    entry, reserved = None, 0
     try:
-        volume.make_directory(path, shard)
-        entry = _publish(volume, room, lease, header, meta, [meta], None)
+        if room.reserve(DIRECTORY_FOOTPRINT):
+            reserved = DIRECTORY_FOOTPRINT
+            volume.make_directory(path, shard)
+            entry = _publish(volume, room, lease, header, meta, [meta], None)
     finally:
-        room.release(DIRECTORY_FOOTPRINT)
+        room.release(reserved)
         if entry is None:
             volume.delete_tree(path, shard)
-            lease.release()
+        lease.release()
     return entry
 
 
@@ -248,11 +247,11 @@ def _publish(
     content: list[bytes],
     small_body: bytes | None,
 ) -> StoredEntry | None:
-    charge = footprint(header.file_size)
-    if not lease.held or not room.reserve(charge):
-        lease.release()
-        return None
+    charge, reserved = footprint(header.file_size), 0
     try:
+        if not lease.held or not room.reserve(charge):
+            return None
+        reserved = charge
         try:
             _write(volume, lease, header, content)
         except OSError as problem:
@@ -261,7 +260,7 @@ def _publish(
             _write(volume, lease, header, content)
         return promote(volume, lease, header, meta, small_body)
     finally:
-        room.release(charge)
+        room.release(reserved)
         lease.release()
 
 

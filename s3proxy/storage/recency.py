@@ -167,7 +167,7 @@ def parse_sidecar_name(name: str) -> int | None:
 
 
 def read_sidecars(volume: Volume, directory: str, names: list[str]) -> dict[int, tuple[int, int]]:
-    """The latest use of each range that any sidecar among ``names`` knows of. A sidecar that can't be read is skipped."""
+    """The latest use of each range that a sidecar among ``names`` knows of. One that can't be read is skipped."""
     merged: dict[int, tuple[int, int]] = {}
     for name in names:
         try:

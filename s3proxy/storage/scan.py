@@ -5,8 +5,9 @@ from collections import deque
 
 from s3proxy.storage.eviction import shard_paths
 from s3proxy.storage.layout import DIRECTORY_FOOTPRINT, EntryName, footprint, parse_generation, parse_range, parse_temp
+from s3proxy.storage.reading import is_sound
 from s3proxy.storage.recency import is_sidecar, parse_sidecar_name
-from s3proxy.storage.record import FLIGHT, RANGES, footer_size
+from s3proxy.storage.record import FLIGHT, HEADER_SIZE, INLINE, RANGES, footer_size
 from s3proxy.storage.volume import Volume
 
 __all__ = ["Scan"]
@@ -20,7 +21,8 @@ class Scan:
 
     Deletes: ranges and flight files that no living instance is writing, generation directories that no entry names,
     damaged and unfinished entries, truncated ranges, ranges that lie wholly within another one, heartbeats of the dead,
-    the trash of earlier runs. What may belong to an instance that still lives is left alone and counted in
+    the trash of earlier runs; after a failure of the host, what was written before it and is not what its checksums
+    say. What may belong to an instance that still lives is left alone and counted in
     :attr:`postponed`.
 
     When the pass is over, the ledger knows exactly what the directory holds.
@@ -85,6 +87,7 @@ class Scan:
         for name in volume.calls.listdir(f"{volume.root}/ctl"):
             if name.endswith(".tmp"):
                 volume.unlink(f"{volume.root}/ctl/{name}")
+        volume.doubt_from = None
         self.done = True
 
     def _is_alive(self, number: int) -> bool:
@@ -157,6 +160,14 @@ class Scan:
         elif header is None or header.kind == FLIGHT or header.file_size != found.size:
             if found.size or self._is_left_over(path, None):
                 self.removed += volume.remove_entry(name, inode=found.inode)
+        elif header.kind == INLINE and not self._survived(path, HEADER_SIZE + header.meta_length, header.body_length):
+            self.removed += volume.remove_entry(name, inode=found.inode)
+
+    def _survived(self, path: str, base: int, length: int) -> bool:
+        """Whether the bytes are sound, in case the host failed when they were written."""
+        if not self._volume.is_doubtful(self._volume.calls.stat(path).st_mtime):
+            return True
+        return is_sound(self._volume, path, base=base, length=length)
 
     def _is_left_over(self, path: str, instance: int | None) -> bool:
         """Whether nobody who lives can be at work on the file. ``instance`` is None when it doesn't say whose it is."""
@@ -215,7 +226,8 @@ class Scan:
             try:
                 if span is not None:
                     length = span[1] - span[0]
-                    if volume.calls.stat(child).st_size == length + footer_size(length):
+                    whole = volume.calls.stat(child).st_size == length + footer_size(length)
+                    if whole and self._survived(child, 0, length):
                         spans.append((*span, child))
                     else:
                         self._remove_range(child, name)

@@ -49,7 +49,7 @@ def tinylfu(candidate: Candidate, now: float) -> float:
     age = now - candidate.last_use
     if not candidate.reused and candidate.frequency == 0:
         return age * _NEVER_REUSED
-    return age / max(1, candidate.frequency)
+    return age / max(1, candidate.frequency) ** 2
 
 
 SCORES: dict[str, Score] = {"lru": lru, "tinylfu": tinylfu}

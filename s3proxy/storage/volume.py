@@ -100,6 +100,7 @@ class Volume:
         self.objects = f"{root}/o"
         self._locks = [threading.RLock() for _ in range(_LOCKS)]
         self._trash: deque[tuple[str, int, bool]] = deque()
+        self.doubt_from: float | None = None
         self.live: set[Touchable] = set()
         self._marker = self.calls.stat(f"{root}/FORMAT").st_ino
 
@@ -130,6 +131,10 @@ class Volume:
         path = self.generation_path(entry.name, entry.generation)
         segment = range_directory(entry.object_size, start)
         return f"{path}/{segment}" if segment else path
+
+    def is_doubtful(self, modified: float) -> bool:
+        """Whether a file of that time may have lost bytes when the host failed, and has not been examined since."""
+        return self.doubt_from is not None and self.doubt_from <= modified < self.instance.started_at
 
     def bump(self, name: EntryName) -> int:
         """Void what anybody keeps in memory of this entry."""
@@ -216,6 +221,8 @@ class Volume:
             body = data[body_at : body_at + header.body_length]
             if body and zlib.crc32(body) != int.from_bytes(data[-TRAILER_SIZE - 4 : -TRAILER_SIZE], "little"):
                 raise CorruptEntry(status.st_ino)
+        elif header.kind == INLINE and self.is_doubtful(status.st_mtime):
+            return None
         return stored_entry(name, header, meta, inode=status.st_ino, epoch=epoch, small_body=body)
 
     def peek(self, path: str) -> Peek | None:

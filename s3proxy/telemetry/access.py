@@ -59,7 +59,6 @@ class _Segments:
         self._interval = interval
         self._file = AppendFile(os.path.join(directory, f"access-{hostname}.log"))
         self._began: float | None = None
-        self._reopen = False
 
     def open(self, now: float) -> None:
         """Make sure of the active file; what an earlier run left in it is put aside when its time is over."""
@@ -71,10 +70,10 @@ class _Segments:
 
     def write(self, data: bytes, now: float) -> None:
         """Append lines, rotating first if that is due. :raises PartlyWritten: as :meth:`AppendFile.write`."""
-        if self._reopen or self._file.replaced():
-            self._reopen = False
-            self._file.close()
-            self._began = None
+        try:
+            self.reopen()
+        except OSError as error:
+            raise PartlyWritten(error, 0) from error
         self.rotate(now)
         self._file.write(data)
         if self._began is None:
@@ -95,8 +94,11 @@ class _Segments:
             self._began = now
 
     def reopen(self) -> None:
-        """Open the path anew before the next write."""
-        self._reopen = True
+        """Go on at the path, if the active file is no longer there."""
+        if self._file.replaced():
+            self._file.close()
+            self._began = None
+        self._file.open()
 
     def close(self) -> None:
         """Close the active file."""
@@ -206,8 +208,7 @@ class AccessLog:
         return self._after_writing()
 
     def reopen(self) -> None:
-        """Go on in a new file at the path, for whoever renamed the old one. Earlier lines still go to the old one."""
-        self._flush_if_idle()
+        """Make the file at the path anew if somebody renamed or removed it. Every write does so, this does so now."""
         self._ignore(self._thread.run(self._segments.reopen))
 
     def close(self, timeout: float = _CLOSE_SECONDS) -> Deferred[int]:
@@ -264,10 +265,6 @@ class AccessLog:
         else:
             now = self._clock.seconds()
             self._ignore(self._thread.run(lambda: self._segments.rotate(now)))
-
-    def _flush_if_idle(self) -> None:
-        if self._writing is None and (self._batch or self._pending):
-            self._flush()
 
     def _flush(self) -> None:
         """Give the thread a batch: the failed one first, else everything that waits."""

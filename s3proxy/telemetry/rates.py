@@ -8,7 +8,8 @@ __all__ = ["WindowedRatio"]
 class WindowedRatio:
     """*part* of *whole*, in total and over a sliding window that moves in small steps.
 
-    Whoever counts adds to :attr:`part` and :attr:`whole` directly, having called :meth:`roll` if :attr:`next_roll` is past.
+    Whoever counts adds to :attr:`part` and :attr:`whole` directly, having called :meth:`roll` if :attr:`next_roll` is
+    past.
 
     :param window: seconds
     :param step: seconds between two samples; the window is exact to one step

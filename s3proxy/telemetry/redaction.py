@@ -18,18 +18,19 @@ _DASH: Final = "(?:-|%2d)"
 
 _HEADER: Final = re.compile(
     r"""(
-        (?: (?:proxy-)?authorization | x-amz-(?:security|s3session)-token | x-amz-signature | x-amz-credential
-          | x-amz-(?:copy-source-)?server-side-encryption-customer-key(?:-md5)? | (?:set-)?cookie
+        (?: (?: (?:proxy-)?authorization | (?:set-)?cookie ) ["']? \s* [:=,]
+          | (?: x-amz-(?:security|s3session)-token
+              | x-amz-(?:copy-source-)?server-side-encryption-customer-key(?:-md5)? ) ["']? \s* [:,]
         )
-        ["']? \s* [:=,] \s* [\[(]* \s* b? ["']?      # as a header line, in a dict, in a list of pairs, in JSON
+        \s* [\[(]* \s* b? ["']?      # as a header line, in a dict, in a list of pairs, in JSON
     )
     [^"'\r\n]+""",
     re.IGNORECASE | re.VERBOSE,
 )
 _PARAMETER: Final = re.compile(
     rf"""(
-        (?: x{_DASH}amz{_DASH}(?:signature|credential|(?:security|s3session){_DASH}token) | awsaccesskeyid
-          | signature | credential
+        (?: x{_DASH}amz{_DASH}(?:signature|credential|(?:security|s3session){_DASH}token) | customer-key(?:-md5)?
+          | awsaccesskeyid | signature | credential
         )
         \s* (?:=|%3d) \s*
     )

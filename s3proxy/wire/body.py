@@ -81,17 +81,13 @@ class RequestBody:
 
     # For the channel
 
-    def received(self, data: bytes) -> None:
-        """Some bytes of the body have come, or (empty) none."""
+    def received(self, data: bytes, complete: bool) -> None:
+        """Some bytes of the body have come, perhaps none, and perhaps the last."""
+        self.complete = complete
         if data:
             self.arrived = True
             if not self._over:
                 self._held.append(data)
-                self._deliver()
-
-    def ended(self) -> None:
-        """The body is complete."""
-        self.complete = True
         self._deliver()
 
     def failed(self, reason: Failure) -> None:

@@ -255,7 +255,7 @@ class ClientChannel(http.HTTPChannel):
         self.requests.append(request)
         if head.body_length == 0:
             self._step = _Step.NEXT
-            body.ended()
+            body.received(b"", True)
         else:
             self._step = _Step.BODY
             self._decoder = body_decoder(head.body_length)
@@ -281,9 +281,7 @@ class ClientChannel(http.HTTPChannel):
             return
         if decoder.finished:
             self._step = _Step.NEXT
-        request.body.received(payload)
-        if decoder.finished:
-            request.body.ended()
+        request.body.received(payload, decoder.finished)
 
     def _body_started(self) -> None:
         request = self._request

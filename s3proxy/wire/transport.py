@@ -25,12 +25,6 @@ from s3proxy.wire.pages import PageCache
 
 __all__ = ["FileServer", "FileTruncated"]
 
-WINDOW = 1024 * 1024
-"""Bytes of a span whose residency is probed, and that are read ahead, at a time."""
-
-TURN = 2 * 1024 * 1024
-"""Most bytes one connection sends in one turn of the reactor, so that a fast client does not starve the others."""
-
 FRESH = 5.0
 """Seconds after which pages that were seen in memory, but not sent yet, are looked up again."""
 
@@ -75,8 +69,12 @@ class FileServer(tcp.Server):
     that turn, with one system call and without a detour through the reactor's list of writers.
 
     :ivar bytes_sent: bytes the kernel has taken so far
+    :cvar window: bytes of a span whose residency is probed, and that are read ahead, at a time
+    :cvar turn: most bytes one connection sends in one turn of the reactor, so that a fast client starves nobody
     """
 
+    window = 1024 * 1024
+    turn = 2 * 1024 * 1024
     reactor: Any
     page_cache: PageCache | None = None
 
@@ -87,7 +85,7 @@ class FileServer(tcp.Server):
         self.page_cache = getattr(server, "page_cache", None)
         self._queue: deque[_Span | bytes] = deque()
         self._queued_bytes = 0
-        self._allowance = TURN
+        self._allowance = self.turn
         self._gathering = False
         self._write_wanted = False
         self._pumping = False
@@ -194,7 +192,7 @@ class FileServer(tcp.Server):
 
     def doRead(self) -> Any:
         """Called by the reactor. What the protocol writes meanwhile is sent before this returns."""
-        self._allowance = TURN
+        self._allowance = self.turn
         self._gathering = True
         try:
             outcome = super().doRead()
@@ -222,7 +220,7 @@ class FileServer(tcp.Server):
 
     def doWrite(self) -> Any:
         """Called by the reactor when the socket has room."""
-        self._allowance = TURN
+        self._allowance = self.turn
         return self._pump()
 
     def _push(self) -> None:
@@ -342,7 +340,7 @@ class FileServer(tcp.Server):
         if span.loading:
             return False
         pages = self.page_cache
-        stop = min(span.position + WINDOW, span.stop)
+        stop = min(span.position + self.window, span.stop)
         if pages is None or pages.resident(span.fd, span.position, stop - span.position):
             span.ready = stop
             span.seen = now
@@ -353,9 +351,9 @@ class FileServer(tcp.Server):
 
     def _prefetch(self, span: _Span) -> None:
         """Let the disk work on the next window while the socket takes this one."""
-        stop = min(span.ready + WINDOW, span.stop)
+        stop = min(span.ready + self.window, span.stop)
         pages = self.page_cache
-        if pages is not None and stop > span.ready and span.ready - span.position <= WINDOW:
+        if pages is not None and stop > span.ready and span.ready - span.position <= self.window:
             if pages.resident(span.fd, span.ready, stop - span.ready):
                 span.ready = stop
             else:
@@ -371,7 +369,7 @@ class FileServer(tcp.Server):
         span.ready = stop
         span.seen = self.reactor.seconds()
         if span in self._queue and self.connected and not self._aborting and not self._pumping:
-            self._allowance = TURN
+            self._allowance = self.turn
             self._push()
 
     def _not_loaded(self, reason: Failure, span: _Span) -> None:

@@ -165,7 +165,7 @@ class CaptureChecks:
             self.assertIn(capture.operation.value, allowed, capture.where)
 
     def test_located(self) -> None:
-        """Bucket and key are found in path-style, virtual-hosted and absolute-form requests; all are cacheable addresses."""
+        """Bucket and key are found in path-style, virtual-hosted and absolute-form requests; all may be cached."""
         for capture in self.captures():
             self.assertIsNotNone(capture.address, capture.where)
             self.assertEqual((capture.address.bucket, capture.address.key), expected_address(capture), capture.where)
@@ -192,7 +192,7 @@ class CaptureChecks:
                 self.assertEqual(capture.signature.region, "us-east-1", capture.where)
 
     def test_forwarded(self) -> None:
-        """What goes upstream has every signed field, and every other one but the connection's own, in order and unchanged."""
+        """Every signed field goes upstream, and every other one but the connection's own, in order and unchanged."""
         for capture in self.captures():
             forwarded = forwardable_request(capture.headers, capture.signature)
             kept = [pair for pair in capture.headers if pair[0].lower() not in HOP_BY_HOP]
@@ -207,7 +207,7 @@ class CaptureChecks:
                 self.assertIsInstance(parse_range(value), (FromTo, From, Suffix), capture.where)
 
     def test_framing(self) -> None:
-        """Only the field that frames the body is taken out of a chunked upload; Content-Length always stays, ``0`` too."""
+        """Only the field that frames the body is taken out of a chunked upload; Content-Length stays, ``0`` too."""
         for capture in self.captures():
             forwarded = forwardable_request(capture.headers, capture.signature)
             self.assertNotIn(b"transfer-encoding", forwarded, capture.where)

@@ -57,7 +57,7 @@ class ForwardableRequestTests(SynchronousTestCase):
     """What S3 gets of a client's fields."""
 
     def test_hop_by_hop(self) -> None:
-        """The connection's own fields and those that Connection names go; everything else stays, in order and spelling."""
+        """The connection's own fields and those that Connection names go; all else stays, in order and spelling."""
         headers = Headers(
             [
                 (b"HOST", b"b.s3.amazonaws.com"),
@@ -92,12 +92,14 @@ class ForwardableRequestTests(SynchronousTestCase):
 
     def test_signed_fields_stay(self) -> None:
         """A field that is signed stays, even one of the connection's; only the framing does not."""
-        headers = Headers([(b"Connection", b"X-Mine"), (b"X-Mine", b"1"), (b"TE", b"x"), (b"Transfer-Encoding", b"chunked")])
+        headers = Headers(
+            [(b"Connection", b"X-Mine"), (b"X-Mine", b"1"), (b"TE", b"x"), (b"Transfer-Encoding", b"chunked")]
+        )
         signature = signing(b"connection", b"x-mine", b"te", b"transfer-encoding")
         self.assertEqual(forwardable_request(headers, signature).names(), {b"connection", b"x-mine", b"te"})
 
     def test_unknown_signature(self) -> None:
-        """Beside credentials of an unknown kind nothing that Connection names is dropped, but the connection's own is."""
+        """Beside credentials of an unknown kind, what Connection names stays; the connection's own fields go."""
         headers = Headers([(b"Connection", b"X-Mine"), (b"X-Mine", b"1"), (b"Keep-Alive", b"x")])
         signature = Signature(form=SignatureForm.UNKNOWN)
         self.assertEqual(forwardable_request(headers, signature).names(), {b"x-mine"})

@@ -32,9 +32,10 @@ class ClassifyTests(SynchronousTestCase):
     """Method, level and parameters decide."""
 
     def test_presigning_changes_nothing(self) -> None:
-        """Every kind of credentials in the query leaves the operation as it is, in front or behind, for every method."""
+        """Every kind of credentials in the query leaves the operation as it is, in front or behind, for all methods."""
         for method, query in itertools.product(
-            ("GET", "HEAD", "PUT", "DELETE", "POST"), ("", "acl", "uploads", "partNumber=1&uploadId=u", "versionId=v", "x")
+            ("GET", "HEAD", "PUT", "DELETE", "POST"),
+            ("", "acl", "uploads", "partNumber=1&uploadId=u", "versionId=v", "x"),
         ):
             plain = operation(method, f"/b/k?{query}")
             for credentials in (V4, V4A, V2, "x-id=Anything", "X-Amz-Content-Sha256=UNSIGNED-PAYLOAD"):

@@ -216,7 +216,7 @@ add_rows(
         (b"http://a.example?x/y", "a.example", 80, b"/", b"x/y", b"/?x/y", True),
         (b"http://a.example//k", "a.example", 80, b"//k", None, b"//k", True),
         (b"http://[::1]:81/k", "::1", 81, b"/k", None, b"/k", True),
-        (b"http://a.example/http://b.example/", "a.example", 80, b"/http://b.example/", None, b"/http://b.example/", True),
+        (b"http://a.example/http://b/", "a.example", 80, b"/http://b/", None, b"/http://b/", True),
     ],
     check_target,
 )

@@ -260,7 +260,12 @@ class AWSCLI(S3Client):
         return ObjectStat(size=found["ContentLength"], etag=found["ETag"].strip('"'))
 
     def list(self, bucket: str, prefix: str) -> "list[str]":
-        lines = self._aws("s3", "ls", "--recursive", f"s3://{bucket}/{prefix}").decode().splitlines()
+        try:
+            lines = self._aws("s3", "ls", "--recursive", f"s3://{bucket}/{prefix}").decode().splitlines()
+        except AssertionError as error:
+            if str(error).endswith("failed with 1: "):
+                return []
+            raise
         return [line.split(maxsplit=3)[3] for line in lines]
 
     def copy(self, bucket: str, key: str, new_key: str) -> None:

@@ -170,18 +170,21 @@ def _all_operations(name: str) -> Callable[[Any], None]:
     def test(self: Any) -> None:
         client = self.environment.client(name)
         source = self.environment.folder / "small"
-        key, other = f"{name}/ops/a b+c%d~é.txt", f"{name}/ops/copy"
+        awkward, key, copied = (f"{name}/ops/{last}" for last in ("a b+c%d~é.txt", "plain", "copy"))
+        client.upload(source, BUCKET, awkward)
         client.upload(source, BUCKET, key)
-        self.assertEqual(client.stat(BUCKET, key).size, 1024)
-        client.copy(BUCKET, key, other)
-        self.assertEqual(sorted(client.list(BUCKET, f"{name}/ops/")), sorted([key, other]))
-        target = client.folder / "copied"
-        client.download(BUCKET, other, target)
-        self.assertEqual(file_sha256(target), file_sha256(source))
-        client.delete(BUCKET, other)
-        self.assertIsNone(client.stat(BUCKET, other))
-        client.upload(source, BUCKET, other)
-        client.delete_many(BUCKET, [key, other])
+        self.assertEqual(client.stat(BUCKET, awkward).size, 1024)
+        client.copy(BUCKET, key, copied)
+        self.assertEqual(sorted(client.list(BUCKET, f"{name}/ops/")), sorted([awkward, key, copied]))
+        target = client.folder / "target"
+        for wanted in (awkward, copied):
+            client.download(BUCKET, wanted, target)
+            self.assertEqual(file_sha256(target), file_sha256(source))
+            target.unlink()
+        client.delete(BUCKET, copied)
+        self.assertIsNone(client.stat(BUCKET, copied))
+        client.upload(source, BUCKET, copied)
+        client.delete_many(BUCKET, [awkward, key, copied])
         self.assertEqual(client.list(BUCKET, f"{name}/ops/"), [])
         self.assertIsNone(client.stat(BUCKET, key))
 

@@ -258,7 +258,7 @@ class LintTests(MetricsCase):
         """The whole text is understood by the library's parser; no series appears twice."""
         self.finish()
         text = self.metrics.render_text().decode("utf-8")
-        seen = set()
+        seen: set[tuple[str, object]] = set()
         for family in text_string_to_metric_families(text):
             self.assertTrue(family.documentation, family.name)
             for sample in family.samples:

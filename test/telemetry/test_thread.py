@@ -1,6 +1,7 @@
 """The thread of a log."""
 
 import threading
+from functools import partial
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
@@ -33,14 +34,13 @@ class SerialThreadTests(TestCase):
             self.assertEqual(len(idents), 1)
             self.assertNotIn(here, idents)
 
-        return gatherResults([self.thread.run(lambda n=n: work(n)) for n in range(3)]).addCallback(check)
+        return gatherResults([self.thread.run(partial(work, number)) for number in range(3)]).addCallback(check)
 
     def test_failures(self) -> Deferred[None]:
         """What raises fails its Deferred, and the thread goes on."""
         failed = self.assertFailure(self.thread.run(lambda: 1 / 0), ZeroDivisionError)
-        return gatherResults([failed, self.thread.run(lambda: 5)]).addCallback(
-            lambda results: self.assertEqual(results[1], 5)
-        )
+        failed.addCallback(lambda _: self.thread.run(lambda: 5))
+        return failed.addCallback(self.assertEqual, 5)
 
     def test_cancelled(self) -> Deferred[None]:
         """Cancelling one wait does no harm to the next."""
@@ -48,7 +48,7 @@ class SerialThreadTests(TestCase):
         first = self.assertFailure(self.thread.run(lambda: go.wait(5)), Exception)
         first.cancel()
         go.set()
-        return gatherResults([first, self.thread.run(lambda: None)]).addCallback(lambda _: None)
+        return first.addCallback(lambda _: self.thread.run(lambda: None))
 
     def test_stop_after_the_work(self) -> Deferred[None]:
         """The thread ends once it has done what it was given."""

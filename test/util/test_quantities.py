@@ -58,7 +58,9 @@ class FormatDuration(SynchronousTestCase):
 
     def test_units(self) -> None:
         """The largest unit that divides the duration is used."""
-        wanted = {0.0: "0s", 1.0: "1s", 90.0: "90s", 300.0: "5m", 3600.0: "1h", 82800.0: "23h", 86400.0: "1d", 0.25: "250ms"}
+        wanted = {
+            0.0: "0s", 1.0: "1s", 90.0: "90s", 300.0: "5m", 3600.0: "1h", 82800.0: "23h", 86400.0: "1d", 0.25: "250ms",
+        }
         self.assertEqual({seconds: format_duration(seconds) for seconds in wanted}, wanted)
 
     def test_no_duration(self) -> None:

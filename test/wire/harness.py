@@ -50,10 +50,15 @@ class Collector:
 
 
 class FakeTransport(StringTransport):
-    """Remembers a half-close and an abort, and lets a test play the socket that takes nothing."""
+    """Remembers an abort; while it is ``full``, every write pauses the producer."""
 
-    half_closed = False
     aborted = False
+    full = False
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        if self.full and self.producer is not None:
+            self.producer.pauseProducing()
 
     def abortConnection(self) -> None:
         self.aborted = True
@@ -78,7 +83,9 @@ class Handler:
 def reply(request: Any, body: bytes = b"ok", status: int = 200) -> None:
     """A whole answer."""
     request.start_response(status, b"OK", [(b"X-Target", request.target)], len(body))
-    request.write(body)
+    room = request.write(body)
+    if room is not None:
+        room.addErrback(lambda _: None)
     request.finish()
 
 

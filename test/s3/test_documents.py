@@ -1,0 +1,242 @@
+"""Documents that name keys, or that turn a 200 into an error."""
+
+from xml.sax.saxutils import escape
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from s3proxy.s3.documents import (
+    delete_result_errors,
+    has_error_root,
+    parse_delete_objects,
+    post_form_key,
+    root_element,
+)
+from test.s3.table import add_rows
+
+NAMESPACE = b'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
+BOMB = (
+    b'<!DOCTYPE Delete [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;">]>'
+    b"<Delete><Object><Key>&b;</Key></Object></Delete>"
+)
+FILE_ENTITY = (
+    b'<!DOCTYPE Delete [<!ENTITY x SYSTEM "file:///etc/passwd">]><Delete><Object><Key>&x;</Key></Object></Delete>'
+)
+
+
+class DeleteObjectsTests(SynchronousTestCase):
+    """The keys of a multi-object delete."""
+
+    def test_many(self) -> None:
+        """A thousand long keys, and more, are all found, in order."""
+        keys = [b"%04d/" % number + b"\xc3\xa9" * 500 for number in range(1500)]
+        body = b"<Delete>" + b"".join(b"<Object><Key>" + key + b"</Key></Object>" for key in keys) + b"</Delete>"
+        self.assertEqual(parse_delete_objects(body), tuple(keys))
+
+    @given(st.binary(max_size=200))
+    def test_takes_anything(self, body: bytes) -> None:
+        """Any bytes are such a document or none."""
+        for prefix in (b"", b"<Delete>", b"<Delete><Object><Key>", b'<?xml version="1.0" encoding="'):
+            found = parse_delete_objects(prefix + body)
+            self.assertTrue(found is None or isinstance(found, tuple))
+
+    @given(st.lists(st.text(st.characters(min_codepoint=0x20, exclude_categories=["Cs"]), max_size=20), max_size=5))
+    def test_any_key(self, keys: list[str]) -> None:
+        """Whatever text a key is, it is found as it was written."""
+        keys = [key.replace("\ufffe", "").replace("\uffff", "") for key in keys]
+        body = "".join(f"<Object><Key>{escape(key)}</Key></Object>" for key in keys)
+        self.assertEqual(
+            parse_delete_objects(f"<Delete>{body}</Delete>".encode()), tuple(key.encode() for key in keys)
+        )
+
+    def test_depth(self) -> None:
+        """A document that is nothing but depth is refused at once."""
+        self.assertIsNone(parse_delete_objects(b"<Delete>" * 200_000 + b"</Delete>" * 200_000))
+
+
+def check_delete(case: SynchronousTestCase, body: bytes, keys: tuple[bytes, ...] | None) -> None:
+    case.assertEqual(parse_delete_objects(body), keys)
+
+
+add_rows(
+    DeleteObjectsTests,
+    "delete",
+    [
+        (b"<Delete></Delete>", ()),
+        (b"<Delete/>", ()),
+        (b"<Delete><Object><Key>a</Key></Object></Delete>", (b"a",)),
+        (b"<Delete " + NAMESPACE + b"><Object><Key>a</Key></Object><Quiet>true</Quiet></Delete>", (b"a",)),
+        (b'<x:Delete xmlns:x="u"><x:Object><x:Key>a</x:Key></x:Object></x:Delete>', (b"a",)),
+        (
+            b'<?xml version="1.0" encoding="UTF-8"?>\n<Delete>\n <Object>\n  <Key>a</Key>\n  <VersionId>v</VersionId>\n'
+            b" </Object>\n</Delete>\n",
+            (b"a",),
+        ),
+        (b"\xef\xbb\xbf<Delete><Object><Key>a</Key></Object></Delete>", (b"a",)),
+        (b"<Delete><Object><VersionId>v</VersionId><Key>a</Key></Object></Delete>", (b"a",)),
+        (b"<Delete><Object><Key><![CDATA[a<b>&]]>c</Key></Object></Delete>", (b"a<b>&c",)),
+        (b"<Delete><Object><Key>a&amp;b&#47;c&#x2F;&lt;</Key></Object></Delete>", (b"a&b/c/<",)),
+        (b"<Delete><Object><Key>a<!-- x -->b</Key></Object></Delete>", (b"ab",)),
+        (b"<Delete><Object><Key> a </Key></Object></Delete>", (b" a ",)),
+        (b"<Delete><Object><Key>\xc3\xa9&#233;</Key></Object></Delete>", (b"\xc3\xa9\xc3\xa9",)),
+        (
+            b'<?xml version="1.0" encoding="ISO-8859-1"?><Delete><Object><Key>\xe9</Key></Object></Delete>',
+            (b"\xc3\xa9",),
+        ),
+        ("<Delete><Object><Key>a</Key></Object></Delete>".encode("utf-16"), (b"a",)),
+        (b"<Delete><Object><Key>a</Key></Object><Object><Key>a</Key></Object></Delete>", (b"a", b"a")),
+        (b"<Delete><Object><Key></Key></Object></Delete>", (b"",)),
+        (b"<Delete><Object><Key>a</Key><ETag>x</ETag><Size>5</Size></Object></Delete>", (b"a",)),
+        (b"<Delete><Key>stray</Key></Delete>", ()),
+        (b"<Delete><Other><Key>stray</Key></Other></Delete>", ()),
+        (b"<Delete><Object></Object></Delete>", None),
+        (b"<Delete><Object><Key>a</Key><Key>b</Key></Object></Delete>", None),
+        (b"<Delete><Object><Key>a</Key></Object>", None),
+        (b"<Delete><Object><Key>a</Object></Key></Delete>", None),
+        (b"<DeleteResult/>", None),
+        (b"<Delete/><Delete/>", None),
+        (b"<Delete>&undefined;</Delete>", None),
+        (b"<x:Delete/>", None),
+        (b"<!DOCTYPE Delete><Delete/>", None),
+        (BOMB, None),
+        (FILE_ENTITY, None),
+        (b'<?xml version="1.0" encoding="no-such"?><Delete/>', None),
+        (b"<Delete><Object><Key>\xff</Key></Object></Delete>", None),
+        (b"<Delete><Object><Key>\x01</Key></Object></Delete>", None),
+        (b"", None),
+        (b"not xml", None),
+    ],
+    check_delete,
+)
+
+
+class DeleteResultTests(SynchronousTestCase):
+    """What S3 could not delete."""
+
+    def test_errors(self) -> None:
+        """Only the keys of errors count; without any the answer is empty, also in quiet mode."""
+        body = (
+            b"<DeleteResult " + NAMESPACE + b"><Deleted><Key>a</Key></Deleted>"
+            b"<Error><Key>b</Key><Code>AccessDenied</Code><Message>Access Denied</Message></Error></DeleteResult>"
+        )
+        self.assertEqual(delete_result_errors(body), {b"b"})
+        self.assertEqual(delete_result_errors(b"<DeleteResult/>"), frozenset())
+        self.assertIsNone(delete_result_errors(b"<Error><Code>InternalError</Code></Error>"))
+        self.assertIsNone(delete_result_errors(b""))
+
+
+class RootElementTests(SynchronousTestCase):
+    """The root of a document, from its first bytes."""
+
+    @given(st.binary(max_size=80))
+    def test_takes_anything(self, prefix: bytes) -> None:
+        """Any bytes begin with some element, or with none."""
+        for front in (b"", b"<", b"<?xml", b"  <!--"):
+            root = root_element(front + prefix)
+            self.assertTrue(root is None or root)
+            self.assertIs(has_error_root(front + prefix), root == b"Error")
+
+    def test_hostile(self) -> None:
+        """A long beginning without a root costs no more than reading it."""
+        for prefix in (b" " * 200_000, b"<!--" * 50_000, b"<?" * 100_000, b"<!---->" * 30_000, b"<" + b"a" * 200_000):
+            self.assertIsNone(root_element(prefix))
+
+
+def check_root(case: SynchronousTestCase, prefix: bytes, root: bytes | None) -> None:
+    case.assertEqual(root_element(prefix), root)
+
+
+add_rows(
+    RootElementTests,
+    "root",
+    [
+        (b"<Error><Code>InternalError</Code>", b"Error"),
+        (b"<Error>", b"Error"),
+        (b"<Error/>", b"Error"),
+        (b"<Error " + NAMESPACE + b">", b"Error"),
+        (b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>', b"Error"),
+        (b'<?xml version="1.0" encoding="UTF-8"?>\n\n     \n   <Error>', b"Error"),
+        (b" \r\n\t <?xml version='1.0'?> <Error>", b"Error"),
+        (b"\xef\xbb\xbf<Error>", b"Error"),
+        (b"<!-- <CopyObjectResult> --><Error>", b"Error"),
+        (b'<x:Error xmlns:x="u">', b"Error"),
+        (b"<CompleteMultipartUploadResult " + NAMESPACE + b">", b"CompleteMultipartUploadResult"),
+        (b"<CopyObjectResult><ETag>", b"CopyObjectResult"),
+        (b"<ErrorReport>", b"ErrorReport"),
+        (b"<Result><Error>", b"Result"),
+        (b"<error>", b"error"),
+        (b"<Error", None),
+        (b"<", None),
+        (b"   ", None),
+        (b"<?xml version='1.0'?>", None),
+        (b"<?xml version='1.0'", None),
+        (b"<!DOCTYPE x><Error>", None),
+        (b"Error", None),
+        (b"", None),
+    ],
+    check_root,
+)
+
+
+class PostFormKeyTests(SynchronousTestCase):
+    """The key of a browser's form upload."""
+
+    @given(st.binary(max_size=200), st.binary(max_size=40))
+    def test_takes_anything(self, head: bytes, boundary: bytes) -> None:
+        """Any bytes have a key or none."""
+        for content_type in (b"multipart/form-data; boundary=" + boundary, b"multipart/form-data; boundary=x"):
+            for front in (b"", b'--x\r\nContent-Disposition: form-data; name="key"\r\n\r\n'):
+                key = post_form_key(front + head, content_type)
+                self.assertTrue(key is None or isinstance(key, bytes))
+
+
+def field(name: bytes, value: bytes, boundary: bytes = b"x") -> bytes:
+    return b"--" + boundary + b'\r\nContent-Disposition: form-data; name="' + name + b'"\r\n\r\n' + value + b"\r\n"
+
+
+def upload(disposition: bytes, boundary: bytes = b"x") -> bytes:
+    head = b"Content-Disposition: form-data; " + disposition + b"\r\nContent-Type: a/b\r\n\r\n"
+    return b"--" + boundary + b"\r\n" + head + b"data"
+
+
+def check_form(case: SynchronousTestCase, head: bytes, key: bytes | None, content_type: bytes = b"") -> None:
+    case.assertEqual(post_form_key(head, content_type or b"multipart/form-data; boundary=x"), key)
+
+
+FILE = upload(b'name="file"; filename="photo.jpg"')
+add_rows(
+    PostFormKeyTests,
+    "form",
+    [
+        (field(b"key", b"a/b") + FILE, b"a/b"),
+        (field(b"policy", b"p") + field(b"key", b"a/b") + field(b"acl", b"x") + FILE, b"a/b"),
+        (field(b"Key", b"a") + FILE, b"a"),
+        (field(b"key", b"a\r\nb") + FILE, b"a\r\nb"),
+        (field(b"key", b"") + FILE, b""),
+        (field(b"key", b"\xc3\xa9 +%20") + FILE, b"\xc3\xa9 +%20"),
+        (field(b"key", b"up/${filename}") + FILE, b"up/photo.jpg"),
+        (field(b"key", b"${filename}-${filename}") + FILE, b"photo.jpg-photo.jpg"),
+        (field(b"key", b"${filename}") + upload(b'name="file"; filename="a/b.jpg"'), b"b.jpg"),
+        (field(b"key", b"${filename}") + upload(b"name=file; filename=b.jpg"), b"b.jpg"),
+        (b"preamble\r\n" + field(b"key", b"a") + FILE, b"a"),
+        (b'--x\r\ncontent-disposition:form-data;name=key\r\n\r\na\r\n' + FILE, b"a"),
+        (field(b"key", b"a", b"y y") + upload(b"name=file", b"y y"), b"a", b'Multipart/form-data; Boundary="y y"; c=d'),
+        (field(b"key", b"a", b"-b'") + upload(b"name=file", b"-b'"), b"a", b"multipart/form-data;boundary=-b'"),
+        (field(b"key", b"${filename}") + upload(b'name="file"; filename="a\\b.jpg"'), None),
+        (field(b"key", b"${filename}") + upload(b'name="file"; filename="a%22b.jpg"'), None),
+        (field(b"key", b"${filename}") + upload(b'name="file"'), None),
+        (field(b"key", b"${filename}") + upload(b'name="file"; filename=""'), None),
+        (field(b"key", b"${filename}") + field(b"acl", b"x"), None),
+        (field(b"key", b"a") + field(b"key", b"b") + FILE, None),
+        (field(b"key", b"a"), None),
+        (field(b"key", b"a")[:-4], None),
+        (FILE + b"\r\n" + field(b"key", b"late"), None),
+        (field(b"xkey", b"a") + FILE, None),
+        (field(b"key", b"a", b"y") + FILE, None),
+        (field(b"key", b"a") + FILE, None, b"multipart/form-data"),
+        (field(b"key", b"a") + FILE, None, b"multipart/form-data; boundary="),
+        (b"", None),
+    ],
+    check_form,
+)
