@@ -54,6 +54,7 @@ FEATURES: tuple[Feature, ...] = (
     Feature("the removal of expired objects", ("cache.actively_remove_cached_data",),
             lambda c: c.cache.actively_remove_cached_data),
     Feature("the file of cache rules", ("cache.bucket_settings_staleness_threshold",)),
+    Feature("reading without shared downloads", ("cache.download_coordination.enabled",)),
     Feature("the merging of missing ranges", ("cache.range_merge_gap_threshold",)),
     Feature("the removal of old logs", (
         "logging.access_log_retention_days", "logging.app_log_retention_days", "logging.log_cleanup_interval"),
@@ -91,6 +92,7 @@ NOT_NEEDED: tuple[str, ...] = (
     "cache.download_coordination.wait_timeout_secs",
     "cache.download_coordination.max_waiter_resubscriptions",
     "cache.initialization",
+    "cache.metadata_cache.enabled",
     "cache.metadata_cache.stale_handle_max_retries",
     "connection_pool.pool_check_interval",
     "health.check_interval",

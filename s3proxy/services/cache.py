@@ -156,7 +156,7 @@ class CacheService(Service):
 
     def _upkeep_failed(self, reason: Failure) -> None:
         if self.manager is not None and reason.check(OSError):
-            self.manager.disk_failed(reason.value)
+            self.manager.guard.failed(reason.value)
         else:
             self.log.failure("upkeep of the cache directory", reason)
 
@@ -183,11 +183,11 @@ class CacheService(Service):
         if manager is None or store is None:
             return ComponentStatus("cache", HealthState.DEGRADED, "The cache directory is not open.")
         data: dict[str, object] = {"usage_bytes": store.usage(), "limit_bytes": self._config.cache.max_cache_size}
-        if manager.last_error is not None and self._now() - manager.last_error[0] < RECENT:
+        if manager.guard.last_error is not None and self._now() - manager.guard.last_error[0] < RECENT:
             return ComponentStatus(
                 "cache",
                 HealthState.DEGRADED,
-                f"The cache directory fails ({manager.last_error[1]}); requests are answered from S3.",
+                f"The cache directory fails ({manager.guard.last_error[1]}); requests are answered from S3.",
                 data=data,
             )
         return ComponentStatus("cache", HealthState.HEALTHY, data=data)

@@ -11,6 +11,9 @@ from s3proxy.storage import residency
 
 __all__ = ["PageCache"]
 
+SAMPLE = 256 * 1024
+"""Bytes between two looks: what a kernel reads ahead, or a little more."""
+
 
 def _read_and_close(read_ahead: Callable[[int, int, int], None], fd: int, offset: int, count: int) -> None:
     try:
@@ -24,13 +27,19 @@ class PageCache:
     """The kernel's page cache as the listener sees it.
 
     :ivar run: calls a function in a thread of a pool made for disk reads
-    :ivar resident: whether all of ``(fd, offset, count)`` is in memory; None when the file system can't tell
+    :ivar resident: whether both ends of ``(fd, offset, count)`` are in memory; None when the file system can't tell
     :ivar read_ahead: brings ``(fd, offset, count)`` into memory; blocks
     """
 
     run: "Callable[..., Deferred[Any]]"
     resident: Callable[[int, int, int], bool | None] = residency.resident
     read_ahead: Callable[[int, int, int], None] = residency.read_ahead
+
+    def holds(self, fd: int, offset: int, count: int) -> bool:
+        """Whether these bytes are in memory, judged by their ends and by samples in between. Never blocks."""
+        if not self.resident(fd, offset, count):
+            return False
+        return all(self.resident(fd, sample, 1) for sample in range(offset + SAMPLE, offset + count, SAMPLE))
 
     def load(self, fd: int, offset: int, count: int) -> "Deferred[None]":
         """Bring these bytes into memory in a thread. ``fd`` may be closed meanwhile: the thread has a copy."""
@@ -43,6 +52,6 @@ class PageCache:
 
     def read(self, fd: int, offset: int, count: int) -> "bytes | Deferred[bytes]":
         """At most ``count`` bytes: at once if they are in memory, else from a thread, which needs ``fd`` open."""
-        if self.resident(fd, offset, count):
+        if self.holds(fd, offset, count):
             return os.pread(fd, count, offset)
         return self.run(os.pread, fd, count, offset)

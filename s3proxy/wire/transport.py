@@ -341,7 +341,7 @@ class FileServer(tcp.Server):
             return False
         pages = self.page_cache
         stop = min(span.position + self.window, span.stop)
-        if pages is None or pages.resident(span.fd, span.position, stop - span.position):
+        if pages is None or pages.holds(span.fd, span.position, stop - span.position):
             span.ready = stop
             span.seen = now
             return True
@@ -354,7 +354,7 @@ class FileServer(tcp.Server):
         stop = min(span.ready + self.window, span.stop)
         pages = self.page_cache
         if pages is not None and stop > span.ready and span.ready - span.position <= self.window:
-            if pages.resident(span.fd, span.ready, stop - span.ready):
+            if pages.holds(span.fd, span.ready, stop - span.ready):
                 span.ready = stop
             else:
                 self._load(span, pages, stop)

@@ -143,7 +143,7 @@ class RealPortTests(TestCase):
     async def test_over_a_socket(self) -> None:
         """The site answers on a port of the machine."""
         board = HealthBoard(lambda: 0.0)
-        site = admin_site(health_resource(board), cast(IReactorTime, reactor))
+        site: Any = admin_site(health_resource(board), cast(IReactorTime, reactor))
         port: Any = cast(IReactorTCP, reactor).listenTCP(0, site, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         url = f"http://127.0.0.1:{port.getHost().port}"

@@ -4,6 +4,7 @@ The rows are raw requests with the parts of the answer that S3 promises. Where S
 row is for the fake alone, and says why.
 """
 
+import atexit
 import hashlib
 from collections.abc import Sequence
 from typing import Any
@@ -105,6 +106,9 @@ READS = {
     "range_of_an_empty_object": _range(b"bytes=0-", 416, key=b"empty", fake_only="SeaweedFS answers 200"),
     "decoded_once": Row(key=b"a%2525b%20c//d", status=200, body=b"odd"),
 }
+
+
+_fakes: list[RemoteFakeS3] = []
 
 
 class StoreTestCase(SynchronousTestCase):
@@ -314,10 +318,11 @@ class FakeContractTests(_Writes, StoreTestCase):
     name = "fake"
 
     def setUp(self) -> None:
-        """A fake of its own for every test: it starts fast."""
-        fake = RemoteFakeS3(names=None)
-        self.addCleanup(fake.stop)
-        self.port, self.credential = fake.port, fake.credential
+        """One fake for all rows."""
+        if not _fakes:
+            _fakes.append(RemoteFakeS3(names=None))
+            atexit.register(lambda: _fakes.pop().stop())
+        self.port, self.credential = _fakes[0].port, _fakes[0].credential
         self.prepare()
 
 

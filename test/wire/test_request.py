@@ -2,6 +2,7 @@
 
 import os
 
+from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -19,6 +20,9 @@ class AnswerCase(SynchronousTestCase):
         (self.request,) = self.wire.requests
 
     def setUp(self) -> None:
+        self.events: list[dict[str, object]] = []
+        globalLogPublisher.addObserver(self.events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
         self.ask()
 
     def file_with(self, data: bytes) -> int:
@@ -165,7 +169,11 @@ class BodyTests(AnswerCase):
 
     def check_fault(self, what: str) -> None:
         self.assertTrue(self.wire.transport.aborted)
-        self.request.finish()
+        (event,) = [event for event in self.events if event["log_level"] == LogLevel.error]
+        text = formatEvent(event)
+        self.assertIn(what, text)
+        self.assertIn("/k", text)
+        self.assertNotIn("Signature", text)
 
     def test_finish_twice(self) -> None:
         """The second finish() is too late to do anything."""

@@ -1,0 +1,147 @@
+"""Entries that a write makes untrue: armed before S3 can act, gone before the client can know that it has."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+
+from s3proxy.cache.entry import ObjectId
+from s3proxy.cache.fill import RunInThread
+from s3proxy.cache.guard import CacheEvents, DiskGuard
+from s3proxy.storage.disk import DiskStore
+from s3proxy.storage.layout import entry_name
+
+__all__ = ["ArmedKeys", "Invalidation"]
+
+MANY_KEYS = 8
+"""Work on more keys than this goes through a thread."""
+MAX_REMEMBERED = 100_000
+"""Invalidations that could not be written down; with more, the disk is not read any more."""
+
+
+class Invalidation:
+    """Makes entries untrue, and remembers what the disk did not take.
+
+    :param revoke: lets nothing that is under way for a key be joined or stored
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        store: DiskStore | None,
+        guard: DiskGuard,
+        run: RunInThread,
+        revoke: Callable[[ObjectId], None],
+        events: CacheEvents,
+    ) -> None:
+        self._store = store
+        self._guard = guard
+        self._run = run
+        self._revoke = revoke
+        self._events = events
+        self._remembered: set[ObjectId] = set()
+        self._trusted = True
+
+    def trusts_disk(self, id: ObjectId) -> bool:
+        """Whether what the disk holds of this object may be used."""
+        return self._trusted and id not in self._remembered
+
+    def catch_up(self, id: ObjectId) -> bool:
+        """Try again to write down what the disk did not take; whether it may be trusted with this object now."""
+        if id in self._remembered and self._store is not None and self._guard.done(self._store.drop, _name(id)):
+            self._remembered.discard(id)
+        return self.trusts_disk(id)
+
+    async def arm(self, ids: Iterable[ObjectId]) -> "ArmedKeys":
+        """Before a write can take effect at S3; see :class:`ArmedKeys`."""
+        keys = tuple(dict.fromkeys(ids))
+        for id in keys:
+            self._revoke(id)
+        arms: list[Any] = []
+        if self._store is not None:
+            arms = await self._in_thread(len(keys), self._arm_all, keys)
+            for id, arm in zip(keys, arms):
+                if arm is None:
+                    self._remember(id)
+        return ArmedKeys(self, keys, arms)
+
+    def drop(self, id: ObjectId) -> None:
+        """The entry is no longer true: remove it now, and let nothing that is under way be stored."""
+        self._revoke(id)
+        if self._store is not None and not self._guard.done(self._store.drop, _name(id)):
+            self._remember(id)
+
+    def invalidate(self, ids: tuple[ObjectId, ...], arms: list[Any]) -> "Deferred[None]":
+        """The armed entries are gone when the Deferred fires."""
+        for id in ids:
+            # Again: a read that began while the write was on its way may have seen the older version.
+            self._revoke(id)
+            self._events.invalidated()
+
+        def note(done: list[bool]) -> None:
+            for id, success in zip(ids, done):
+                if success:
+                    self._remembered.discard(id)
+                else:
+                    self._remember(id)
+
+        return self._in_thread(len(arms), self._invalidate_all, arms).addCallback(note)
+
+    def disarm(self, arms: list[Any]) -> "Deferred[None]":
+        """The armed entries may be confirmed again."""
+        return self._in_thread(len(arms), self._disarm_all, arms)
+
+    def _in_thread(self, count: int, work: Callable[..., Any], *args: Any) -> "Deferred[Any]":
+        """A few keys are a few microseconds; many would hold up everybody else."""
+        return self._run(work, *args) if count > MANY_KEYS else succeed(work(*args))
+
+    def _arm_all(self, ids: tuple[ObjectId, ...]) -> list[Any]:
+        assert self._store is not None
+        return [self._guard.attempt(self._store.arm, _name(id)) for id in ids]
+
+    def _invalidate_all(self, arms: list[Any]) -> list[bool]:
+        return [arm is not None and self._guard.done(arm.invalidate) for arm in arms]
+
+    def _disarm_all(self, arms: list[Any]) -> None:
+        for arm in arms:
+            if arm is not None:
+                arm.disarm()
+
+    def _remember(self, id: ObjectId) -> None:
+        """The disk did not take it: what it holds of this object is not used until it does."""
+        if len(self._remembered) >= MAX_REMEMBERED and self._trusted:
+            self._trusted = False
+            self.log.error(
+                "too many invalidations could not be written to the cache directory; it is not read any more"
+            )
+        self._remembered.add(id)
+
+
+def _name(id: ObjectId) -> Any:
+    return entry_name(id.parts)
+
+
+class ArmedKeys:
+    """Keys about to be written: until the outcome is known, nothing of them is served without asking S3, or stored."""
+
+    def __init__(self, owner: Invalidation, ids: tuple[ObjectId, ...], arms: list[Any]) -> None:
+        self._owner = owner
+        self._ids = ids
+        self._arms = arms
+        self._over = False
+
+    def invalidate(self) -> "Deferred[None]":
+        """The write happened, or may have: the entries are gone when the Deferred fires. It never fails."""
+        if self._over:
+            return succeed(None)
+        self._over = True
+        return self._owner.invalidate(self._ids, self._arms)
+
+    def disarm(self) -> "Deferred[None]":
+        """The write did not happen: the entries are as before, but S3 is asked once more. Never fails."""
+        if self._over:
+            return succeed(None)
+        self._over = True
+        return self._owner.disarm(self._arms)
