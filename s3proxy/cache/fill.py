@@ -2,11 +2,12 @@
 
 A fill is the sink of one answer's body. It takes three forms:
 
-* *file*: bytes are appended to a growing file and read from it. The first block is written at once, so that the first byte never
-  waits for a thread; later ones in batches from a thread. S3 is paused when the disk falls behind, never because a reader is slow.
+* *file*: bytes are appended to a growing file and read from it. The first block is written at once, so that the first
+  byte never waits for a thread; later ones in batches from a thread. S3 is paused when the disk falls behind, never
+  because a reader is slow.
 * *memory*: a small body stays in memory until it is committed behind the answer.
-* *passing*: nothing is kept, from the start or because the disk failed half-way. Bytes stay in memory only until the slowest reader
-  has them; S3 is paused meanwhile, and nobody can join.
+* *passing*: nothing is kept, from the start or because the disk failed half-way. Bytes stay in memory only until the
+  slowest reader has them; S3 is paused meanwhile, and nobody can join.
 
 Largest buffer: ``WINDOW`` bytes plus what one read of the connection brings (memory form: the size of a small object).
 """
@@ -22,6 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from s3proxy.cache.spans import FileSpan, MemorySpan, Span
+from s3proxy.cache.verify import Verifier
 from s3proxy.util.deferreds import WakeUps
 from s3proxy.util.streams import IByteSink, IByteSource
 
@@ -75,7 +77,8 @@ class Fill:
     :param writers: gives the writer for the bytes from an offset on (it decides how many it takes); None: memory form
     :param commit_small: memory form: called in a thread with all chunks when the body is complete
     :param passing: keep nothing
-    :param verify: called in the thread with each chunk in order, at last with None: False condemns the fill
+    :param verify: checks the whole body; one that does not match is not kept, and if S3 stated the checksum itself, its
+        last piece is not shown to anybody
     :param on_settled: called once, when the body ended and all that was to be published or removed has been;
         with the results of the commits and whether the fill was complete and true
     """
@@ -93,7 +96,7 @@ class Fill:
         writers: Callable[[int], IWriter] | None,
         commit_small: Callable[[list[bytes]], Any] | None = None,
         passing: bool = False,
-        verify: Callable[[bytes | None], bool] | None = None,
+        verify: Verifier | None = None,
         keep_ratio: float = 0.5,
         on_settled: Callable[["Fill", list[Any], bool], None],
         on_disk_error: Callable[[BaseException], None],
@@ -112,6 +115,7 @@ class Fill:
         self._writers = writers
         self._commit_small = commit_small
         self._verify = verify
+        self._verified = start
         self._keep_ratio = keep_ratio
         self._on_settled = on_settled
         self._on_disk_error = on_disk_error
@@ -206,6 +210,9 @@ class Fill:
         offset = self._received
         self._received += len(data)
         if self._writers is None or self._passing:
+            if not self._passing and not self._passes(data):
+                self.stream_failed(Failure(FillBroken("the body does not match S3's checksum")))
+                return
             self._memory.append((offset, data))
             self.have = self._received
             self._progress.wake()
@@ -286,8 +293,8 @@ class Fill:
         """Append to the files; runs in the writer thread (or in the reactor's for the first block), never in both at once."""
         assert self._writers is not None
         for chunk in chunks:
-            if self._verify is not None:
-                self._verify(chunk)
+            if not self._passes(chunk):
+                raise FillBroken("the body does not match S3's checksum")
         pending = deque(chunks)
         while pending:
             writer = self._files[-1] if self._files else None
@@ -307,6 +314,16 @@ class Fill:
                 batch.append(chunk)
                 room -= len(chunk)
             writer.append(batch)
+
+    def _passes(self, chunk: bytes) -> bool:
+        """Feed the checksum; False: this is the last chunk, and the body is wrong."""
+        if self._verify is None:
+            return True
+        self._verify.update(chunk)
+        self._verified += len(chunk)
+        if self._verified >= self.stop:
+            self.condemned = not self._verify.holds()
+        return not (self.condemned and self._verify.strict)
 
     def _wrote(self, size: int) -> None:
         self.have += size
@@ -339,6 +356,11 @@ class Fill:
 
     def _spill(self, chunks: list[bytes], error: BaseException) -> None:
         """The disk refused: keep serving from memory, at the pace of the slowest reader."""
+        if isinstance(error, FillBroken):
+            self._ended = True
+            self.failure = Failure(error)
+            self._advance()
+            return
         self._on_disk_error(error)
         self._passing = True
         offset = self.have
@@ -383,20 +405,13 @@ class Fill:
     def _finish(self) -> None:
         """Publish or remove; runs in a thread."""
         if self._writers is None:
-            if self.failure is None and not self._passing and self._commit_small is not None:
-                chunks = [chunk for _, chunk in self._memory]
-                if self._verify is not None:
-                    for chunk in chunks:
-                        self._verify(chunk)
-                    if not self._verify(None):
-                        self.condemned = True
-                        return
-                self._results.append(self._commit_small(chunks))
+            if self.failure is None and not self._passing and not self.condemned and self._commit_small is not None:
+                self._results.append(self._commit_small([chunk for _, chunk in self._memory]))
             return
         writer = self._files[-1] if self._files else None
         if writer is None:
             return
-        if self._passing:
+        if self._passing or self.condemned:
             writer.discard()
         elif self.failure is not None:
             got = self.have - self.start
@@ -404,9 +419,6 @@ class Fill:
                 self._results.append(writer.commit_prefix(1))
             else:
                 writer.discard()
-        elif self._verify is not None and not self._verify(None):
-            self.condemned = True
-            writer.discard()
         else:
             self._results.append(writer.commit())
 

@@ -1,7 +1,7 @@
 """S3's own checksums, computed over a whole body while it is written.
 
-Which one: the cheapest that S3 stated for the full object (``x-amz-checksum-*``, S3 API: "Checking object integrity"), else an
-ETag that is an MD5, which holds for single uploads without KMS or customer keys.
+Which one: the cheapest that S3 stated for the full object (``x-amz-checksum-*``, S3 API: "Checking object integrity"),
+else an ETag that is an MD5, which holds for single uploads without KMS or customer keys.
 """
 
 import base64
@@ -17,18 +17,23 @@ _HEX = frozenset(b"0123456789abcdef")
 
 
 class Verifier:
-    """Feed it the chunks in order, then None: the last call answers whether the checksum holds, earlier ones are True."""
+    """Computes one checksum over a body.
 
-    def __init__(self, update: Callable[[bytes], None], digest: Callable[[], bytes], expected: bytes) -> None:
-        self._update = update
+    :ivar strict: S3 stated the checksum itself: a body that does not match is wrong. Otherwise it was concluded from the
+        ETag, which compatible stores may form differently: such a body is only not kept.
+    """
+
+    def __init__(
+        self, update: Callable[[bytes], None], digest: Callable[[], bytes], expected: bytes, *, strict: bool
+    ) -> None:
+        self.update = update
+        self.strict = strict
         self._digest = digest
         self._expected = expected
 
-    def __call__(self, chunk: bytes | None) -> bool:
-        if chunk is None:
-            return self._digest() == self._expected
-        self._update(chunk)
-        return True
+    def holds(self) -> bool:
+        """Whether what was fed to :meth:`update`, in order, is what S3 has."""
+        return self._digest() == self._expected
 
 
 class _Crc32:
@@ -55,10 +60,10 @@ def verifier_for(headers: Headers, etag: bytes) -> Verifier | None:
             except ValueError:
                 continue
             state = _Crc32() if name == b"crc32" else hashlib.new(name.decode("ascii"))
-            return Verifier(state.update, state.digest, expected)
+            return Verifier(state.update, state.digest, expected, strict=True)
     encrypted = headers.get(b"x-amz-server-side-encryption")
     plain = etag.strip(b'"')
     if len(plain) == 32 and _HEX.issuperset(plain) and encrypted in (None, b"AES256"):
         digest = hashlib.md5(usedforsecurity=False)
-        return Verifier(digest.update, digest.digest, bytes.fromhex(plain.decode("ascii")))
+        return Verifier(digest.update, digest.digest, bytes.fromhex(plain.decode("ascii")), strict=False)
     return None

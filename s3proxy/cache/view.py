@@ -101,6 +101,11 @@ class BodyReader:
             if fill not in self._fills and fill.joinable and fill.start < self.stop and fill.stop > self.position:
                 self.join(fill)
 
+    @property
+    def condemned(self) -> bool:
+        """Whether the bytes under way turned out not to be what S3 says they are."""
+        return any(fill.condemned and fill.failure is not None for fill in self._fills)
+
     def next(self) -> "Span | Deferred[None] | None":
         """What comes next.
 

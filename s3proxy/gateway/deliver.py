@@ -33,6 +33,8 @@ async def deliver(
     while reader.position < reader.stop:
         step = reader.next()
         if step is None:
+            if reader.condemned:
+                raise BodyBroken("the body does not match S3's checksum")
             if refetches >= MAX_REFETCHES:
                 raise BodyBroken(f"no byte at offset {reader.position} after {refetches} attempts")
             refetches += 1

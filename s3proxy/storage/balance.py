@@ -2,15 +2,17 @@
 
 import json
 import os
+import re
 import threading
 
 from s3proxy.storage.files import SystemCalls, write_fully
 from s3proxy.storage.layout import instance_text
 
-__all__ = ["Balance"]
+__all__ = ["Balance", "parse_draft"]
 
 _STEP_MIN = 1 << 20
 _STEP_SHARE = 32
+_DRAFT = re.compile(r"base\.([0-9a-f]{15})\.tmp\Z")
 
 
 class Balance:
@@ -46,6 +48,14 @@ class Balance:
             return None, False
         return max(0, declared), clean
 
+    def start(self, declared: int) -> None:
+        """Go on with what was declared before; from now on a stop is not a clean one until :meth:`close`.
+
+        :raises OSError: it could not be written
+        """
+        with self._lock:
+            self._write(declared, clean=False)
+
     def ensure(self, used: int) -> None:
         """Declare at least ``used`` before it becomes true.
 
@@ -55,8 +65,21 @@ class Balance:
             return
         with self._lock:
             if used > self._declared:
-                step = max(_STEP_MIN, (self._limit or used) // _STEP_SHARE)
-                self._write(used + step, clean=False)
+                self._write(self._ahead(used), clean=False)
+
+    def lower(self, used: int) -> None:
+        """Declare less, after the directory turned out to hold much less than was declared.
+
+        :raises OSError: it could not be written
+        """
+        with self._lock:
+            ahead = self._ahead(used)
+            if self._declared > 2 * ahead - used:
+                self._write(ahead, clean=False)
+
+    def _ahead(self, used: int) -> int:
+        ahead = used + max(_STEP_MIN, (self._limit or used) // _STEP_SHARE)
+        return max(used, min(ahead, self._limit)) if self._limit else ahead
 
     def close(self, used: int) -> None:
         """A clean stop: the exact number. Never raises."""
@@ -75,3 +98,9 @@ class Balance:
             self._calls.close(fd)
         self._calls.rename(self._draft, self._path)
         self._declared = declared
+
+
+def parse_draft(name: str) -> int | None:
+    """The instance that is writing, or died writing, this file in ``ctl/``; None when it is another file."""
+    match = _DRAFT.match(name)
+    return None if match is None else int(match[1], 16)

@@ -3,6 +3,7 @@
 import stat
 from collections import deque
 
+from s3proxy.storage.balance import parse_draft
 from s3proxy.storage.eviction import shard_paths
 from s3proxy.storage.layout import DIRECTORY_FOOTPRINT, EntryName, footprint, parse_generation, parse_range, parse_temp
 from s3proxy.storage.reading import is_sound
@@ -85,8 +86,10 @@ class Scan:
             if not self._is_alive(number):
                 volume.instance.bury(number)
         for name in volume.calls.listdir(f"{volume.root}/ctl"):
-            if name.endswith(".tmp"):
+            owner = parse_draft(name)
+            if owner is not None and not self._is_alive(owner):
                 volume.unlink(f"{volume.root}/ctl/{name}")
+        volume.empty_trash()
         volume.doubt_from = None
         self.done = True
 
@@ -165,9 +168,15 @@ class Scan:
 
     def _survived(self, path: str, base: int, length: int) -> bool:
         """Whether the bytes are sound, in case the host failed when they were written."""
-        if not self._volume.is_doubtful(self._volume.calls.stat(path).st_mtime):
+        volume = self._volume
+        if volume.doubt_from is None:
             return True
-        return is_sound(self._volume, path, base=base, length=length)
+        try:
+            return not volume.is_doubtful(volume.calls.stat(path).st_mtime) or is_sound(
+                volume, path, base=base, length=length
+            )
+        except FileNotFoundError:
+            return True
 
     def _is_left_over(self, path: str, instance: int | None) -> bool:
         """Whether nobody who lives can be at work on the file. ``instance`` is None when it doesn't say whose it is."""

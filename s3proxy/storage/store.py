@@ -328,6 +328,9 @@ class DiskStore:
         """Put the uses since the last call on disk, and close files that nobody asked for lately. Returns how many
         entries were written.
         """
+        ledger = self.volume.ledger
+        if ledger.complete:
+            self._balance.lower(ledger.used + ledger.reserved)
         self.volume.handles.expire(self.volume.now() - _HANDLE_SECONDS)
         interval = max(_TOUCH_SECONDS, self.evictor.oldest_age / 16)
         return write_uses(self.volume, self._log, interval)

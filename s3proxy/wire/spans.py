@@ -36,8 +36,8 @@ async def _send(
     upcoming: Any = _read(pages, fd, position, stop)
     try:
         while position < stop:
-            data = await upcoming if isinstance(upcoming, Deferred) else upcoming
-            upcoming = None
+            reading, upcoming = upcoming, None
+            data = await reading if isinstance(reading, Deferred) else reading
             if not data:
                 raise FileTruncated(errno.EIO, f"the file ends {stop - position} bytes too early")
             position += len(data)

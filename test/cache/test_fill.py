@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.cache.fill import BATCH, LINGER, WINDOW, WORTH_FINISHING, Fill, FillBroken
 from s3proxy.cache.spans import FileSpan, MemorySpan
+from s3proxy.cache.verify import Verifier
 from test.support.streams import ManualThread, ScriptedSource, run_at_once
 
 
@@ -300,21 +301,42 @@ class FillTests(SynchronousTestCase):
         fill.stream_ended()
         self.assertEqual(self.settled, [([("entry", [])], True)])
 
-    def test_wrong_checksum_is_not_kept(self) -> None:
-        """A body that does not match S3's checksum is condemned and discarded."""
-        seen: list[bytes | None] = []
+    def wrong(self, strict: bool) -> Verifier:
+        return Verifier(lambda chunk: None, lambda: b"computed", b"stated", strict=strict)
 
-        def verify(chunk: bytes | None) -> bool:
-            seen.append(chunk)
-            return chunk is not None
-
-        fill = self.fill(0, 3, verify=verify)
+    def test_wrong_checksum_is_not_shown(self) -> None:
+        """Nobody gets the last piece of a body that does not match the checksum which S3 stated, and nothing is kept."""
+        fill = self.fill(0, 6, verify=self.wrong(True))
+        reader = Reader(fill, 0, 6)
         fill.data_received(b"abc")
+        fill.data_received(b"def")
         fill.stream_ended()
         self.assertTrue(fill.condemned)
-        self.assertEqual(seen, [b"abc", None])
+        self.assertEqual(reader.read(), b"abc")
+        self.assertIsNotNone(fill.failure)
         self.assertEqual(self.writers[0].fate, "discarded")
-        self.assertFalse(self.settled[0][1])
+        self.assertEqual(self.errors, [])
+
+    def test_wrong_checksum_of_a_small_body(self) -> None:
+        """The same in the memory form."""
+        fill = self.fill(0, 6, verify=self.wrong(True), writers=None, commit_small=lambda chunks: self.fail("kept"))
+        reader = Reader(fill, 0, 6)
+        fill.data_received(b"abc")
+        fill.data_received(b"def")
+        fill.stream_ended()
+        self.assertEqual(reader.read(), b"abc")
+        self.assertIsNotNone(fill.failure)
+
+    def test_doubtful_checksum_is_only_not_kept(self) -> None:
+        """An ETag that looks like an MD5 and is none costs the entry, not the answer."""
+        fill = self.fill(0, 3, verify=self.wrong(False))
+        reader = Reader(fill, 0, 3)
+        fill.data_received(b"abc")
+        fill.stream_ended()
+        self.assertEqual(reader.read(), b"abc")
+        self.assertIsNone(fill.failure)
+        self.assertTrue(fill.condemned)
+        self.assertEqual(self.writers[0].fate, "discarded")
 
     def test_descriptors_of_read_files_are_closed(self) -> None:
         """A long body does not hold a descriptor for every file that everybody has read."""

@@ -90,7 +90,7 @@ def _algorithms() -> dict[str, Callable[[], Checksum]]:
         "sha256": hashlib.sha256,
     }
     try:
-        from awscrt import checksums
+        from awscrt import checksums  # type: ignore[import-untyped]
     except ImportError:
         return known
     known["crc32c"] = lambda: _Crc(checksums.crc32c, 4)

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import IO, Any
 
 import attrs
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from test.support.certificates import CertificateAuthority, ServerCertificate
 from test.support.fake_s3 import DEFAULT_CREDENTIAL, FakeS3
 from test.support.fake_script import Action, Match, RecordedRequest, RequestLog, Script
-from test.support.http_connection import BodyReader, HTTPConnection
+from test.support.http_connection import BodyReader, ConnectionFactory, HTTPConnection
 from test.support.sigv4 import Credential
 from test.support.waiting import poll
 
@@ -138,8 +138,9 @@ class _Leash(Protocol):
 
 def serve() -> None:
     """Run the fake until standard input ends."""
-    from twisted.internet import reactor, stdio
+    from twisted.internet import reactor as installed, stdio
 
+    reactor: Any = installed
     parser = argparse.ArgumentParser(description="A strict, scriptable S3 on loopback.")
     parser.add_argument("--port", type=int, default=0, help="port for plain HTTP (default: any free one)")
     parser.add_argument("--tls-port", type=int, default=0, help="port for TLS (default: any free one)")
@@ -175,14 +176,12 @@ def serve() -> None:
             data = json.dumps(answer).encode()
             await connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(data), data))
 
-    factory = Factory()
-    factory.noisy = False
-    factory.buildProtocol = lambda _: HTTPConnection(0, control)  # type: ignore[method-assign]
-    listening = reactor.listenTCP(options.control_port, factory, interface="127.0.0.1")  # type: ignore[attr-defined]
+    factory = ConnectionFactory(lambda: HTTPConnection(0, control))
+    listening = reactor.listenTCP(options.control_port, factory, interface="127.0.0.1")
     ports["control_port"] = listening.getHost().port
     stdio.StandardIO(_Leash(reactor))
     print(json.dumps(ports), flush=True)
-    reactor.run()  # type: ignore[attr-defined]
+    reactor.run()
 
 
 class RemoteScript:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import attrs
-from twisted.internet.interfaces import IAddress, IListeningPort, IReactorTime
+from twisted.internet.interfaces import IListeningPort, IReactorTime
 from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
 from twisted.names import dns
 
@@ -63,7 +63,9 @@ class FakeDNS:
         for connection in list(self._connections):
             connection.transport.abortConnection()  # type: ignore[union-attr]
         for port in self._ports:
-            await port.stopListening()
+            stopped = port.stopListening()
+            if stopped is not None:
+                await stopped
         self._ports.clear()
 
     def respond(self, data: bytes, transport: str, send: Any) -> None:
@@ -119,7 +121,7 @@ class _Datagrams(DatagramProtocol):
     def datagramReceived(self, datagram: bytes, addr: Any) -> None:
         self._server.respond(datagram, "udp", lambda message: self._send(message, addr))
 
-    def _send(self, message: bytes, addr: IAddress) -> None:
+    def _send(self, message: bytes, addr: tuple[str, int]) -> None:
         if self.transport is not None:
             self.transport.write(message, addr)
 

@@ -10,8 +10,6 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IListeningPort
-from twisted.internet.protocol import Factory
-from twisted.python.failure import Failure
 
 from test.support import fake_listing, fake_multipart, fake_writes
 from test.support.fake_answer import Answerer, error_response, scripted_response
@@ -20,7 +18,14 @@ from test.support.fake_reads import read_object
 from test.support.fake_routing import Route, route
 from test.support.fake_script import Action, Match, RecordedRequest, RequestLog, Script, Scripts
 from test.support.fake_store import BytesBody, FakeStore, ObjectVersion
-from test.support.http_connection import BadRequest, BodyReader, HTTPConnection, RequestHead, sleep
+from test.support.http_connection import (
+    BadRequest,
+    BodyReader,
+    ConnectionFactory,
+    HTTPConnection,
+    RequestHead,
+    sleep,
+)
 from test.support.sigv4 import Credential
 from test.support.sigv4_verify import SignatureError, verify
 
@@ -102,9 +107,7 @@ class FakeS3:
 
     def listen(self, port: int = 0, interface: str = "127.0.0.1", tls: Any = None) -> int:
         """Accept connections, with TLS if a context factory is given; returns the port number."""
-        factory = Factory.forProtocol(HTTPConnection)
-        factory.noisy = False
-        factory.buildProtocol = lambda _: self._accept(tls is not None)  # type: ignore[method-assign]
+        factory = ConnectionFactory(lambda: self._accept(tls is not None))
         if tls is None:
             listening = self._reactor.listenTCP(port, factory, backlog=1024, interface=interface)
         else:
@@ -113,7 +116,7 @@ class FakeS3:
         number: int = listening.getHost().port
         return number
 
-    def stop(self) -> "Deferred[object]":
+    def stop(self) -> "Deferred[list[None]]":
         """Close everything; fires when no connection is left."""
         self._scripts.clear()
         waits: list[Deferred[None]] = []
@@ -201,7 +204,11 @@ class FakeS3:
         self.accepted += 1
         connection = HTTPConnection(self.accepted, lambda made: self._serve(made, tls))
         self._connections[connection.number] = connection
-        connection.done.addCallback(lambda _: self._connections.pop(connection.number) and None)
+
+        def forget(_: None) -> None:
+            del self._connections[connection.number]
+
+        connection.done.addCallback(forget)
         return connection
 
     async def _serve(self, connection: HTTPConnection, tls: bool) -> None:
@@ -356,12 +363,7 @@ def _code(response: Response) -> str:
     return document.partition(b"<Code>")[2].partition(b"</Code>")[0].decode() if b"<Error>" in document else ""
 
 
-def main() -> Failure | None:
-    """Run as a process of its own; see :mod:`test.support.fake_control`."""
+if __name__ == "__main__":
     from test.support.fake_control import serve
 
-    return serve()
-
-
-if __name__ == "__main__":
-    main()
+    serve()

@@ -9,12 +9,12 @@ from collections.abc import Awaitable, Callable
 import attrs
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionLost
-from twisted.internet.interfaces import IPushProducer, IReactorTime
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.interfaces import IAddress, IPushProducer, IReactorTime
+from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-__all__ = ["BadRequest", "BodyReader", "HTTPConnection", "RequestHead", "sleep"]
+__all__ = ["BadRequest", "BodyReader", "ConnectionFactory", "HTTPConnection", "RequestHead", "sleep"]
 
 Pair = tuple[bytes, bytes]
 
@@ -128,6 +128,9 @@ class HTTPConnection(Protocol):
             raise ConnectionLost()
         self._arrival = Deferred()
         await self._arrival
+        self._check_alive()
+
+    def _check_alive(self) -> None:
         if self.lost and not self._buffer:
             raise ConnectionLost()
 
@@ -227,6 +230,18 @@ class HTTPConnection(Protocol):
         """Drop what was not sent yet, and send RST."""
         self.transport.unregisterProducer()  # type: ignore[union-attr]
         self.transport.abortConnection()  # type: ignore[union-attr]
+
+
+class ConnectionFactory(ServerFactory):
+    """Makes its protocols by calling ``accept``."""
+
+    noisy = False
+
+    def __init__(self, accept: Callable[[], HTTPConnection]) -> None:
+        self._accept = accept
+
+    def buildProtocol(self, addr: IAddress | None) -> HTTPConnection:
+        return self._accept()
 
 
 class BodyReader:

@@ -73,8 +73,11 @@ class ProxyProcess:
     """
 
     def __init__(self, config: Mapping[str, Any] | None = None, *, folder: Path | None = None) -> None:
-        self._temporary = tempfile.TemporaryDirectory(prefix="s3proxy-") if folder is None else None
-        self.folder = folder if self._temporary is None else Path(self._temporary.name)  # type: ignore[assignment]
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        if folder is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="s3proxy-")
+            folder = Path(self._temporary.name)
+        self.folder = folder
         http_port, https, proxy, tls, health, metrics, dashboard = free_ports(7)
         loopback = "127.0.0.1"
         defaults: dict[str, Any] = {

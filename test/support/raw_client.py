@@ -131,7 +131,7 @@ class RawClient:
 
         :raises ConnectionEnded: if fewer come.
         """
-        pieces = []
+        pieces: list[bytes] = []
         left = count
         began = time.monotonic()
         while left:
@@ -202,7 +202,7 @@ class RawClient:
         return attrs.evolve(head, body=body)
 
     def _read_chunks(self, rate: float) -> bytes:
-        pieces = []
+        pieces: list[bytes] = []
         while True:
             size = int(self._read_until(b"\r\n").partition(b";")[0], 16)
             if size == 0:

@@ -110,8 +110,8 @@ class S3Client(ABC):
 
 
 def _botocore_client(client: S3Client, **config: Any) -> Any:
-    import boto3
-    from botocore.config import Config
+    import boto3  # type: ignore[import-untyped]
+    from botocore.config import Config  # type: ignore[import-untyped]
 
     proxies = {"http": client.proxy} if client.proxy is not None else {}
     session = boto3.Session(
@@ -142,7 +142,7 @@ class Boto3(S3Client):
         return self._made[0]
 
     def upload(self, source: Path, bucket: str, key: str) -> None:
-        from boto3.s3.transfer import TransferConfig
+        from boto3.s3.transfer import TransferConfig  # type: ignore[import-untyped]
 
         self._client.upload_file(str(source), bucket, key, Config=TransferConfig(use_threads=self.threads))
 
@@ -152,7 +152,7 @@ class Boto3(S3Client):
         self._client.download_file(bucket, key, str(target), Config=TransferConfig(use_threads=self.threads))
 
     def stat(self, bucket: str, key: str) -> ObjectStat | None:
-        from botocore.exceptions import ClientError
+        from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 
         try:
             head = self._client.head_object(Bucket=bucket, Key=key)
