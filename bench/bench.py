@@ -2,8 +2,9 @@
 
     python bench/bench.py [--quick] [--json FILE] [--only WORD]
 
-Needs nginx and wrk. Every figure is taken in turns (proxy, nginx, proxy, nginx, …) and the medians are compared, because a shared
-machine is never the same twice. The origin is nginx with static files over TLS on the loopback interface.
+Needs nginx and wrk. Every figure is taken in turns (proxy, nginx, proxy, nginx, …) and the medians are compared,
+because a shared machine is never the same twice. The origin is nginx with static files over TLS on the loopback
+interface.
 """
 
 import argparse

@@ -17,7 +17,17 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-__all__ = ["HOST", "Nginx", "Server", "free_port", "make_objects", "nginx_cache", "nginx_origin", "s3proxy", "write_certificate"]
+__all__ = [
+    "HOST",
+    "Nginx",
+    "Server",
+    "free_port",
+    "make_objects",
+    "nginx_cache",
+    "nginx_origin",
+    "s3proxy",
+    "write_certificate",
+]
 
 HOST = "s3.bench.test"
 """The name that clients ask for; it resolves nowhere."""
@@ -67,9 +77,7 @@ def write_certificate(folder: Path) -> tuple[Path, Path]:
     certificate_path, key_path = folder / "origin.pem", folder / "origin.key"
     certificate_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     key_path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return certificate_path, key_path
 
@@ -77,7 +85,9 @@ def write_certificate(folder: Path) -> tuple[Path, Path]:
 class Server:
     """A process that listens on ``port``; stopped with its children."""
 
-    def __init__(self, name: str, port: int, command: list[str], *, cwd: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, name: str, port: int, command: list[str], *, cwd: Path, env: Mapping[str, str] | None = None
+    ) -> None:
         self.name = name
         self.port = port
         self._log = open(cwd / f"{name}.out", "wb")
@@ -154,9 +164,7 @@ def Nginx(name: str, port: int, folder: Path, http: str) -> Server:  # noqa: N80
     """nginx with one worker and these directives."""
     home = folder / name
     home.mkdir(parents=True, exist_ok=True)
-    (home / "nginx.conf").write_text(
-        textwrap.dedent(
-            """\
+    (home / "nginx.conf").write_text(textwrap.dedent("""\
             daemon off;
             worker_processes 1;
             pid {home}/nginx.pid;
@@ -175,14 +183,14 @@ def Nginx(name: str, port: int, folder: Path, http: str) -> Server:  # noqa: N80
               default_type binary/octet-stream;
               {http}
             }}
-            """
-        ).format(home=home, http=http)
-    )
+            """).format(home=home, http=http))
     if os.geteuid() == 0:
         # Workers give up root; what they write must be theirs.
         for path in (home, folder):
             os.chmod(path, 0o777)
-    return Server(name, port, ["nginx", "-p", str(home), "-c", str(home / "nginx.conf"), "-e", str(home / "error.log")], cwd=home)
+    return Server(
+        name, port, ["nginx", "-p", str(home), "-c", str(home / "nginx.conf"), "-e", str(home / "error.log")], cwd=home
+    )
 
 
 def nginx_origin(folder: Path, certificate: tuple[Path, Path]) -> Server:
@@ -248,9 +256,7 @@ def s3proxy(folder: Path, origin: int, certificate: Path, *, port: int | None = 
     home = folder / "s3proxy"
     home.mkdir(parents=True, exist_ok=True)
     health, metrics = free_port(), free_port()
-    (home / "config.yaml").write_text(
-        textwrap.dedent(
-            f"""\
+    (home / "config.yaml").write_text(textwrap.dedent(f"""\
             server:
               mode: proxy_only
               proxy_port: {port}
@@ -274,9 +280,7 @@ def s3proxy(folder: Path, origin: int, certificate: Path, *, port: int | None = 
             health: {{bind_address: 127.0.0.1, port: {health}}}
             metrics: {{bind_address: 127.0.0.1, port: {metrics}}}
             dashboard: {{enabled: false}}
-            """
-        )
-    )
+            """))
     command = [
         sys.executable,
         "-c",

@@ -290,7 +290,9 @@ class Fill:
         )
 
     def _append(self, chunks: list[bytes]) -> None:
-        """Append to the files; runs in the writer thread (or in the reactor's for the first block), never in both at once."""
+        """Append to the files; runs in the writer thread (or in the reactor's for the first block), never in both at
+        once.
+        """
         assert self._writers is not None
         for chunk in chunks:
             if not self._passes(chunk):
@@ -398,9 +400,7 @@ class Fill:
             self._on_settled(self, self._results, true and not self._passing)
             self._close_if_over()
 
-        self._run(self._finish).addBoth(settled).addErrback(
-            lambda reason: self.log.failure("finishing a fill", reason)
-        )
+        self._run(self._finish).addBoth(settled).addErrback(lambda reason: self.log.failure("finishing a fill", reason))
 
     def _finish(self) -> None:
         """Publish or remove; runs in a thread."""

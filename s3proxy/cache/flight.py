@@ -1,7 +1,7 @@
 """What is under way for one key in this process: requests at S3, bodies on their way, and the right to publish.
 
-All requests for a key that are under way at the same time share one lease. It was taken before the first of them was sent, and an
-invalidation takes it away; so no answer to a request that began before a write can be published after it.
+All requests for a key that are under way at the same time share one lease. It was taken before the first of them was
+sent, and an invalidation takes it away; so no answer to a request that began before a write can be published after it.
 """
 
 from typing import Any

@@ -1,8 +1,8 @@
 """What this process knows of the entries on disk, so that a hit needs no file system at all.
 
-A record is void as soon as the key's slot in the generation table has another value than before the record was loaded: whoever
-invalidates an entry, in whatever process of the host, changes the slot first. Records are also read again after
-``refresh_interval``, because other hosts and people with ``rm`` don't know the table.
+A record is void as soon as the key's slot in the generation table has another value than before the record was
+loaded: whoever invalidates an entry, in whatever process of the host, changes the slot first. Records are also read
+again after ``refresh_interval``, because other hosts and people with ``rm`` don't know the table.
 """
 
 from collections import OrderedDict
@@ -23,7 +23,9 @@ class Record:
 
     __slots__ = ("checked_at", "epoch", "name", "stored", "version", "_ranges")
 
-    def __init__(self, name: EntryName, epoch: int, checked_at: float, stored: StoredEntry, version: ObjectVersion) -> None:
+    def __init__(
+        self, name: EntryName, epoch: int, checked_at: float, stored: StoredEntry, version: ObjectVersion
+    ) -> None:
         self.name = name
         self.epoch = epoch
         self.checked_at = checked_at

@@ -81,11 +81,7 @@ class CacheManager:
             None
             if store is None
             else EntryIndex(
-                store,
-                generations,
-                now,
-                max_entries=settings.max_entries,
-                refresh_interval=settings.refresh_interval,
+                store, generations, now, max_entries=settings.max_entries, refresh_interval=settings.refresh_interval
             )
         )
 
@@ -329,6 +325,7 @@ class CacheManager:
         start, stop = interval
         small = stop - start <= self._settings.small_object_bytes
         facts = self._facts(version, ticket.sent_at)
+        ways: dict[str, Any] | None
         if record is not None and record.stored.kind == RANGES:
             if whole:
                 self._renew_or_redescribe(ticket, record, version)

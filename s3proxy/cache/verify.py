@@ -19,8 +19,8 @@ _HEX = frozenset(b"0123456789abcdef")
 class Verifier:
     """Computes one checksum over a body.
 
-    :ivar strict: S3 stated the checksum itself: a body that does not match is wrong. Otherwise it was concluded from the
-        ETag, which compatible stores may form differently: such a body is only not kept.
+    :ivar strict: S3 stated the checksum itself: a body that does not match is wrong. Otherwise it was concluded from
+        the ETag, which compatible stores may form differently: such a body is only not kept.
     """
 
     def __init__(

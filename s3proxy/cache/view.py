@@ -109,7 +109,8 @@ class BodyReader:
     def next(self) -> "Span | Deferred[None] | None":
         """What comes next.
 
-        A span: send it, then :meth:`advance`. A Deferred: wait, then ask again. None: nobody has the byte at ``position``.
+        A span: send it, then :meth:`advance`. A Deferred: wait, then ask again. None: nobody has the byte at
+        ``position``.
         """
         span = self._cached()
         if span is not None:

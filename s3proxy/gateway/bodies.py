@@ -1,6 +1,7 @@
 """The client's body on its way to S3, with a hand on its last piece.
 
-S3 can't act on a request before it has its last byte. Whatever must be true before S3 acts is done while that byte is still here.
+S3 can't act on a request before it has its last byte. Whatever must be true before S3 acts is done while that byte
+is still here.
 """
 
 from collections.abc import Callable
@@ -20,8 +21,8 @@ class HoldBack:
 
     Largest buffer: one piece as the connection delivered it, and ``copy_limit`` bytes of copy.
 
-    :param before_end: called with the copy when the last piece is here; that piece is sent when the Deferred fires, and the body fails
-        if it fails
+    :param before_end: called with the copy when the last piece is here; that piece is sent when the Deferred fires,
+        and the body fails if it fails
     :param copy_limit: how much of the body to copy
     :ivar received: bytes of the body so far
     """

@@ -1,7 +1,6 @@
 """Plays a body to the client, span by span, from wherever each span is."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from twisted.internet.defer import Deferred
 
@@ -20,12 +19,12 @@ class BodyBroken(Exception):
 
 
 async def deliver(
-    request: IClientRequest, reader: BodyReader, refetch: "Callable[[BodyReader], Deferred[Any]]"
+    request: IClientRequest, reader: BodyReader, refetch: Callable[[BodyReader], Awaitable[None]]
 ) -> None:
     """Send every byte of the reader to the client.
 
-    :param refetch: asked when nobody has the next byte (evicted meanwhile, or a fetch failed): arranges that the reader finds it, or
-        fails
+    :param refetch: asked when nobody has the next byte (evicted meanwhile, or a fetch failed): arranges that the
+        reader finds it, or fails
     :raises BodyBroken: when the rest can't be had
     :raises ClientGone: when the client left
     """

@@ -1,7 +1,7 @@
 """One request for an object, at S3 on behalf of the client who asked first; others may share what comes of it.
 
-The fetch belongs to nobody's connection: the client who started it may leave, and it goes on while somebody waits for it or reads
-what it brings.
+The fetch belongs to nobody's connection: the client who started it may leave, and it goes on while somebody waits
+for it or reads what it brings.
 """
 
 from enum import Enum
@@ -99,7 +99,9 @@ class Fetch:
         )
 
     def answer(self) -> "Deferred[Answer]":
-        """A Deferred of the caller's own. When the last one is cancelled before an answer came, the request is given up."""
+        """A Deferred of the caller's own. When the last one is cancelled before an answer came, the request is given
+        up.
+        """
         return self._answer.wait()
 
     def owner_left(self) -> None:
@@ -189,7 +191,5 @@ class Fetch:
             return Answer(Kind.RELAY, response, judged.version)
         fill = cache.receive(self._ticket, judged.version, judged.interval, response, whole=judged.whole)
         if fill is None:
-            return Answer(
-                Kind.RELAY, response, judged.version, judged.interval, reason=Reason.STORE_UNAVAILABLE
-            )
+            return Answer(Kind.RELAY, response, judged.version, judged.interval, reason=Reason.STORE_UNAVAILABLE)
         return Answer(Kind.STORED, response, judged.version, judged.interval, fill)

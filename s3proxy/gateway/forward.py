@@ -1,7 +1,8 @@
 """Everything that is not a cached read: to S3 and back as it is, with the cache told of what a write makes untrue.
 
-Keys that the request may change are *armed* before S3 has its last byte, and their entries are gone before the client can know that
-S3 has acted: before the status line, or, where a 200 is only decided by its body (copies, completions), before the body's end.
+Keys that the request may change are *armed* before S3 has its last byte, and their entries are gone before the
+client can know that S3 has acted: before the status line, or, where a 200 is only decided by its body (copies,
+completions), before the body's end.
 """
 
 import attrs
@@ -14,13 +15,7 @@ from s3proxy.gateway.answers import relayed_headers
 from s3proxy.gateway.bodies import HoldBack
 from s3proxy.gateway.relay import relay
 from s3proxy.gateway.transaction import Parts, Transaction, upstream_request
-from s3proxy.policy.invalidation import (
-    BODY_LIMIT,
-    body_decides,
-    keys_in_answer,
-    keys_in_body,
-    keys_in_head,
-)
+from s3proxy.policy.invalidation import BODY_LIMIT, body_decides, keys_in_answer, keys_in_body, keys_in_head
 from s3proxy.policy.verdicts import Outcome, Reason
 from s3proxy.s3.documents import has_error_root
 from s3proxy.s3.errors import S3Error
@@ -29,7 +24,9 @@ from s3proxy.upstream.interfaces import IUpstreamResponse, UpstreamError
 __all__ = ["ForwardFlow"]
 
 ERROR_ROOT_BYTES = 4096
-"""How much of a 200's body is looked at for ``<Error>``: S3 may send blanks for minutes first, but sends the root in one piece."""
+"""How much of a 200's body is looked at for ``<Error>``: S3 may send blanks for minutes first, but sends the root in
+one piece.
+"""
 
 
 class ForwardFlow:
@@ -62,9 +59,7 @@ class ForwardFlow:
                 await self._arm(b"")
             else:
                 limit = BODY_LIMIT if transaction.operation.body_names_keys else 0
-                body = HoldBack(
-                    outgoing.body, lambda copy: Deferred.fromCoroutine(self._arm(copy)), copy_limit=limit
-                )
+                body = HoldBack(outgoing.body, lambda copy: Deferred.fromCoroutine(self._arm(copy)), copy_limit=limit)
                 outgoing = attrs.evolve(outgoing, body=body)
         acted: bool | None = None
         try:

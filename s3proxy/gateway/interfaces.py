@@ -22,7 +22,7 @@ class IClientRequest(Interface):
     headers: Headers = Attribute("Names, order and values as received; blanks around values removed.")
     body_length: int | None = Attribute("Bytes of the body; 0 without one, None when it is chunked.")
     body: IByteSource = Attribute(
-        "The request's body, decoded from HTTP chunking. Starting it sends ``100 Continue`` to a client that waits for it."
+        "The request's body, decoded from HTTP chunking. Starting it sends ``100 Continue`` to a client that waits."
     )
     client_address: str = Attribute("The peer's IP address.")
     listener: str = Attribute("Name of the listener: http, proxy or tls.")
@@ -38,14 +38,18 @@ class IClientRequest(Interface):
         """
 
     def start_response(status: int, reason: bytes, headers: list[tuple[bytes, bytes]], length: int | None) -> None:
-        """Write the answer's head. Content-Length or Transfer-Encoding, Connection and Keep-Alive are the wire's to add.
+        """Write the answer's head. Content-Length or Transfer-Encoding, Connection and Keep-Alive are the wire's to
+        add.
 
         :param headers: without the four named above, spelled as they are to appear
-        :param length: of the body, or what HEAD is to claim; None when unknown (chunked, or ended by closing the connection)
+        :param length: of the body, or what HEAD is to claim; None when unknown (chunked, or ended by closing the
+            connection)
         """
 
     def write(data: bytes) -> Deferred[None] | None:
-        """Send body bytes. None: go on at once. A Deferred: fires when there is room again, fails with :class:`ClientGone`."""
+        """Send body bytes. None: go on at once. A Deferred: fires when there is room again, fails with
+        :class:`ClientGone`.
+        """
 
     def send_file(fd: int, offset: int, count: int, hot: bool = False) -> Deferred[None]:
         """Send bytes of a file as body. The descriptor must stay open until the Deferred fires.

@@ -22,18 +22,13 @@ from s3proxy.policy.verdicts import Outcome, Reason
 from s3proxy.s3 import errors
 from s3proxy.s3.address import ObjectAddress, locate
 from s3proxy.s3.errors import S3Error
-from s3proxy.s3.headers import Bypass, bypass_mode, is_sse_c
+from s3proxy.s3.headers import Bypass, Headers, bypass_mode, is_sse_c
 from s3proxy.s3.operation import Operation, classify
 from s3proxy.s3.ranges import InvalidRange, MultiRange, RangeSpec, parse_range
 from s3proxy.s3.signature import SignatureForm, read_signature
 from s3proxy.s3.target import parse_target, refuse_connect
 from s3proxy.telemetry.record import RequestRecord
-from s3proxy.upstream.interfaces import (
-    UpstreamError,
-    UpstreamRefused,
-    UpstreamTimeout,
-    UpstreamTLSError,
-)
+from s3proxy.upstream.interfaces import UpstreamError, UpstreamRefused, UpstreamTimeout, UpstreamTLSError
 
 __all__ = ["Gateway"]
 
@@ -205,22 +200,18 @@ class Gateway:
             return Reason.READ_CACHE_OFF
         if self._bypass_headers and bypass_mode(headers) is Bypass.NO_STORE:
             return Reason.NO_STORE
-        if isinstance(self._range(transaction), (MultiRange, InvalidRange)):
+        if isinstance(_range(headers), (MultiRange, InvalidRange)):
             return Reason.RANGE_FORM
         return Reason.NONE
 
-    def _range(self, transaction: Transaction) -> RangeSpec | None:
-        values = transaction.request.headers.get_all(b"range")
-        if not values:
-            return None
-        return parse_range(values[0]) if len(values) == 1 else InvalidRange()
-
     async def _read(self, transaction: Transaction) -> None:
         headers = transaction.request.headers
+        wanted = _range(headers)
+        assert not isinstance(wanted, (MultiRange, InvalidRange))
         flow = ReadFlow(
             self._parts,
             transaction,
-            self._range(transaction),
+            wanted,
             must_ask=b"x-amz-expected-bucket-owner" in headers,
             bypass=bypass_mode(headers) if self._bypass_headers else Bypass.NONE,
         )
@@ -276,6 +267,13 @@ class Gateway:
             record.status = request.status
         record.close(self._clock.seconds())
         self._accounts.finished(record)
+
+
+def _range(headers: Headers) -> RangeSpec | None:
+    values = headers.get_all(b"range")
+    if not values:
+        return None
+    return parse_range(values[0]) if len(values) == 1 else InvalidRange()
 
 
 def _as_s3_error(error: UpstreamError, record: RequestRecord) -> S3Error:

@@ -1,7 +1,7 @@
 """GET and HEAD of an object through the cache.
 
-One loop: look at what the cache holds and at what is under way; serve it if the gate lets it through; else join a request that is at
-S3 already, or send the caller's own. Whatever changed meanwhile, the loop looks again.
+One loop: look at what the cache holds and at what is under way; serve it if the gate lets it through; else join a
+request that is at S3 already, or send the caller's own. Whatever changed meanwhile, the loop looks again.
 """
 
 from twisted.internet.defer import CancelledError
@@ -17,7 +17,7 @@ from s3proxy.policy.freshness import Gate, may_serve, may_serve_stale
 from s3proxy.policy.verdicts import Outcome, Reason
 from s3proxy.s3.errors import invalid_range
 from s3proxy.s3.headers import CONDITIONAL_FIELDS, Bypass, wants_checksums
-from s3proxy.s3.ranges import RangeSpec, resolve
+from s3proxy.s3.ranges import SingleRange, resolve
 from s3proxy.s3.validators import Verdict, evaluate, if_range_matches, read_conditions
 from s3proxy.upstream.interfaces import UpstreamError
 
@@ -38,7 +38,7 @@ class ReadFlow:
     log = Logger()
 
     def __init__(
-        self, parts: Parts, transaction: Transaction, wanted: RangeSpec | None, *, must_ask: bool, bypass: Bypass
+        self, parts: Parts, transaction: Transaction, wanted: SingleRange | None, *, must_ask: bool, bypass: Bypass
     ) -> None:
         assert transaction.id is not None and transaction.settings is not None
         self._parts = parts
@@ -195,16 +195,18 @@ class ReadFlow:
 
     def _joinable(self, view: View | None, reason: Reason) -> Fetch | None:
         """A request at S3 whose answer serves this one too, if this caller need not be asked about by itself."""
-        if not self._may_join or self._renew or self._head or self._if_range is not None or self._conditions is not None:
+        if (
+            not self._may_join
+            or self._renew
+            or self._head
+            or self._if_range is not None
+            or self._conditions is not None
+        ):
             return None
         for fetch in self._parts.cache.asked(self._id):
             if fetch.serves(self._wanted):
                 return fetch
-            if (
-                view is not None
-                and reason is Reason.EXPIRED
-                and fetch.confirms(view.version)
-            ):
+            if view is not None and reason is Reason.EXPIRED and fetch.confirms(view.version):
                 return fetch
         return None
 
@@ -355,10 +357,7 @@ class ReadFlow:
         if b"if-match" not in self._headers and not signature.covers(b"if-match"):
             adding.append((b"If-Match", wanted_version.etag))
         request = upstream_request(
-            self._transaction,
-            self._parts,
-            adding=tuple(adding),
-            without=CONDITIONAL_FIELDS - {b"if-match"},
+            self._transaction, self._parts, adding=tuple(adding), without=CONDITIONAL_FIELDS - {b"if-match"}
         )
         fetch = Fetch(
             self._parts,
@@ -401,4 +400,3 @@ class ReadFlow:
         self._transaction.record.status = response.status
         await relay(self._request, response)
         self._request.finish()
-

@@ -1,6 +1,7 @@
 """From S3 to the client without the cache: what comes is sent on, at the client's pace.
 
-Largest buffer: what the client's connection takes before it asks for a pause, and what one read of S3's connection brings.
+Largest buffer: what the client's connection takes before it asks for a pause, and what one read of S3's connection
+brings.
 """
 
 from collections.abc import Callable
@@ -107,8 +108,8 @@ def relay(
 
     Fires when S3's body has ended and everything is handed over; cancelling it aborts S3's answer.
 
-    :param before_end: called with the first ``head_bytes`` bytes of the body when S3 has sent all of it; the last piece, and so the
-        end, waits for the Deferred it returns
+    :param before_end: called with the first ``head_bytes`` bytes of the body when S3 has sent all of it; the last
+        piece, and so the end, waits for the Deferred it returns
     """
     sink = RelaySink(request, response, before_end, head_bytes)
     response.start(sink)

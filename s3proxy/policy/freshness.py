@@ -43,8 +43,8 @@ def freshness_lifetime(
 ) -> float:
     """Seconds for which an answer is trusted after S3 confirmed it at ``validated_at``.
 
-    The object's own ``Cache-Control: max-age`` (``s-maxage`` first, RFC 9111 4.2.1) and ``Expires`` can only shorten it, and only
-    where the settings honour them.
+    The object's own ``Cache-Control: max-age`` (``s-maxage`` first, RFC 9111 4.2.1) and ``Expires`` can only shorten
+    it, and only where the settings honour them.
     """
     if head:
         lifetime = settings.head_ttl
@@ -71,7 +71,8 @@ def may_serve(
 ) -> Gate:
     """The gate.
 
-    :param validated_at: unix seconds at which the request was sent whose answer confirmed the entry; 0 = must be asked again
+    :param validated_at: unix seconds at which the request was sent whose answer confirmed the entry; 0 = must be
+        asked again
     :param head: the request is a HEAD: ``head_ttl`` counts
     :param unconfirmed: the entry was written through the proxy and S3 has not described it since
     :param must_ask: this request asks something only S3 can answer
@@ -92,8 +93,12 @@ def may_serve(
     return FRESH
 
 
-def may_serve_stale(settings: Settings, headers: Headers, validated_at: float, now: float, *, head: bool = False) -> bool:
-    """Whether an expired entry may be served because S3 failed to answer (RFC 5861 4); never where S3 is always asked."""
+def may_serve_stale(
+    settings: Settings, headers: Headers, validated_at: float, now: float, *, head: bool = False
+) -> bool:
+    """Whether an expired entry may be served because S3 failed to answer (RFC 5861 4); never where S3 is always
+    asked.
+    """
     if settings.stale_if_error <= 0 or validated_at <= 0:
         return False
     lifetime = freshness_lifetime(settings, headers, validated_at, head=head, unconfirmed=False)

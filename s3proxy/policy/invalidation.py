@@ -12,11 +12,15 @@ from s3proxy.s3.operation import Operation
 __all__ = ["BODY_LIMIT", "body_decides", "keys_in_answer", "keys_in_body", "keys_in_head"]
 
 BODY_LIMIT = 16 * 1024 * 1024
-"""Bytes of a body that are looked at for keys. S3 takes at most 1,000 keys of 1,024 bytes, which XML can spell up to nine times as long."""
+"""Bytes of a body that are looked at for keys. S3 takes at most 1,000 keys of 1,024 bytes, which XML can spell up to
+nine times as long.
+"""
 
 
 def body_decides(operation: Operation) -> bool:
-    """Whether a 200 may still turn out an error by its body (S3 API: CopyObject, UploadPartCopy, CompleteMultipartUpload)."""
+    """Whether a 200 may still turn out an error by its body (S3 API: CopyObject, UploadPartCopy,
+    CompleteMultipartUpload).
+    """
     return operation in (Operation.CopyObject, Operation.UploadPartCopy, Operation.CompleteMultipartUpload)
 
 

@@ -256,8 +256,11 @@ class ProxyService(MultiService):
 
     def _upstream_health(self) -> ComponentStatus:
         snapshot = self._upstream.snapshot()
-        dead = [name for name, host in snapshot["hosts"].items() if host["addresses"] and not (
-            set(host["addresses"]) - set(host["excluded"]))]
+        dead = [
+            name
+            for name, host in snapshot["hosts"].items()
+            if host["addresses"] and not (set(host["addresses"]) - set(host["excluded"]))
+        ]
         if dead:
             return ComponentStatus(
                 "upstream", HealthState.DEGRADED, f"No address answers of: {', '.join(sorted(dead))}.", data=snapshot
@@ -266,7 +269,7 @@ class ProxyService(MultiService):
 
     def _listener_health(self) -> ComponentStatus:
         failed = [child.error for child in self.services if isinstance(child, AdminListener) and child.error]
-        data = {"connections": self._site.connections_open, "requests": self._gateway.in_flight}
+        data: dict[str, object] = {"connections": self._site.connections_open, "requests": self._gateway.in_flight}
         if failed:
             return ComponentStatus("listeners", HealthState.DEGRADED, " ".join(failed), data=data)
         return ComponentStatus("listeners", HealthState.HEALTHY, data=data)

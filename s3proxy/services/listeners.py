@@ -60,7 +60,9 @@ def _remedy(key: str, port: int, address: str, error: BaseException) -> str:
     where = f"{address or 'all addresses'} port {port}"
     code = getattr(error, "errno", None)
     if code == errno.EADDRINUSE:
-        remedy = f"another program listens there (see: ss -ltnp 'sport = :{port}'); stop it or set {key} to another port"
+        remedy = (
+            f"another program listens there (see: ss -ltnp 'sport = :{port}'); stop it or set {key} to another port"
+        )
     elif code in (errno.EACCES, errno.EPERM) and port < _UNPRIVILEGED:
         remedy = (
             "ports below 1024 need a privilege: start as root with --uid and --gid, or grant CAP_NET_BIND_SERVICE, "
@@ -138,4 +140,7 @@ class AdminListener(Service):
         """Stop listening."""
         super().stopService()
         port, self.port = self.port, None
-        return None if port is None else maybeDeferred(port.stopListening)
+        if port is None:
+            return None
+        stopped = port.stopListening()
+        return stopped if isinstance(stopped, Deferred) else None

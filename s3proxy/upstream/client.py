@@ -164,17 +164,19 @@ class Upstream:
 
     def snapshot(self) -> dict[str, Any]:
         """For the health page: counters, and by host its addresses, the excluded ones, connections idle and in use."""
-        now = self._reactor.seconds()
+        excluded = self._health.all_excluded(self._reactor.seconds())
+        out = {ip for ip, _ in excluded}
         hosts: dict[str, dict[str, Any]] = {}
-        for host, ips in self._resolver.known().items():
-            out = [ip for ip in ips if self._health.excluded((ip, 443), now)]
-            hosts[host] = {"addresses": list(ips), "excluded": out, "idle": 0, "active": 0}
+        for host, targets in self._resolver.known().items():
+            ips = [target.ip for target in targets]
+            left_out = [ip for ip in ips if ip in out]
+            hosts[host] = {"addresses": ips, "excluded": left_out, "idle": 0, "active": 0}
         for host, (idle, active) in self._pool.counts().items():
             entry = hosts.setdefault(host, {"addresses": [], "excluded": [], "idle": 0, "active": 0})
             entry["idle"], entry["active"] = idle, active
         return {
             "hosts": hosts,
-            "excluded": [show_address(*address) for address in self._health.all_excluded(now)],
+            "excluded": [show_address(*address) for address in excluded],
             "lookups": self._resolver.lookups,
             "lookup_failures": self._resolver.failures,
             **attrs.asdict(self.counters),

@@ -66,8 +66,12 @@ class UpstreamRequest:
     repeatable: bool = False
 
 
-class IUpstreamResponse(Interface):
-    """S3's final answer; 1xx answers are not shown. Delivers its body like any :class:`IByteSource`."""
+class IUpstreamResponse(IByteSource):
+    """S3's final answer; 1xx answers are not shown. It is the source of its own body.
+
+    The body fails with :class:`UpstreamTimeout` on silence while it is not paused, with :class:`UpstreamError` when it is
+    cut. Aborting it closes the connection, whatever that still carries.
+    """
 
     status: int = Attribute("Status code.")
     reason: bytes = Attribute("Reason phrase.")
@@ -77,21 +81,6 @@ class IUpstreamResponse(Interface):
     address: str = Attribute("``IP:port`` of the peer.")
     sent_at: float = Attribute("The reactor's seconds when the request was sent.")
     head_at: float = Attribute("The reactor's seconds when the answer's head had arrived.")
-
-    def start(sink: object) -> None:
-        """See :class:`IByteSource`.
-
-        The body fails with UpstreamTimeout on silence while it is not paused, with UpstreamError when it is cut short.
-        """
-
-    def pause() -> None:
-        """See :class:`IByteSource`."""
-
-    def resume() -> None:
-        """See :class:`IByteSource`."""
-
-    def abort() -> None:
-        """Close the connection, whatever it still carries."""
 
 
 class IUpstream(Interface):

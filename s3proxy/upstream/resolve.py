@@ -176,9 +176,14 @@ class Resolver:
         """
         return Deferred.fromCoroutine(self._resolve(host))
 
-    def known(self) -> dict[str, tuple[str, ...]]:
-        """The addresses held by name."""
-        return {name: entry.ips for name, entry in self._entries.items() if entry.ips}
+    def known(self) -> dict[str, tuple[Target, ...]]:
+        """The addresses held, by name: from DNS, and those that the overrides give as IPs."""
+        known = {name: tuple(map(Target, entry.ips)) for name, entry in self._entries.items() if entry.ips}
+        for name, values in self._exact.items():
+            targets = tuple(Target(ip, port) for ip, port in ((ip_literal(value), port) for value, port in values) if ip)
+            if targets:
+                known[name] = targets
+        return known
 
     async def _resolve(self, host: str) -> tuple[Target, ...]:
         values = self._exact.get(host)

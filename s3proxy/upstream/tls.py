@@ -15,9 +15,6 @@ from s3proxy.upstream.routing import TLSPolicy, ip_literal
 
 __all__ = ["ClientContexts", "UpstreamTLS", "handshake_error", "check_name"]
 
-#: One TLS record holds at most this much (RFC 8446 5.1), and OpenSSL reads one record per call.
-_RECORD = 16384
-
 _CHAIN_ERRORS = {
     9: "is not valid yet",
     10: "has expired",
@@ -30,35 +27,12 @@ _CHAIN_ERRORS = {
 
 
 class UpstreamTLS(TLSMemoryBIOProtocol):
-    """The TLS layer of one connection; hands decrypted bytes on in larger pieces than one record.
+    """The TLS layer of one connection. It hands on each record (16 KiB at most) as it is decrypted.
 
     :ivar chain_error: OpenSSL's verification error (``X509_V_ERR_*``), once there was one
     """
 
     chain_error: int | None = None
-
-    def _flushReceiveBIO(self) -> None:
-        # What Twisted's method does, except that the records of one read reach the protocol as one piece.
-        records: list[bytes] = []
-        closed, failure = False, None
-        recv = self._tlsConnection.recv
-        try:
-            while not self._lostTLSConnection:
-                records.append(recv(_RECORD))
-        except SSL.WantReadError:
-            pass
-        except SSL.ZeroReturnError:
-            closed = True
-        except SSL.Error:
-            failure = Failure()
-        if records and not self._aborted:
-            self.wrappedProtocol.dataReceived(records[0] if len(records) == 1 else b"".join(records))
-        if closed:
-            self._shutdownTLS()
-            self._tlsShutdownFinished(None)
-        elif failure is not None:
-            self._tlsShutdownFinished(failure)
-        self._flushSendBIO()
 
 
 def _note_chain_error(connection: SSL.Connection, cert: crypto.X509, error: int, depth: int, ok: int) -> bool:

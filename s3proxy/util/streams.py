@@ -1,7 +1,7 @@
 """How bytes move between the parts of the proxy: a source pushes into one sink, and can be paused.
 
-Both ends of a connection to a client and both ends of a connection to S3 speak these two interfaces, so that an upload, a
-download and a relayed error page are all "this source into that sink".
+Both ends of a connection to a client and both ends of a connection to S3 speak these two interfaces, so that an
+upload, a download and a relayed error page are all "this source into that sink".
 """
 
 from twisted.python.failure import Failure
@@ -11,10 +11,14 @@ __all__ = ["IByteSink", "IByteSource"]
 
 
 class IByteSink(Interface):
-    """Receives one stream of bytes. Exactly one of :meth:`stream_ended` and :meth:`stream_failed` is called, once, last."""
+    """Receives one stream of bytes. Exactly one of :meth:`stream_ended` and :meth:`stream_failed` is called, once,
+    last.
+    """
 
     def data_received(data: bytes) -> None:
-        """Take the next bytes (never empty). A sink that can't keep up pauses its source; what is under way still comes."""
+        """Take the next bytes (never empty). A sink that can't keep up pauses its source; what is under way still
+        comes.
+        """
 
     def stream_ended() -> None:
         """Every byte that was promised has been delivered."""

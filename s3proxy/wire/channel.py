@@ -109,7 +109,6 @@ class ClientChannel(http.HTTPChannel):
         self._cut = True
         self._input.clear()
         self._lose_request(reason)
-        self._release_waiters()
         self.site.closed(self)
 
     def _lose_request(self, reason: Failure) -> None:
@@ -118,11 +117,14 @@ class ClientChannel(http.HTTPChannel):
             self.requests.clear()
             request.connectionLost(reason)
             self.site.request_ended()
+        waiters, self._room_waiters = self._room_waiters, []
+        for waiter in waiters:
+            waiter.errback(Failure(ClientGone(str(reason.value))))
 
     def _release_waiters(self) -> None:
         waiters, self._room_waiters = self._room_waiters, []
         for waiter in waiters:
-            waiter.errback(Failure(ClientGone("The client has gone")))
+            waiter.callback(None)
 
     def getPeer(self) -> Any:
         """The client's address."""
@@ -167,7 +169,6 @@ class ClientChannel(http.HTTPChannel):
         # A transport with a producer would wait for it before it closes.
         self.transport.unregisterProducer()
         self._output_full = False
-        self._release_waiters()
 
     def _linger(self) -> None:
         """End the connection such that the client can read its answer first.
@@ -345,6 +346,8 @@ class ClientChannel(http.HTTPChannel):
         self.requests.clear()
         self.site.request_ended()
         request.body.abort()
+        # Who does not wait for the last bytes to go out should not hear of it when they don't.
+        self._release_waiters()
         if self._step is _Step.CLOSED:
             return
         if self._step is _Step.BODY:
@@ -395,9 +398,7 @@ class ClientChannel(http.HTTPChannel):
     def resumeProducing(self) -> None:
         """Called by the transport when it has sent everything."""
         self._output_full = False
-        waiters, self._room_waiters = self._room_waiters, []
-        for waiter in waiters:
-            waiter.callback(None)
+        self._release_waiters()
         if self._input and self._step is _Step.HEAD:
             self._run()
         self._update_reading()

@@ -262,8 +262,8 @@ class ClientRequest(http.Request):
     def _fault(self, what: str) -> None:
         self.log.error(
             "The answer to {method} {target} has {what}: {accepted} of {promised}; the connection is cut.",
-            method=self.method,
-            target=self.target.split(b"?", 1)[0],
+            method=self.method.decode("ascii"),
+            target=self.target.split(b"?", 1)[0].decode("ascii"),
             what=what,
             accepted=self._accepted,
             promised=self._promised,

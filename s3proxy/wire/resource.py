@@ -46,6 +46,6 @@ class CachingResource(Resource):
         self.log.failure(
             "A request was not answered: {method} {path}",
             reason,
-            method=request.method,
-            path=request.target.split(b"?", 1)[0],
+            method=request.method.decode("ascii"),
+            path=request.target.split(b"?", 1)[0].decode("ascii"),
         )

@@ -195,8 +195,10 @@ class FillTests(SynchronousTestCase):
         fill.data_received(b"23456789")
         fill.data_received(b"X")
         fill.stream_ended()
-        self.assertEqual([(w.start, w.length, w.fate) for w in self.writers],
-                         [(2, 2, "committed"), (4, 4, "committed"), (8, 3, "committed")])
+        self.assertEqual(
+            [(w.start, w.length, w.fate) for w in self.writers],
+            [(2, 2, "committed"), (4, 4, "committed"), (8, 3, "committed")],
+        )
         self.assertEqual(reader.read(), b"23456789X")
 
     def test_early_end_is_a_failure(self) -> None:
@@ -305,7 +307,9 @@ class FillTests(SynchronousTestCase):
         return Verifier(lambda chunk: None, lambda: b"computed", b"stated", strict=strict)
 
     def test_wrong_checksum_is_not_shown(self) -> None:
-        """Nobody gets the last piece of a body that does not match the checksum which S3 stated, and nothing is kept."""
+        """Nobody gets the last piece of a body that does not match the checksum which S3 stated, and nothing is
+        kept.
+        """
         fill = self.fill(0, 6, verify=self.wrong(True))
         reader = Reader(fill, 0, 6)
         fill.data_received(b"abc")

@@ -73,6 +73,11 @@ class Environment(Loading):
             "environment variable OTLP_ENDPOINT: metrics.otlp.endpoint: the value is empty; "
             "the OTLP export is switched off"])
 
+    def test_secrets_stay_out(self) -> None:
+        """A URL that is refused is not shown: it may hold a password."""
+        (warning,) = self.notices(self.load(None, {"OTLP_ENDPOINT": "ftp://user:hunter2@collector"}))
+        self.assertIn("value (hidden) is not a URL", warning)
+
     def test_readable_but_out_of_bounds(self) -> None:
         """A number that is one, but not allowed, ends the start."""
         self.assertEqual(self.problems(None, {"DASHBOARD_PORT": "80"}), [

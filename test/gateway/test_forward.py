@@ -12,7 +12,11 @@ DELETE_TWO = b"<Delete><Object><Key>key</Key></Object><Object><Key>other</Key></
 BOUNDARY = b"------------------------0123456789abcdef"
 FORM = (
     b"--" + BOUNDARY + b'\r\nContent-Disposition: form-data; name="key"\r\n\r\nkey\r\n'
-    b"--" + BOUNDARY + b'\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\nbytes\r\n--' + BOUNDARY + b"--\r\n"
+    b"--"
+    + BOUNDARY
+    + b'\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\nbytes\r\n--'
+    + BOUNDARY
+    + b"--\r\n"
 )
 
 
@@ -263,9 +267,7 @@ class InvalidationTests(ForwardTestCase):
 
     def test_form_upload(self) -> None:
         """The key is in the form."""
-        client, sink = self.upload(
-            b"POST", b"/", FORM, Content_Type=b"multipart/form-data; boundary=" + BOUNDARY
-        )
+        client, sink = self.upload(b"POST", b"/", FORM, Content_Type=b"multipart/form-data; boundary=" + BOUNDARY)
         self.assertEqual(sink.data, FORM)
         self.asks(1).respond(FakeResponse(204))
         self.assertEqual(client.status, 204)

@@ -34,7 +34,11 @@ def part(start: int, stop: int, body: bytes = BODY, etag: bytes = b'"v1"', deliv
     """A 206 with these bytes."""
     return FakeResponse(
         206,
-        {b"ETag": etag, b"Content-Range": b"bytes %d-%d/%d" % (start, stop - 1, len(body)), b"Content-Type": b"text/plain"},
+        {
+            b"ETag": etag,
+            b"Content-Range": b"bytes %d-%d/%d" % (start, stop - 1, len(body)),
+            b"Content-Type": b"text/plain",
+        },
         body[start:stop] if deliver else None,
         stop - start,
     )
@@ -154,7 +158,9 @@ class WholeObjectTests(ReadTestCase):
         self.asks(3)
 
     def test_broken_answer_aborts(self) -> None:
-        """When S3's answer breaks off and the rest can't be had, the client's connection is cut, never ended cleanly."""
+        """When S3's answer breaks off and the rest can't be had, the client's connection is cut, never ended
+        cleanly.
+        """
         client = self.harness.get()
         response = self.asks(1).respond(ok(None, length=200_000))
         response.sink.data_received(b"x" * 1000)
@@ -587,16 +593,18 @@ class HeadTests(ReadTestCase):
     def test_description_of_a_part_is_not_the_object(self) -> None:
         """HEAD with partNumber says nothing about the object."""
         self.harness.head(b"/key?partNumber=1")
-        self.asks(1).respond(
-            FakeResponse(206, {b"ETag": b'"v1"', b"x-amz-mp-parts-count": b"3"}, b"", claimed=10)
-        )
+        self.asks(1).respond(FakeResponse(206, {b"ETag": b'"v1"', b"x-amz-mp-parts-count": b"3"}, b"", claimed=10))
         self.harness.head()
         self.asks(2)
 
 
 def _head(etag: bytes = b'"v1"', size: int = 1024, checksum: bytes | None = None) -> FakeResponse:
-    fields = {b"ETag": etag, b"Content-Type": b"text/plain", b"Last-Modified": b"Wed, 21 Oct 2015 07:28:00 GMT",
-              b"x-amz-meta-colour": b"gr\xc3\xbcn"}
+    fields = {
+        b"ETag": etag,
+        b"Content-Type": b"text/plain",
+        b"Last-Modified": b"Wed, 21 Oct 2015 07:28:00 GMT",
+        b"x-amz-meta-colour": b"gr\xc3\xbcn",
+    }
     if checksum is not None:
         fields[b"x-amz-checksum-crc32"] = checksum
     return FakeResponse(200, fields, b"", length=0, claimed=size)

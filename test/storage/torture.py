@@ -1,9 +1,10 @@
-"""Several processes read, insert, revalidate, write and die on one cache directory, against an origin that knows the truth.
+"""Several processes read, insert, revalidate, write and die on one cache directory, against an origin that knows the
+truth.
 
-Run as a program: ``python -m test.storage.torture DIRECTORY --seconds 5`` prints one line of counters as JSON. A read is *stale* when
-it is answered from the cache with a version older than one whose write had been acknowledged before the read began, *mixed* when bytes
-of another version (or another object) are in the answer, and *old* when the version was replaced more than a second before by a writer
-that died before it could acknowledge.
+Run as a program: ``python -m test.storage.torture DIRECTORY --seconds 5`` prints one line of counters as JSON. A read
+is *stale* when it is answered from the cache with a version older than one whose write had been acknowledged before the
+read began, *mixed* when bytes of another version (or another object) are in the answer, and *old* when the version was
+replaced more than a second before by a writer that died before it could acknowledge.
 """
 
 import argparse
@@ -21,13 +22,38 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from s3proxy.storage.disk import HEAD, RANGES, DiskStore, EntryName, GenerationTable, StoredEntry, entry_name, open_store
+from s3proxy.storage.disk import (
+    HEAD,
+    RANGES,
+    DiskStore,
+    EntryName,
+    GenerationTable,
+    StoredEntry,
+    entry_name,
+    open_store,
+)
 from s3proxy.storage.files import SystemCalls
 from s3proxy.storage.layout import parse_temp
 
 COUNTERS = (
-    "reads", "hits", "memory_hits", "misses", "published", "not_published", "renewed", "not_renewed", "writes", "refused", "through",
-    "range_fetches", "evictions", "scans", "stale", "mixed", "old", "errors",
+    "reads",
+    "hits",
+    "memory_hits",
+    "misses",
+    "published",
+    "not_published",
+    "renewed",
+    "not_renewed",
+    "writes",
+    "refused",
+    "through",
+    "range_fetches",
+    "evictions",
+    "scans",
+    "stale",
+    "mixed",
+    "old",
+    "errors",
 )
 CRASHED = 9
 LEASE_SECONDS = 0.3
@@ -35,8 +61,23 @@ PART = 16 * 1024
 SIZES = (20_000, 150_000, 3 * PART)
 META = struct.Struct("<QQ")
 PAUSED = (
-    "open", "close", "fstat", "stat", "pread", "pwrite", "pwritev", "rename", "rename_new", "link", "unlink", "mkdir", "rmdir", "listdir",
-    "utime", "chmod", "ftruncate",
+    "open",
+    "close",
+    "fstat",
+    "stat",
+    "pread",
+    "pwrite",
+    "pwritev",
+    "rename",
+    "rename_new",
+    "link",
+    "unlink",
+    "mkdir",
+    "rmdir",
+    "listdir",
+    "utime",
+    "chmod",
+    "ftruncate",
 )
 
 
@@ -130,7 +171,9 @@ def content(key: int, version: int, start: int, stop: int) -> bytes:
 class Worker:
     """One process. ``flaw`` leaves a step out, to show that the test sees it."""
 
-    def __init__(self, number: int, store: DiskStore, origin: Origin, keys: int, source: random.Random, flaw: str) -> None:
+    def __init__(
+        self, number: int, store: DiskStore, origin: Origin, keys: int, source: random.Random, flaw: str
+    ) -> None:
         self._number = number
         self._store = store
         self._origin = origin
@@ -150,16 +193,19 @@ class Worker:
         elif choice < 0.143:
             self.count("evictions")
             self._store.evictor.shrink(0)
-        elif choice < 0.1445:
-            self.count("scans")
-            scan = self._store.scan()
-            while not scan.step():
-                continue
+        elif choice < 0.144:
+            self.scan()
         elif choice < 0.15:
             self._store.pulse()
             self._store.flush_recency()
         else:
             self.read(key)
+
+    def scan(self) -> None:
+        self.count("scans")
+        scan = self._store.scan()
+        while not scan.step():
+            continue
 
     # Reading
 
@@ -249,7 +295,12 @@ class Worker:
 
     def publish(self, key: int, version: int, lease: Any) -> None:
         size = SIZES[key % 3]
-        about: dict[str, Any] = {"meta": META.pack(version, key), "object_size": size, "validated_at": 1.0, "observed_at": 1.0}
+        about: dict[str, Any] = {
+            "meta": META.pack(version, key),
+            "object_size": size,
+            "validated_at": 1.0,
+            "observed_at": 1.0,
+        }
         data = content(key, version, 0, size)
         entry: StoredEntry | None
         if self._random.random() < 0.05:
@@ -260,7 +311,7 @@ class Worker:
             writer = self._store.start_inline(lease, **about)
             try:
                 for start in range(0, size, 64_000):
-                    writer.append([data[start:start + 64_000]])
+                    writer.append([data[start : start + 64_000]])
                 entry = writer.commit()
             finally:
                 writer.close()
@@ -311,7 +362,12 @@ class Worker:
             published = None
             if key % 3 == 0 and arm.lease is not None and self._random.random() < 0.5:
                 published = self._store.publish_inline(
-                    arm.lease, meta=META.pack(version, key), object_size=SIZES[0], validated_at=1.0, observed_at=1.0, unconfirmed=True,
+                    arm.lease,
+                    meta=META.pack(version, key),
+                    object_size=SIZES[0],
+                    validated_at=1.0,
+                    observed_at=1.0,
+                    unconfirmed=True,
                     body=[content(key, version, 0, SIZES[0])],
                 )
             if published is None:
@@ -328,11 +384,16 @@ def work(number: int, options: argparse.Namespace, deadline: float) -> None:
     crash = options.crash if options.flaw == "" else 0.0
     path = None if options.flaw == "private memory" else f"{options.directory}/generations"
     store = open_store(
-        f"{options.directory}/cache", max_size=64 << 20, now=time.time, generations=GenerationTable(path=path),
-        calls=ChaoticCalls(source, crash), lease_seconds=LEASE_SECONDS,
+        f"{options.directory}/cache",
+        max_size=64 << 20,
+        now=time.time,
+        generations=GenerationTable(path=path),
+        calls=ChaoticCalls(source, crash),
+        lease_seconds=LEASE_SECONDS,
     )
     origin = Origin(f"{options.directory}/origin", options.keys, options.workers)
     worker = Worker(number, store, origin, options.keys, source, options.flaw)
+    worker.scan()
     while time.time() < deadline:
         try:
             worker.step()

@@ -1,4 +1,6 @@
-"""A gateway in memory: a client and an S3 that the test plays, in front of a real cache directory and without threads or time."""
+"""A gateway in memory: a client and an S3 that the test plays, in front of a real cache directory and without
+threads or time.
+"""
 
 import os
 import tempfile
@@ -79,7 +81,9 @@ class FakeClient:
         self._gone.append(waiter)
         return waiter
 
-    def start_response(self, status: int, reason: bytes, headers: list[tuple[bytes, bytes]], length: int | None) -> None:
+    def start_response(
+        self, status: int, reason: bytes, headers: list[tuple[bytes, bytes]], length: int | None
+    ) -> None:
         assert self.status is None, "the answer was begun twice"
         self.status, self.reason, self.length = status, reason, length
         self.answer_headers = Headers(headers)
@@ -147,7 +151,9 @@ class FakeClient:
 
 @implementer(IUpstreamResponse)
 class FakeResponse(ScriptedSource):
-    """S3's answer, as the test wants it. ``body`` is delivered at once when the answer is started; None: the test delivers it."""
+    """S3's answer, as the test wants it. ``body`` is delivered at once when the answer is started; None: the test
+    delivers it.
+    """
 
     def __init__(
         self,
@@ -255,7 +261,12 @@ class GatewayHarness:
     """
 
     def __init__(
-        self, *, run: Callable[..., "Deferred[Any]"] = run_at_once, max_requests: int = 100, max_size: int = 1 << 30, **cache: Any
+        self,
+        *,
+        run: Callable[..., "Deferred[Any]"] = run_at_once,
+        max_requests: int = 100,
+        max_size: int = 1 << 30,
+        **cache: Any,
     ) -> None:
         self._directory = tempfile.TemporaryDirectory()
         self.root = os.path.join(self._directory.name, "cache")
@@ -301,7 +312,9 @@ class GatewayHarness:
         self.store.close()
         self._directory.cleanup()
 
-    def send(self, method: bytes, target: bytes, headers: dict[bytes, bytes] | None = None, body: bytes | None = None) -> FakeClient:
+    def send(
+        self, method: bytes, target: bytes, headers: dict[bytes, bytes] | None = None, body: bytes | None = None
+    ) -> FakeClient:
         """A client sends a request; its body is delivered by the test, or at once when S3 asks for it."""
         client = FakeClient(method, target, headers, body)
         self.gateway.handle(client)

@@ -689,6 +689,31 @@ class StreamTests(SynchronousTestCase):
             self.assertEqual(len(body), int(fields[b"content-length"]))
 
 
+class LastWriteTests(SynchronousTestCase):
+    """The room that the last write asks for"""
+
+    def test_answer_ends_first(self) -> None:
+        """Whoever ends the answer without waiting for room is let go, whatever becomes of the connection."""
+        wire = Connected()
+        wire.receive(GET)
+        wire.channel.pauseProducing()
+        wire.requests[0].start_response(200, b"OK", [], 3)
+        room = wire.requests[0].write(b"abc")
+        wire.requests[0].finish()
+        self.successResultOf(room)
+        wire.lose(clean=False)
+
+    def test_client_goes_first(self) -> None:
+        """If the client goes before, the Deferred fails."""
+        wire = Connected()
+        wire.receive(GET)
+        wire.channel.pauseProducing()
+        wire.requests[0].start_response(200, b"OK", [], 3)
+        room = wire.requests[0].write(b"abc")
+        wire.lose(clean=False)
+        self.failureResultOf(room, ClientGone)
+
+
 class GoneTests(SynchronousTestCase):
     """Clients that go"""
 

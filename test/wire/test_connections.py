@@ -2,7 +2,9 @@
 
 import os
 import socket
+import ssl
 import struct
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -303,9 +305,11 @@ class UploadTests(ConnectionCase):
     @coroutine
     async def test_reset_while_paused(self) -> None:
         """A client that resets its connection while the body is paused is noticed within seconds."""
+        begun = threading.Event()
 
         async def answer(request: Any) -> None:
             request.body.start(Collector(lambda data: request.body.pause()))
+            begun.set()
             await request.when_gone()
 
         await self.serve(answer)
@@ -313,6 +317,7 @@ class UploadTests(ConnectionCase):
         def talk(sock: socket.socket) -> None:
             sock.sendall(b"PUT / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(DATA))
             sock.sendall(DATA[:300000])
+            begun.wait(10)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
         await self.client(talk)
@@ -335,7 +340,6 @@ class SlowReaderTests(ConnectionCase):
             request.finish()
 
         await self.serve(answer, WireLimits(stall_timeout=1.0))
-        release: Deferred[None] = Deferred()
 
         def talk(sock: socket.socket) -> bool:
             sock.sendall(GET)
@@ -347,7 +351,6 @@ class SlowReaderTests(ConnectionCase):
             return True
 
         await self.client(talk)
-        release.callback(None)
         await self.wait_until(lambda: self.outcomes[0].called)
         self.assertEqual(dict(self.site.counters.aborted), {"slow_reader": 1})
         self.assertTrue(self.requests[0]._gone)
@@ -376,8 +379,6 @@ class TLSTests(ConnectionCase):
     """The same over TLS"""
 
     def tls_client(self, talk: Callable[[Any], Any]) -> "Deferred[Any]":
-        import ssl
-
         context = ssl.create_default_context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
