@@ -3,8 +3,8 @@
     python etc/demo.py [--once]
 
 The server is SeaweedFS. It verifies every signature, and the proxy reaches it through verified TLS just as it would
-reach Amazon S3. The client is boto3. It uses the proxy as its HTTP proxy, and an S3 name that no name server knows: whatever
-arrives went through the proxy. Nothing leaves this machine. ``sh etc/demo.sh`` does the set-up as well.
+reach Amazon S3. The client is boto3. It uses the proxy as its HTTP proxy, and an S3 name that no name server knows:
+whatever arrives went through the proxy. Nothing leaves this machine. ``sh etc/demo.sh`` does the set-up as well.
 """
 
 import argparse

@@ -1,9 +1,11 @@
 """Wheel and source distribution are complete, and an installed S3 Proxy is known to twistd."""
 
 import atexit
+import configparser
 import functools
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -85,6 +87,13 @@ class PackagingTests(SynchronousTestCase):
         missing = [name for name in ("pip", "setuptools", "wheel") if importlib.util.find_spec(name) is None]
         if missing:
             raise SkipTest(f"not installed: {', '.join(missing)}; the extra \"test\" has them")
+
+    def test_every_requirement_has_a_lower_bound(self) -> None:
+        """Without one, nobody knows with which versions the program was ever tried."""
+        setup = configparser.ConfigParser(interpolation=None)
+        setup.read(CHECKOUT / "setup.cfg")
+        required = setup["options"]["install_requires"].split()
+        self.assertEqual([each for each in required if not re.fullmatch(r"[a-z0-9-]+(\[[a-z]+\])?>=[0-9.]+", each)], [])
 
     def test_the_wheel_has_every_module(self) -> None:
         """A package that setup.cfg forgets would be missing only for those who install."""

@@ -38,11 +38,10 @@ class _HealthSite:
         }
 
     def routes(self) -> "Klein":
-        """One route for every path: the router would take ``//health`` for ``/health`` and redirect others."""
+        """One route for every path: with one per page the router would take ``//health`` for ``/health``, too."""
         from klein import Klein
 
         app = Klein()
-        app.url_map.merge_slashes = False
         app.route("/", branch=True)(self._page)
         return app
 

@@ -42,6 +42,10 @@ def _server_address(text: str) -> str | None:
     return ip_address(text) or ip_and_port(text)
 
 
+def _overridden_host(text: str) -> str | None:
+    return ip_address(text) or host_pattern(text)
+
+
 def _url_path(text: str) -> str | None:
     return text if re.fullmatch(r"/[!-~]*", text) and not set("?#") & set(text) else None
 
@@ -252,7 +256,7 @@ class ConnectionPool:
         Listing(_server_address, "an IP address or IP:port", skip=True, needed=True), ())
     #: Lower-case host or ``*.suffix`` to IP addresses, ``IP:port``, ``[IPv6]:port`` and host names.
     endpoint_overrides: Mapping[str, tuple[str, ...]] = setting(ListMap(
-        host_pattern, "a host name or *. and a host name",
+        _overridden_host, "a host name, *. and a host name, or an IP address",
         Listing(override_target, "an IP address, IP:port or host name", skip=True)), {})
     #: ``host:port``, lower case, IPv6 in brackets, to transport.
     upstream_overrides: Mapping[str, UpstreamOverride] = setting(EntryMap(

@@ -20,6 +20,7 @@ import enum
 import re
 from collections import Counter
 from datetime import datetime, timezone
+from functools import lru_cache
 
 import attrs
 
@@ -229,6 +230,7 @@ def _read_scope(algorithm: bytes, credential: bytes) -> tuple[str, str | None] |
     return None
 
 
+@lru_cache(maxsize=128)
 def _read_signed_headers(value: bytes) -> frozenset[bytes] | None:
     names = value.lower().split(b";")
     if not all(_FIELD_NAME.fullmatch(name) for name in names):

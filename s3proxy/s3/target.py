@@ -15,6 +15,7 @@ cut off.
 
 import ipaddress
 import re
+from functools import lru_cache
 from typing import NoReturn
 
 import attrs
@@ -121,6 +122,7 @@ def _split_authority(rest: bytes) -> tuple[bytes, bytes]:
     return authority, origin_form if origin_form.startswith(b"/") else b"/" + origin_form
 
 
+@lru_cache(maxsize=1024)
 def _parse_authority(authority: bytes, default_port: int) -> tuple[str, int]:
     """Host and port of ``host[:port]`` (RFC 3986 section 3.2, without user information)."""
     try:

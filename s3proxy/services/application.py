@@ -122,7 +122,7 @@ class ProxyService(MultiService):
 
         self._metrics = Metrics(CollectorRegistry())
         self._metrics.identify(__version__, self._instance, self._hostname, config.server.mode, time.time())
-        self._lag = LagSampler(self._reactor, self._metrics.observe_lag)
+        self._lag = LagSampler(self._reactor, self._metrics.observe_lag, seconds=time.monotonic)
         self._board = HealthBoard(
             time.time,
             {
@@ -135,7 +135,7 @@ class ProxyService(MultiService):
         self._cache = CacheService(self._reactor, config, self._metrics)
         manager = self._cache.open()
         self._upstream = Upstream(
-            self._reactor, config.connection_pool, own_addresses=self._bound.names, head_timeout=30.0
+            self._reactor, config.connection_pool, own_addresses=self._bound.names, head_timeout=config.server.request_timeout
         )
         self._access_log = AccessLog(
             config.logging.access_log_dir,

@@ -71,7 +71,7 @@ class CacheService(Service):
         self._config = config
         self._metrics = metrics
         self._now = now
-        self.disk = DiskIO(reactor, threads=16)
+        self.disk = DiskIO(reactor, threads=config.cache.metadata_io_concurrency)
         self.store: DiskStore | None = None
         self.manager: CacheManager | None = None
         self._loops: list[LoopingCall] = []

@@ -64,7 +64,7 @@ class Evictor:
     def reserve(self, size: int) -> bool:
         """Set room for ``size`` bytes aside, evicting if need be; False when there can't be."""
         ledger = self._volume.ledger
-        if ledger.capacity and size > ledger.capacity:
+        if not ledger.could_fit(size):
             return False
         for _ in range(_RESERVE_ATTEMPTS):
             if ledger.reserve(size):
@@ -85,6 +85,8 @@ class Evictor:
     def make_room(self, size: int) -> bool:
         """Evict until ``size`` bytes fit; False when they can't."""
         ledger = self._volume.ledger
+        if not ledger.could_fit(size):
+            return False
         with self._exclusive:
             while not ledger.fits(size):
                 self._volume.empty_trash()

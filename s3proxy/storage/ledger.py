@@ -77,6 +77,11 @@ class Ledger:
         capacity = self.capacity
         return capacity == 0 or self.used + self._reserved + self._spare + size <= capacity
 
+    def could_fit(self, size: int) -> bool:
+        """Whether ``size`` bytes would fit into the directory if everything else were evicted."""
+        capacity = self.capacity
+        return capacity == 0 or FIXED_OVERHEAD + self._spare + size <= capacity
+
     def reserve(self, size: int) -> bool:
         """Set ``size`` bytes aside for a publication; False, and nothing is set aside, when they don't fit."""
         with self._lock:

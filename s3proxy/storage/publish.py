@@ -96,7 +96,7 @@ def promote(
             # Before the look at what has the name now: whoever removes that afterwards also stores a newer value than
             # this one.
             epoch = volume.bump(name)
-            lease.consume()
+        lease.consume()
         found = volume.peek(path)
         # A rename may have moved another flight's unfinished file, or an older flight may have moved ours here: the
         # nonce tells.

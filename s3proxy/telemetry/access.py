@@ -184,7 +184,7 @@ class AccessLog:
             return
         self._pending.append(line)
         self._pending_bytes += len(line)
-        if len(self._pending) >= self._buffer_size and self._writing is None and not self._batch:
+        if len(self._pending) >= self._buffer_size and not self._batch:
             self._flush()
         while self._pending_bytes + len(self._batch) > self._max_bytes and self._pending:
             self._pending_bytes -= len(self._pending.popleft())
@@ -209,6 +209,8 @@ class AccessLog:
 
     def reopen(self) -> None:
         """Make the file at the path anew if somebody renamed or removed it. Every write does so, this does so now."""
+        if self._timer is None:
+            return
         self._ignore(self._thread.run(self._segments.reopen))
 
     def close(self, timeout: float = _CLOSE_SECONDS) -> Deferred[int]:

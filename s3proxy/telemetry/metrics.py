@@ -43,7 +43,6 @@ _MOST_ROUTES: Final = 2048
 # The words that the small methods take. Whatever else they are given is counted as "other".
 _WORDS: Final[dict[str, tuple[str, ...]]] = {
     "s3proxy_stalls_total": ("client", "upstream"),
-    "s3proxy_requests_shed_total": ("concurrency", "memory", "draining"),
     "s3proxy_client_connections_opened_total": ("http", "proxy", "tls"),
     "s3proxy_cache_fills_total": ("stored", "partial", "declined", "failed"),
     "s3proxy_cache_invalidations_total": ("write", "changed", "gone", "purge", "corrupt"),
@@ -78,7 +77,6 @@ class _Route:
     aborts: Counter
     saved: Counter | None
     counts_as: int  # 0 neither, 1 miss, 2 hit
-    is_get: bool
     source: str
 
 
@@ -104,6 +102,7 @@ class Metrics:
         self._saved_bytes = made.counter("s3proxy_s3_saved_bytes_total")
         self._from_upstream = made.counter("s3proxy_upstream_bytes_total", "received")
         self._to_upstream = made.counter("s3proxy_upstream_bytes_total", "sent")
+        self._shed = made.counter("s3proxy_requests_shed_total", "concurrency")
         self._lag = made.histogram("s3proxy_reactor_lag_seconds")
         self._fill_bytes = made.counter("s3proxy_cache_fill_bytes_total")
         self._connections_opened = made.counter("s3proxy_upstream_connections_opened_total")
@@ -160,6 +159,8 @@ class Metrics:
             route.aborts.value += 1
         if record.reason:
             self._reason(route.source, record.reason).value += 1
+            if record.reason == "overload":
+                self._shed.value += 1
         if route.counts_as:
             if self._seconds() >= self._next_roll:
                 self._roll()
@@ -168,13 +169,8 @@ class Metrics:
                 self._hit_rate.part += 1
                 if route.saved is not None:
                     route.saved.value += 1
-            if route.is_get:
-                self._byte_hit_rate.whole += sent
-                self._byte_hit_rate.part += cached
-
-    def request_shed(self, reason: str) -> None:
-        """A request was refused with 503: concurrency, memory or draining. It ends like any other, too."""
-        self._words["s3proxy_requests_shed_total"][reason].inc()
+            self._byte_hit_rate.whole += sent
+            self._byte_hit_rate.part += cached
 
     def stalled(self, side: str) -> None:
         """A transfer was cut because the client or the upstream made no progress."""
@@ -360,7 +356,6 @@ class Metrics:
             aborts=made.counter("s3proxy_http_client_aborts_total", source),
             saved=saved,
             counts_as=counts_as,
-            is_get=operation == "GetObject",
             source=source,
         )
         if len(self._routes) < _MOST_ROUTES:

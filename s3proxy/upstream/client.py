@@ -102,9 +102,10 @@ class Upstream:
             first_byte=settings.upstream_first_byte_timeout, head=head_timeout, idle=settings.upstream_idle_timeout
         )
         self._router = Router(settings.upstream_overrides, settings.endpoint_overrides)
+        self._dns = DNSClient(reactor, settings.dns_servers or DEFAULT_SERVERS)
         self._resolver = Resolver(
             reactor,
-            lookup or DNSClient(reactor, settings.dns_servers or DEFAULT_SERVERS).lookup,
+            lookup or self._dns.lookup,
             settings.endpoint_overrides,
             settings.dns_refresh_interval,
             settings.max_registered_endpoints,
@@ -154,6 +155,7 @@ class Upstream:
     def stop(self) -> "Deferred[None]":
         """Close what is idle; requests under way go on, new ones fail. Fires when the idle connections are closed."""
         self._stopped = True
+        self._dns.close()
         closing: list[Deferred[None]] = []
         for connection in self._pool.close():
             gone: Deferred[None] = Deferred()

@@ -220,7 +220,7 @@ class Exchange:
                         self._start_body()
                 elif isinstance(event, End):
                     ended = True
-                if self._over:
+                if self._ended():
                     return
         except ParseError as error:
             self._fail(UpstreamError(f"{self._connection.address} sent no proper answer: {error}", sent=True))
@@ -243,11 +243,11 @@ class Exchange:
             self._finish()
             return
         detail = reason.getErrorMessage().rstrip(".")
+        address = self._connection.address
         if self._response is None:
-            text = f"{self._connection.address} closed the connection without an answer ({detail})"
+            self._fail(UpstreamUnreachable(f"{address} closed the connection without an answer: {detail}", sent=True))
         else:
-            text = f"{self._connection.address} closed the connection before the end of the answer ({detail})"
-        self._fail(UpstreamUnreachable(text, sent=True))
+            self._fail(UpstreamError(f"{address} closed the connection amid its answer: {detail}", sent=True))
 
     # The answer.
 
@@ -255,7 +255,7 @@ class Exchange:
         self._keep_alive = head.keep_alive
         upload = self._upload
         sending = upload is not None and not upload.complete
-        if upload is not None and sending and (head.status >= 300 or not upload.started):
+        if upload is not None and sending and ( not upload.started):
             upload.stop()
             sending = False
         if not sending:
@@ -328,6 +328,10 @@ class Exchange:
             self._response.broken(Failure(error))
         else:
             self._answer.errback(error)
+
+    def _ended(self) -> bool:
+        """Whether the receiver of the answer has given up, say, while it was handed a piece of it."""
+        return self._over
 
     def _no_answer(self) -> None:
         self._silent = True

@@ -54,6 +54,8 @@ class AddressHealth:
         """Note a failure to connect, to shake hands or to answer. True when it has just caused an exclusion."""
         trouble = self._troubles.get(address)
         if trouble is None:
+            if len(self._troubles) >= self._max_hosts:
+                self.forget_settled(now)
             trouble = self._troubles[address] = _Trouble()
         trouble.failures += 1
         trouble.last = now

@@ -88,6 +88,12 @@ class DNSClient:
         """A records, and AAAA records of a name that has none. Fails when no server answers."""
         return Deferred.fromCoroutine(self._lookup(name))
 
+    def close(self) -> None:
+        """Drop the TCP connections that long answers needed."""
+        for resolver in self._resolvers:
+            for connection in list(resolver.connections):
+                connection.transport.loseConnection()
+
     async def _lookup(self, name: str) -> Answer:
         failure: Exception = TimeoutError("no DNS server answered")
         for seconds in _ROUNDS:
@@ -180,9 +186,8 @@ class Resolver:
         """The addresses held, by name: from DNS, and those that the overrides give as IPs."""
         known = {name: tuple(map(Target, entry.ips)) for name, entry in self._entries.items() if entry.ips}
         for name, values in self._exact.items():
-            targets = tuple(Target(ip, port) for ip, port in ((ip_literal(value), port) for value, port in values) if ip)
-            if targets:
-                known[name] = targets
+            pinned = [(ip_literal(value), port) for value, port in values]
+            known[name] = tuple(Target(ip, port) for ip, port in pinned if ip is not None)
         return known
 
     async def _resolve(self, host: str) -> tuple[Target, ...]:

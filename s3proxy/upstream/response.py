@@ -105,13 +105,13 @@ class UpstreamResponse:
         if self.started:
             raise RuntimeError("the body has been started already")
         self.started = True
-        if self._aborted:
+        if self._given_up():
             return
         receiver: IByteSink = sink  # type: ignore[assignment]
         early, self._early = self._early, []
         for data in early:
             receiver.data_received(data)
-            if self._aborted:
+            if self._given_up():
                 return
         self._sink = receiver
         if self._end is not None:
@@ -164,6 +164,9 @@ class UpstreamResponse:
     def broken(self, reason: Failure) -> None:
         """The body will not come in full."""
         self._finish(reason)
+
+    def _given_up(self) -> bool:
+        return self._aborted
 
     def _finish(self, end: bool | Failure) -> None:
         if self._end is not None:

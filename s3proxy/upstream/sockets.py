@@ -12,8 +12,8 @@ from twisted.python.failure import Failure
 
 __all__ = ["SocketOptions", "UpstreamSocket", "connect"]
 
-#: Bytes asked for per read, and so the most that is read beyond a pause. Measured on loopback, 64 KiB cost half as much CPU
-#: time again on plain connections and a fifth on TLS, twice as much saved nothing.
+#: Bytes asked for per read, and so the most that is read beyond a pause. Measured on loopback, reads of 64 KiB cost
+#: half as much CPU time again on plain connections and a fifth on TLS; twice as much saved nothing.
 RECV_SIZE = 256 * 1024
 #: Bytes read at most from a connection that broke while we were writing.
 _LAST_BYTES = 1024 * 1024

@@ -16,6 +16,7 @@ from s3proxy.upstream.routing import TLSPolicy, ip_literal
 __all__ = ["ClientContexts", "UpstreamTLS", "handshake_error", "check_name"]
 
 _CHAIN_ERRORS = {
+    7: "was not signed by the authority it names",
     9: "is not valid yet",
     10: "has expired",
     18: "is self-signed",

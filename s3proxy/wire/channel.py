@@ -78,7 +78,6 @@ class ClientChannel(http.HTTPChannel):
         self._output_full = False
         self._request: ClientRequest | None = None
         self._decoder: BodyDecoder | None = None
-        self._drained = 0
         self._linger_since = 0.0
         self._room_waiters: list[Deferred[None]] = []
         self._reader = ReaderProgress()
@@ -274,11 +273,8 @@ class ClientChannel(http.HTTPChannel):
             self._decoder = None
             self._input += decoder.rest
         if request is None:
-            self._drained += len(data)
             if decoder.finished:
                 self._next()
-            elif self._drained > self._limits.drain_bytes:
-                self._linger()
             return
         if decoder.finished:
             self._step = _Step.NEXT
@@ -354,7 +350,6 @@ class ClientChannel(http.HTTPChannel):
             if request.keep_alive:
                 self._step = _Step.DRAIN
                 self._since = self.site.reactor.seconds()
-                self._drained = 0
             else:
                 self._linger()
                 return

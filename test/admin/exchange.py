@@ -10,10 +10,11 @@ from s3proxy.admin.sites import admin_site
 class Exchange:
     """One connection to a site."""
 
-    def __init__(self, resource: IResource, clock: Clock | None = None) -> None:
-        self.clock = clock or Clock()
+    def __init__(self, resource: IResource) -> None:
+        self.clock = Clock()
         self.transport = StringTransport()
-        self.channel = admin_site(resource, self.clock).buildProtocol(None)
+        self.site = admin_site(resource, self.clock)
+        self.channel = self.site.buildProtocol(None)
         self.channel.makeConnection(self.transport)
 
     def send(self, data: bytes) -> bytes:

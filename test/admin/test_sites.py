@@ -1,13 +1,12 @@
 """What the sites have in common."""
 
-from twisted.internet.task import Clock
 from twisted.internet.testing import EventLoggingObserver
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.admin.answers import prepare
-from s3proxy.admin.sites import MAX_BODY, PathResource, admin_site
-from test.admin.exchange import Answer, Exchange, ask
+from s3proxy.admin.sites import MAX_BODY, PathResource
+from test.admin.exchange import Answer, Exchange
 
 
 class SiteTests(SynchronousTestCase):
@@ -25,10 +24,10 @@ class SiteTests(SynchronousTestCase):
         observer = EventLoggingObserver()
         globalLogPublisher.addObserver(observer)
         self.addCleanup(globalLogPublisher.removeObserver, observer)
-        site = admin_site(self.resource, Clock())
-        site.doStart()
-        self.addCleanup(site.doStop)
-        self.assertEqual(ask(self.resource, "/").status, 200)
+        exchange = Exchange(self.resource)
+        exchange.site.doStart()
+        self.addCleanup(exchange.site.doStop)
+        self.assertEqual(Answer(exchange.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")).status, 200)
         self.assertEqual(list(observer), [])
 
     def test_small_body(self) -> None:

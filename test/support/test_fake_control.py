@@ -148,7 +148,9 @@ class RemoteFakeS3Tests(SynchronousTestCase):
             url = client.generate_presigned_url("get_object", Params={"Bucket": "bucket", "Key": "key"})
             with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url) as answer:
                 self.assertEqual(answer.read(), b"signed")
-            self.assertRaises(urllib.error.HTTPError, urllib.request.urlopen, url.replace("/key?", "/kez?"))
+            refused = self.assertRaises(urllib.error.HTTPError, urllib.request.urlopen, url.replace("/key?", "/kez?"))
+            self.addCleanup(refused.close)
+            self.assertEqual(refused.code, 403)
 
     def test_ends_with_its_parent(self) -> None:
         """The process ends when its standard input ends, and does not need a signal."""

@@ -11,7 +11,9 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from s3proxy.s3.signature import redact_target
 from s3proxy.telemetry.access import AccessLog
+from s3proxy.telemetry.accessline import LineFormatter
 from s3proxy.telemetry.instruments import Reading
 from test.telemetry.records import a_record
 
@@ -178,7 +180,6 @@ class FaultTests(AccessLogCase):
 
     def test_partial_write(self) -> None:
         """After a write that broke off the rest follows, byte for byte."""
-        written: list[bytes] = []
         real = os.write
         room = [150]
 
@@ -187,7 +188,6 @@ class FaultTests(AccessLogCase):
                 raise OSError(28, "No space left on device")
             count = real(fd, bytes(data)[: room[0]])
             room[0] -= count
-            written.append(bytes(data)[:count])
             return count
 
         self.patch(os, "write", short_write)
@@ -196,7 +196,9 @@ class FaultTests(AccessLogCase):
         self.assertEqual(self.log.buffered, 3)
         room[0] = 10_000
         self.clock.advance(5.0)
-        self.assertEqual((self.keys(), self.log.buffered, self.log.written), (list("abc"), 0, 3))
+        lines = [LineFormatter(redact_target)(a_record(key=key.encode())).decode() for key in "abc"]
+        self.assertEqual(_tree(self.directory), {"access-proxy-1.log": "".join(lines)})
+        self.assertEqual((self.log.buffered, self.log.written), (0, 3))
 
     def test_bounded(self) -> None:
         """While nothing can be written the oldest waiting lines are dropped and counted; a batch under way is kept."""
@@ -299,6 +301,13 @@ class RotationTests(AccessLogCase):
         self.request("b")
         self.clock.advance(5)
         self.assertEqual((self.keys("access-proxy-1.log.1"), self.keys()), (["a"], ["b"]))
+
+    def test_reopen_of_a_log_that_is_not_in_use(self) -> None:
+        """A log that was not started, or has ended, makes no file."""
+        self.successResultOf(self.log.close())
+        os.unlink(os.path.join(self.directory, "access-proxy-1.log"))
+        self.log.reopen()
+        self.assertEqual(_tree(self.directory), {})
 
 
 class CloseTests(AccessLogCase):

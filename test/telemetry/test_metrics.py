@@ -100,6 +100,12 @@ class RequestTests(MetricsCase):
         self.finish(outcome="MISS", reason="cold")
         self.assertEqual(self.value("s3proxy_http_request_reasons_total", source="miss", reason="cold"), 1)
 
+    def test_shed(self) -> None:
+        """A request that was refused for want of a permit counts as shed, and as any other request."""
+        self.finish(outcome="ERROR", reason="overload", status=503)
+        self.assertEqual(self.value("s3proxy_requests_shed_total", reason="concurrency"), 1)
+        self.assertEqual(self.value("s3proxy_http_responses_total", code="503"), 1)
+
 
 class HitRateTests(MetricsCase):
     def rate(self, window: str = "total") -> float:
@@ -139,10 +145,10 @@ class HitRateTests(MetricsCase):
         self.assertEqual(self.rate("5m"), 1.0)
 
     def test_byte_hit_rate(self) -> None:
-        """Bytes count for GET only."""
+        """Bytes of object reads count, and no others."""
         self.finish(bytes_sent=300, bytes_from_cache=300)
         self.finish(outcome="MISS", bytes_sent=100, bytes_from_cache=0)
-        self.finish(operation="HeadObject", bytes_sent=0, bytes_from_cache=0)
+        self.finish(operation="ListObjectsV2", outcome="BYPASS", bytes_sent=500, bytes_from_cache=0)
         self.assertEqual(self.value("s3proxy_cache_byte_hit_rate_ratio", window="total"), 0.75)
 
     def test_saved_requests(self) -> None:
@@ -156,7 +162,6 @@ class OtherTests(MetricsCase):
     def test_small_methods(self) -> None:
         """Each method moves its series; words that are not known count as other."""
         metrics = self.metrics
-        metrics.request_shed("concurrency")
         metrics.stalled("client")
         metrics.stalled("moon")
         metrics.connection_opened("proxy")
@@ -176,7 +181,6 @@ class OtherTests(MetricsCase):
         metrics.upstream_connection_closed("idle")
         metrics.observe_lag(0.002)
         for expected, name, labels in (
-            (1, "requests_shed_total", {"reason": "concurrency"}),
             (1, "stalls_total", {"side": "client"}),
             (1, "stalls_total", {"side": "other"}),
             (1, "client_connections", {"listener": "proxy"}),

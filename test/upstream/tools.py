@@ -86,18 +86,24 @@ def a_put(body: IByteSource, length: int | None, *more: tuple[bytes, bytes], **c
 
 @implementer(IByteSink)
 class Sink:
-    """Keeps what it is given. *done* fires with the bytes, or fails."""
+    """Keeps what it is given, and checks that nothing follows the end."""
 
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
         self.ended = 0
         self.failures: list[Failure] = []
-        self.done: Deferred[bytes] = Deferred()
-        self.done.addErrback(lambda failure: failure)
+        self._waiting: list[Deferred[bytes]] = []
 
     @property
     def data(self) -> bytes:
         return b"".join(self.pieces)
+
+    def wait(self) -> "Deferred[bytes]":
+        """Fires with all bytes at the end of the stream, or fails as the stream does."""
+        done: Deferred[bytes] = Deferred()
+        self._waiting.append(done)
+        self._tell()
+        return done
 
     def data_received(self, data: bytes) -> None:
         assert data and not self.ended and not self.failures
@@ -106,15 +112,18 @@ class Sink:
     def stream_ended(self) -> None:
         assert not self.ended and not self.failures
         self.ended += 1
-        self.done.callback(self.data)
+        self._tell()
 
     def stream_failed(self, reason: Failure) -> None:
         assert not self.ended and not self.failures
         self.failures.append(reason)
-        done, self.done = self.done, Deferred()
-        done.addErrback(lambda _: None)
-        self.done.errback(reason)
-        self.done.addErrback(lambda failure: failure)
+        self._tell()
+
+    def _tell(self) -> None:
+        if self.ended or self.failures:
+            waiting, self._waiting = self._waiting, []
+            for done in waiting:
+                done.callback(self.data) if self.ended else done.errback(self.failures[0])
 
 
 @implementer(IByteSource)
@@ -171,7 +180,8 @@ class Authority:
 
     def __init__(self) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Test Authority")])
+        name = f"Test Authority {x509.random_serial_number()}"[:60]
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self.certificate = self._sign(self._name, self._key, None, [], authority=True)
 
     def _sign(
@@ -250,9 +260,13 @@ class ScriptedConnection(Protocol):
 
 
 class ScriptedServer(Factory):
-    """Calls *on_data* with the connection whenever bytes came; the script does all the rest."""
+    """Calls *on_data* with the connection whenever bytes came; the script does all the rest.
+
+    :ivar port: where it listens, for whoever starts it to set
+    """
 
     noisy = False
+    port = 0
 
     def __init__(self, on_data: Callable[[ScriptedConnection], None]) -> None:
         self.on_data = on_data

@@ -368,13 +368,14 @@ class EarlyAnswerTests(SynchronousTestCase):
             wire.pass_time(1)
         self.assertTrue(wire.transport.disconnecting)
 
-    def test_more_than_promised_to_drain(self) -> None:
-        """More than the drain limit ends the connection even if it was promised to be kept: nobody can wait for ever."""
-        wire = Connected(limits=WireLimits(drain_bytes=100))
-        wire.receive(b"PUT /b HTTP/1.1\r\nContent-Length: 100\r\n\r\n")
-        reply(wire.requests[0], status=403)
-        wire.receive(b"x" * 100 + GET)
-        self.assertEqual(len(wire.requests), 2)
+    def test_drain_limit(self) -> None:
+        """The limit parts a short rest from a long one."""
+        for length, count in ((100, 2), (101, 1)):
+            wire = Connected(limits=WireLimits(drain_bytes=100))
+            wire.receive(b"PUT /b HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % length)
+            reply(wire.requests[0], status=403)
+            wire.receive(b"x" * length + GET)
+            self.assertEqual(len(wire.requests), count)
 
     def test_broken_rest(self) -> None:
         """A rest whose framing breaks gets no second answer."""

@@ -297,7 +297,7 @@ class BackPressureTests(FileServerCase):
 
     @coroutine
     async def test_stalled_reader(self) -> None:
-        """64 MiB for a client that reads nothing occupy no memory here; a producer is paused, and resumed at the end."""
+        """64 MiB for a client that reads nothing occupy no memory here; a producer is paused until the end."""
         await self.connect()
         fd = self.file_with(DATA * 4)
         self.client.pauseProducing()
