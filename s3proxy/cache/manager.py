@@ -92,6 +92,11 @@ class CacheManager:
         """Bodies on their way into the cache."""
         return sum(len(flight.fills) for flight in self._flights.values())
 
+    @property
+    def entries_in_memory(self) -> int:
+        """Objects whose description is at hand."""
+        return 0 if self._index is None else len(self._index)
+
     async def view(self, id: ObjectId) -> View | None:
         """What can be read of an object now; None: nothing."""
         record = self._record(id)

@@ -22,7 +22,7 @@ from s3proxy.policy.verdicts import Outcome, Reason
 from s3proxy.s3 import errors
 from s3proxy.s3.address import ObjectAddress, locate
 from s3proxy.s3.errors import S3Error
-from s3proxy.s3.headers import Bypass, Headers, bypass_mode, is_sse_c
+from s3proxy.s3.headers import JUDGED_BY_S3_FIELDS, Bypass, Headers, bypass_mode, is_sse_c
 from s3proxy.s3.operation import Operation, classify
 from s3proxy.s3.ranges import InvalidRange, MultiRange, RangeSpec, parse_range
 from s3proxy.s3.signature import SignatureForm, read_signature
@@ -40,6 +40,7 @@ _SIGNATURE_WORDS = {
     SignatureForm.QUERY_V4A: ("SigV4A", "QueryString"),
     SignatureForm.QUERY_V2: ("SigV2", "QueryString"),
 }
+_PASSED = {Operation.GetObjectPart: Reason.PART_NUMBER, Operation.HeadObjectPart: Reason.PART_NUMBER}
 SHED_WARNING_INTERVAL = 60.0
 """Seconds between two log lines about requests that were turned away."""
 
@@ -149,7 +150,7 @@ class Gateway:
         if request.method == b"CONNECT":
             refuse_connect(request.target)
         target = parse_target(request.target, request.headers)
-        address = locate(target, self._base_domains) if target.consistent else None
+        address = locate(target, self._base_domains)
         signature = read_signature(request.headers, target.query)
         operation = classify(request.method, address, target.query, request.headers)
         transaction = Transaction(
@@ -180,7 +181,7 @@ class Gateway:
         elif operation.writes_object or operation.body_names_keys:
             reason = Reason.WRITE
         else:
-            reason = Reason.NO_ADDRESS if address is None else Reason.NOT_CACHEABLE
+            reason = _PASSED.get(operation, Reason.NOT_CACHEABLE) if address is not None else Reason.NO_ADDRESS
         await ForwardFlow(self._parts, transaction, reason).run()
 
     def _why_not_cached(self, transaction: Transaction, address: ObjectAddress) -> Reason:
@@ -191,8 +192,6 @@ class Gateway:
             return Reason.SSE_C
         if not transaction.signature.understood:
             return Reason.CREDENTIALS
-        if transaction.operation in (Operation.GetObjectPart, Operation.HeadObjectPart):
-            return Reason.PART_NUMBER
         if transaction.request.body_length != 0:
             return Reason.NOT_CACHEABLE
         if not transaction.settings.read_cache_enabled:
@@ -212,7 +211,7 @@ class Gateway:
             self._parts,
             transaction,
             wanted,
-            must_ask=b"x-amz-expected-bucket-owner" in headers,
+            must_ask=not JUDGED_BY_S3_FIELDS.isdisjoint(headers.names()),
             bypass=bypass_mode(headers) if self._bypass_headers else Bypass.NONE,
         )
         await flow.run()

@@ -34,8 +34,8 @@ from s3proxy.services.cache import CacheService
 from s3proxy.services.directories import NeededDirectory, prepare
 from s3proxy.services.errors import StartError
 from s3proxy.services.listeners import AdminListener, BoundPort, TrafficListener
+from s3proxy.services.metering import MeteredUpstream, readings_of
 from s3proxy.telemetry.access import AccessLog
-from s3proxy.telemetry.instruments import Reading
 from s3proxy.telemetry.lag import LagSampler
 from s3proxy.telemetry.logs import ApplicationLog
 from s3proxy.telemetry.metrics import Metrics
@@ -135,7 +135,10 @@ class ProxyService(MultiService):
         self._cache = CacheService(self._reactor, config, self._metrics)
         manager = self._cache.open()
         self._upstream = Upstream(
-            self._reactor, config.connection_pool, own_addresses=self._bound.names, head_timeout=config.server.request_timeout
+            self._reactor,
+            config.connection_pool,
+            own_addresses=self._bound.names,
+            head_timeout=config.server.request_timeout,
         )
         self._access_log = AccessLog(
             config.logging.access_log_dir,
@@ -149,7 +152,12 @@ class ProxyService(MultiService):
         )
         self._gateway = Gateway(
             self._reactor,
-            Parts(cache=manager, upstream=self._upstream, now=time.time, referer=self._referer()),
+            Parts(
+                cache=manager,
+                upstream=MeteredUpstream(self._upstream, self._metrics),
+                now=time.time,
+                referer=self._referer(),
+            ),
             Rules(config),
             Accounts(started=self._metrics.request_started, finished=self._finished),
             max_requests=config.server.max_concurrent_requests,
@@ -225,16 +233,16 @@ class ProxyService(MultiService):
 
     def _watch(self) -> None:
         """Who tells health and metrics."""
+        config = self._config
         self._board.add("cache", self._cache.health)
         self._board.add("upstream", self._upstream_health)
         self._board.add("listeners", self._listener_health)
         self._board.add_liveness(self._too_late)
         for source in (
-            self._cache.readings,
             self._board.readings,
             self._app_log.readings,
             self._access_log.readings,
-            self._readings,
+            readings_of(self._gateway, config.server.max_concurrent_requests, self._cache, self._upstream, self._site),
         ):
             self._metrics.observe_source(source)
 
@@ -242,17 +250,6 @@ class ProxyService(MultiService):
         self._metrics.request_finished(record)
         if self._config.logging.access_log_enabled:
             self._access_log.log(record)
-
-    def _readings(self) -> Any:
-        yield Reading("s3proxy_request_permits_held", self._gateway.in_flight)
-        yield Reading("s3proxy_request_permits_limit", self._config.server.max_concurrent_requests)
-        counters = self._upstream.counters
-        yield Reading("s3proxy_upstream_connections_opened_total", counters.connections_opened)
-        yield Reading("s3proxy_upstream_connections_reused_total", counters.connections_reused)
-        hosts = self._upstream.snapshot()["hosts"].values()
-        yield Reading("s3proxy_upstream_connections", sum(host["idle"] for host in hosts), ("idle",))
-        yield Reading("s3proxy_upstream_connections", sum(host["active"] for host in hosts), ("active",))
-        yield Reading("s3proxy_client_connections", self._site.connections_open, (self._site.listener,))
 
     def _upstream_health(self) -> ComponentStatus:
         snapshot = self._upstream.snapshot()
@@ -302,8 +299,6 @@ class ProxyService(MultiService):
         await self._cache.close()
         await self._upstream.stop()
         self._lag.stop()
-        lost = await self._access_log.close()
-        if lost:
-            self.log.error("{lost} line(s) of the access log could not be written", lost=lost)
+        await self._access_log.close()
         await super().stopService()
         self.log.info("stopped")

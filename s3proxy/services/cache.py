@@ -2,7 +2,7 @@
 
 import errno
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import Service
@@ -19,7 +19,6 @@ from s3proxy.storage.disk import DiskStore, open_store
 from s3proxy.storage.diskio import DiskIO
 from s3proxy.storage.errors import StoreError
 from s3proxy.storage.generations import GenerationTable
-from s3proxy.telemetry.instruments import Reading
 from s3proxy.telemetry.metrics import Metrics
 
 __all__ = ["CacheService"]
@@ -177,6 +176,11 @@ class CacheService(Service):
 
     # For operators.
 
+    @property
+    def limit(self) -> int:
+        """Bytes that the cache may use on disk."""
+        return self._config.cache.max_cache_size
+
     def health(self) -> ComponentStatus:
         """The state of the cache directory."""
         manager, store = self.manager, self.store
@@ -191,9 +195,3 @@ class CacheService(Service):
                 data=data,
             )
         return ComponentStatus("cache", HealthState.HEALTHY, data=data)
-
-    def readings(self) -> Iterable[Reading]:
-        """For the metrics."""
-        if self.store is not None:
-            yield Reading("s3proxy_cache_size_bytes", self.store.usage(), ("disk",))
-            yield Reading("s3proxy_cache_limit_bytes", self._config.cache.max_cache_size, ("disk",))

@@ -73,7 +73,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     # Cache.
     _gauge("cache_size_bytes", "Bytes in use.", "tier"),
     _gauge("cache_limit_bytes", "Bytes allowed.", "tier"),
-    _gauge("cache_entries", "Objects held.", "tier"),
+    _gauge("cache_entries", "Objects whose description is at hand.", "tier"),
     _counter("cache_evictions", "Entries dropped.", "tier", "reason"),
     _counter("cache_evicted_bytes", "Bytes freed by dropping entries.", "tier"),
     _counter("cache_fills", "Attempts to keep what S3 sent, by their end.", "result"),
@@ -84,7 +84,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     # Upstream.
     _counter("upstream_requests", "Requests that S3 answered.", "status"),
     _counter("upstream_errors", "Requests that S3 did not answer.", "kind"),
-    _counter("upstream_retries", "Requests sent to S3 again.", "reason"),
+    _counter("upstream_retries", "Requests sent to S3 again."),
     _histogram(
         "upstream_first_byte_seconds", "From a request to S3 to the head of its answer.", FIRST_BYTE_BOUNDS,
         "operation_group",
@@ -93,7 +93,6 @@ FAMILIES: Final[tuple[Family, ...]] = (
     _gauge("upstream_connections", "Open connections to S3.", "state"),
     _counter("upstream_connections_opened", "Connections to S3 that were made."),
     _counter("upstream_connections_reused", "Requests that found an idle connection."),
-    _counter("upstream_connections_closed", "Connections to S3 that were closed.", "reason"),
     # The process.
     _histogram("reactor_lag_seconds", "How late the event loop runs a timer.", _LAG_BOUNDS),
     _counter("log_messages", "Lines of the application log.", "level"),

@@ -42,8 +42,6 @@ _MOST_ROUTES: Final = 2048
 
 # The words that the small methods take. Whatever else they are given is counted as "other".
 _WORDS: Final[dict[str, tuple[str, ...]]] = {
-    "s3proxy_stalls_total": ("client", "upstream"),
-    "s3proxy_client_connections_opened_total": ("http", "proxy", "tls"),
     "s3proxy_cache_fills_total": ("stored", "partial", "declined", "failed"),
     "s3proxy_cache_invalidations_total": ("write", "changed", "gone", "purge", "corrupt"),
     "s3proxy_cache_verification_failures_total": ("metadata", "range", "missing"),
@@ -51,8 +49,6 @@ _WORDS: Final[dict[str, tuple[str, ...]]] = {
     "s3proxy_upstream_errors_total": (
         "dns", "connect", "tls", "head_timeout", "idle_timeout", "reset", "protocol", "refused",
     ),
-    "s3proxy_upstream_retries_total": ("connect", "reset", "status"),
-    "s3proxy_upstream_connections_closed_total": ("idle", "lifetime", "error", "peer"),
 }  # fmt: skip
 
 
@@ -105,8 +101,6 @@ class Metrics:
         self._shed = made.counter("s3proxy_requests_shed_total", "concurrency")
         self._lag = made.histogram("s3proxy_reactor_lag_seconds")
         self._fill_bytes = made.counter("s3proxy_cache_fill_bytes_total")
-        self._connections_opened = made.counter("s3proxy_upstream_connections_opened_total")
-        self._connections_reused = made.counter("s3proxy_upstream_connections_reused_total")
         self._duration = made.gauge("s3proxy_scrape_duration_seconds")
         self._upstream_statuses = {
             status: made.counter("s3proxy_upstream_requests_total", status) for status in (*_STATUSES, "none")
@@ -114,10 +108,6 @@ class Metrics:
         self._words = {
             name: _Words({word: made.counter(name, word) for word in (*words, "other")})
             for name, words in _WORDS.items()
-        }
-        self._client_connections = {
-            listener: made.gauge("s3proxy_client_connections", listener)
-            for listener in self._words["s3proxy_client_connections_opened_total"]
         }
         for operation in _READS:
             for outcome in ("HIT", "MISS"):
@@ -172,32 +162,12 @@ class Metrics:
             self._byte_hit_rate.whole += sent
             self._byte_hit_rate.part += cached
 
-    def stalled(self, side: str) -> None:
-        """A transfer was cut because the client or the upstream made no progress."""
-        self._words["s3proxy_stalls_total"][side].inc()
-
-    def connection_opened(self, listener: str) -> None:
-        """A client connected to the listener http, proxy or tls; :meth:`connection_closed` follows once."""
-        self._words["s3proxy_client_connections_opened_total"][listener].inc()
-        self._client_connections.get(listener, self._client_connections["other"]).inc()
-
-    def connection_closed(self, listener: str) -> None:
-        """A client's connection is gone."""
-        self._client_connections.get(listener, self._client_connections["other"]).dec()
-
     # Cache
 
     def cache_filled(self, result: str, stored: int = 0) -> None:
         """An attempt to keep an answer ended: stored, partial, declined or failed, with this many bytes kept."""
         self._words["s3proxy_cache_fills_total"][result].inc()
         self._fill_bytes.inc(stored)
-
-    def cache_evicted(self, tier: str, reason: str, freed: int, entries: int = 1) -> None:
-        """Entries were dropped from the tier ram or disk, because of capacity, ttl or admission."""
-        tier = tier if tier in ("ram", "disk") else "other"
-        reason = reason if reason in ("capacity", "ttl", "admission") else "other"
-        self.instruments.counter("s3proxy_cache_evictions_total", tier, reason).inc(entries)
-        self.instruments.counter("s3proxy_cache_evicted_bytes_total", tier).inc(freed)
 
     def cache_invalidated(self, reason: str) -> None:
         """An entry was made invalid by: write, changed (another ETag), gone (404), purge or corrupt."""
@@ -220,22 +190,6 @@ class Metrics:
     def upstream_failed(self, kind: str) -> None:
         """S3 did not answer: dns, connect, tls, head_timeout, idle_timeout, reset, protocol or refused."""
         self._words["s3proxy_upstream_errors_total"][kind].inc()
-
-    def upstream_retried(self, reason: str) -> None:
-        """A request is sent again because of: connect, reset or status."""
-        self._words["s3proxy_upstream_retries_total"][reason].inc()
-
-    def upstream_connection_opened(self) -> None:
-        """A connection to S3 was made."""
-        self._connections_opened.inc()
-
-    def upstream_connection_reused(self) -> None:
-        """A request found an idle connection."""
-        self._connections_reused.inc()
-
-    def upstream_connection_closed(self, reason: str) -> None:
-        """A connection to S3 was closed because of: idle, lifetime, error or peer."""
-        self._words["s3proxy_upstream_connections_closed_total"][reason].inc()
 
     # The process
 

@@ -255,7 +255,7 @@ class Exchange:
         self._keep_alive = head.keep_alive
         upload = self._upload
         sending = upload is not None and not upload.complete
-        if upload is not None and sending and ( not upload.started):
+        if upload is not None and sending and (head.status >= 300 or not upload.started):
             upload.stop()
             sending = False
         if not sending:

@@ -69,8 +69,8 @@ class UpstreamRequest:
 class IUpstreamResponse(IByteSource):
     """S3's final answer; 1xx answers are not shown. It is the source of its own body.
 
-    The body fails with :class:`UpstreamTimeout` on silence while it is not paused, with :class:`UpstreamError` when it is
-    cut. Aborting it closes the connection, whatever that still carries.
+    The body fails with :class:`UpstreamTimeout` on silence while it is not paused, with :class:`UpstreamError` when
+    it is cut. Aborting it closes the connection, whatever that still carries.
     """
 
     status: int = Attribute("Status code.")

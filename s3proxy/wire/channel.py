@@ -3,7 +3,6 @@
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
@@ -16,6 +15,7 @@ from s3proxy.wire.framing import BodyDecoder, body_decoder
 from s3proxy.wire.head import check_partial_head, parse_head
 from s3proxy.wire.reject import rejection
 from s3proxy.wire.request import ClientRequest
+from s3proxy.wire.room import OutputRoom
 from s3proxy.wire.stalls import ReaderProgress
 from s3proxy.wire.transport import FileServer
 
@@ -57,6 +57,7 @@ class ClientChannel(http.HTTPChannel):
 
     :ivar file_server: the socket's transport, under TLS if need be; None for one that knows no files
     :ivar sends_files: whether file spans may be given to it
+    :ivar room: the back-pressure of the transport
     """
 
     transport: Any
@@ -68,6 +69,7 @@ class ClientChannel(http.HTTPChannel):
         self.client_address = ""
         self.file_server: FileServer | None = None
         self.sends_files = False
+        self.room = OutputRoom()
         self._limits = site.limits
         self._input = bytearray()
         self._searched = 0
@@ -75,11 +77,9 @@ class ClientChannel(http.HTTPChannel):
         self._since = 0.0
         self._running = False
         self._reading = True
-        self._output_full = False
         self._request: ClientRequest | None = None
         self._decoder: BodyDecoder | None = None
         self._linger_since = 0.0
-        self._room_waiters: list[Deferred[None]] = []
         self._reader = ReaderProgress()
         self._cut = False
         self._peer: Any = None
@@ -116,14 +116,7 @@ class ClientChannel(http.HTTPChannel):
             self.requests.clear()
             request.connectionLost(reason)
             self.site.request_ended()
-        waiters, self._room_waiters = self._room_waiters, []
-        for waiter in waiters:
-            waiter.errback(Failure(ClientGone(str(reason.value))))
-
-    def _release_waiters(self) -> None:
-        waiters, self._room_waiters = self._room_waiters, []
-        for waiter in waiters:
-            waiter.callback(None)
+        self.room.fail(str(reason.value))
 
     def getPeer(self) -> Any:
         """The client's address."""
@@ -167,7 +160,7 @@ class ClientChannel(http.HTTPChannel):
     def _unregister(self) -> None:
         # A transport with a producer would wait for it before it closes.
         self.transport.unregisterProducer()
-        self._output_full = False
+        self.room.full = False
 
     def _linger(self) -> None:
         """End the connection such that the client can read its answer first.
@@ -226,7 +219,7 @@ class ClientChannel(http.HTTPChannel):
         if not self._input:
             return False
         if step is _Step.HEAD:
-            return not self._output_full and self._take_head()
+            return not self.room.full and self._take_head()
         if step is _Step.BODY or step is _Step.DRAIN:
             data = bytes(self._input)
             self._input.clear()
@@ -300,7 +293,7 @@ class ClientChannel(http.HTTPChannel):
         elif step is _Step.NEXT:
             wanted = len(self._input) <= self._limits.eager_bytes
         elif step is _Step.HEAD:
-            wanted = not self._output_full
+            wanted = not self.room.full
         else:
             wanted = True
         if wanted != self._reading:
@@ -343,7 +336,7 @@ class ClientChannel(http.HTTPChannel):
         self.site.request_ended()
         request.body.abort()
         # Who does not wait for the last bytes to go out should not hear of it when they don't.
-        self._release_waiters()
+        self.room.release()
         if self._step is _Step.CLOSED:
             return
         if self._step is _Step.BODY:
@@ -371,29 +364,17 @@ class ClientChannel(http.HTTPChannel):
         if self.site.draining:
             self._close()
 
-    def when_room(self) -> "Deferred[None] | None":
-        """None while the transport takes more, else a Deferred that fires when it has sent what it has."""
-        if not self._output_full:
-            return None
-        waiter: Deferred[None] = Deferred(self._room_waiter_left)
-        self._room_waiters.append(waiter)
-        return waiter
-
-    def _room_waiter_left(self, waiter: "Deferred[None]") -> None:
-        if waiter in self._room_waiters:
-            self._room_waiters.remove(waiter)
-
     def pauseProducing(self) -> None:
         """Called by the transport when it holds enough."""
-        if not self._output_full:
-            self._output_full = True
+        if not self.room.full:
+            self.room.full = True
             self._reader.started(self.site.reactor.seconds())
             self._update_reading()
 
     def resumeProducing(self) -> None:
         """Called by the transport when it has sent everything."""
-        self._output_full = False
-        self._release_waiters()
+        self.room.full = False
+        self.room.release()
         if self._input and self._step is _Step.HEAD:
             self._run()
         self._update_reading()
@@ -412,7 +393,7 @@ class ClientChannel(http.HTTPChannel):
         step = self._step
         waited = now - self._since
         if step is _Step.HEAD:
-            if self._output_full or self.file_server is not None and self.file_server.unsent:
+            if self.room.full or self.file_server is not None and self.file_server.unsent:
                 self._since = now
             elif not self._input:
                 if waited > limits.idle_timeout:
@@ -444,7 +425,7 @@ class ClientChannel(http.HTTPChannel):
     def _reader_stalls(self, now: float) -> bool:
         server = self.file_server
         if server is None:
-            return self._output_full and self._reader.stalls(now, 0, self._limits.stall_timeout)
+            return self.room.full and self._reader.stalls(now, 0, self._limits.stall_timeout)
         if server.unsent == 0 or server.waits_for_disk:
             self._reader.started(now)
             return False

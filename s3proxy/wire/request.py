@@ -179,7 +179,7 @@ class ClientRequest(http.Request):
         else:
             self._wire.transport.write(data)
         self._handed_over += len(data)
-        return self._wire.when_room()
+        return self._wire.room.wait()
 
     def send_file(self, fd: int, offset: int, count: int, hot: bool = False) -> "Deferred[None]":
         """See :class:`IClientRequest`.
@@ -210,7 +210,7 @@ class ClientRequest(http.Request):
             return fail(ClientGone("The answer has ended, or the client has gone"))
         self._wire.transport.write(data)
         self._handed_over += len(data)
-        return self._wire.when_room()
+        return self._wire.room.wait()
 
     def _end_span(self, _: None) -> None:
         self._span_under_way = False

@@ -296,8 +296,8 @@ class PlainTests(ClientTestCase):
     async def test_other_address(self) -> None:
         """An address that does not answer is replaced by another one, and left out after three failures."""
         server = self.listen(answering(), address="127.0.0.2")
-        settings = {"endpoint_overrides": {"s3.test": [f"127.0.0.1:{free_port()}", f"127.0.0.2:{server.port}"]}}
-        upstream = self.client(server, **settings)
+        pinned = {"s3.test": [f"127.0.0.1:{free_port()}", f"127.0.0.2:{server.port}"]}
+        upstream = self.client(server, endpoint_overrides=pinned)
         for _ in range(6):
             self.assertEqual(await self.fetch(upstream, server), b"hello")
         self.assertEqual(upstream.counters.exclusions, 1)
@@ -539,7 +539,8 @@ class TLSTests(ClientTestCase):
     async def test_sni_and_versions(self) -> None:
         """The original name is sent as SNI, TLS 1.3 is used where offered and 1.2 where not, without ALPN."""
         both: dict[str, bool] = {}
-        for options, version in ((both, "TLSv1.3"), ({"tls12_only": True}, "TLSv1.2"), ({"tls13_only": True}, "TLSv1.3")):
+        old, new = {"tls12_only": True}, {"tls13_only": True}
+        for options, version in ((both, "TLSv1.3"), (old, "TLSv1.2"), (new, "TLSv1.3")):
             seen: list[Any] = []
 
             def script(connection: ScriptedConnection) -> None:

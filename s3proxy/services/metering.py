@@ -1,0 +1,89 @@
+"""What the parts of the proxy tell the metrics: by events while they happen, by readings when somebody looks."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from s3proxy.gateway.pipeline import Gateway
+from s3proxy.services.cache import CacheService
+from s3proxy.telemetry.instruments import Reading
+from s3proxy.telemetry.metrics import Metrics
+from s3proxy.upstream.client import Upstream
+from s3proxy.upstream.interfaces import (
+    IUpstream,
+    IUpstreamResponse,
+    UpstreamRefused,
+    UpstreamRequest,
+    UpstreamTimeout,
+    UpstreamTLSError,
+)
+from s3proxy.wire.site import CachingSite
+
+__all__ = ["MeteredUpstream", "readings_of"]
+
+
+@implementer(IUpstream)
+class MeteredUpstream:
+    """Counts how S3 answers another :class:`IUpstream`."""
+
+    def __init__(self, upstream: Upstream, metrics: Metrics) -> None:
+        self._upstream = upstream
+        self._metrics = metrics
+
+    def request(self, request: UpstreamRequest) -> "Deferred[IUpstreamResponse]":
+        """See :class:`IUpstream`."""
+        return self._upstream.request(request).addCallbacks(self._answered, self._failed)
+
+    def _answered(self, response: IUpstreamResponse) -> IUpstreamResponse:
+        self._metrics.upstream_answered(response.status)
+        return response
+
+    def _failed(self, reason: Failure) -> Failure:
+        if not reason.check(CancelledError):
+            self._metrics.upstream_failed(_kind_of(reason))
+        return reason
+
+
+def _kind_of(reason: Failure) -> str:
+    if reason.check(UpstreamTLSError):
+        return "tls"
+    if reason.check(UpstreamTimeout):
+        return "head_timeout"
+    if reason.check(UpstreamRefused):
+        return "refused"
+    return "reset" if getattr(reason.value, "sent", False) else "connect"
+
+
+def readings_of(
+    gateway: Gateway, permits: int, cache: CacheService, upstream: Upstream, site: CachingSite
+) -> Callable[[], Iterable[Reading]]:
+    """Values that their owners keep, as readings for the metrics.
+
+    :param permits: how many requests may be served at once
+    """
+
+    def read() -> Iterable[Reading]:
+        yield Reading("s3proxy_request_permits_held", gateway.in_flight)
+        yield Reading("s3proxy_request_permits_limit", permits)
+        counters = upstream.counters
+        yield Reading("s3proxy_upstream_connections_opened_total", counters.connections_opened)
+        yield Reading("s3proxy_upstream_connections_reused_total", counters.connections_reused)
+        yield Reading("s3proxy_upstream_retries_total", counters.retries)
+        hosts: Iterable[dict[str, Any]] = upstream.snapshot()["hosts"].values()
+        for state in ("idle", "active"):
+            yield Reading("s3proxy_upstream_connections", sum(host[state] for host in hosts), (state,))
+        yield Reading("s3proxy_client_connections", site.connections_open, (site.listener,))
+        yield Reading("s3proxy_client_connections_opened_total", site.counters.connections, (site.listener,))
+        yield Reading("s3proxy_stalls_total", site.counters.aborted["slow_reader"], ("client",))
+        if cache.manager is not None and cache.store is not None:
+            evictor = cache.store.evictor
+            yield Reading("s3proxy_cache_evictions_total", evictor.evicted_items, ("disk", "capacity"))
+            yield Reading("s3proxy_cache_evicted_bytes_total", evictor.evicted_bytes, ("disk",))
+            yield Reading("s3proxy_cache_size_bytes", cache.store.usage(), ("disk",))
+            yield Reading("s3proxy_cache_limit_bytes", cache.limit, ("disk",))
+            yield Reading("s3proxy_cache_entries", cache.manager.entries_in_memory, ("memory",))
+
+    return read

@@ -1,0 +1,124 @@
+"""Tests of s3proxy.upstream.sockets."""
+
+import socket
+import struct
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+
+from s3proxy.upstream.sockets import RECV_SIZE, SocketOptions, connect
+
+loop: Any = reactor
+
+
+class Recorder(Protocol):
+    """Keeps what it reads."""
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.sizes: list[int] = []
+        self.made: Deferred[None] = Deferred()
+        self.lost: Deferred[None] = Deferred()
+
+    def connectionMade(self) -> None:
+        self.made.callback(None)
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+        self.sizes.append(len(data))
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost.callback(None)
+
+
+class SocketTests(TestCase):
+    """One connection, with a plain socket at its other end."""
+
+    timeout = 10
+
+    async def pair(self, options: SocketOptions = SocketOptions()) -> tuple[Recorder, Any, socket.socket]:
+        """Protocol, transport, and the peer's socket."""
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listener.close)
+        protocol = Recorder()
+        factory = ClientFactory.forProtocol(lambda: protocol)  # type: ignore[arg-type]
+        factory.noisy = False
+        connect(loop, "127.0.0.1", listener.getsockname()[1], factory, 5, options)
+        peer, _ = listener.accept()
+        self.addCleanup(peer.close)
+        await protocol.made
+        return protocol, protocol.transport, peer
+
+    async def test_last_bytes(self) -> None:
+        """What the peer sent before its reset is read, although a write is what noticed the reset."""
+        protocol, transport, peer = await self.pair()
+        transport.pauseProducing()
+        peer.sendall(b"answer")
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+        transport.write(b"more of the upload")
+        await protocol.lost
+        self.assertEqual(protocol.received, b"answer")
+
+    async def test_last_bytes_after_an_abort(self) -> None:
+        """Nothing more is read after our own abort."""
+        protocol, transport, peer = await self.pair()
+        peer.sendall(b"answer")
+        transport.abortConnection()
+        await protocol.lost
+        self.assertEqual(protocol.received, b"")
+
+    async def test_large_reads(self) -> None:
+        """One read takes as much as 256 KiB."""
+        protocol, transport, peer = await self.pair()
+        transport.pauseProducing()
+        peer.setblocking(False)
+        size = peer.send(b"x" * 2 * RECV_SIZE)
+        transport.resumeProducing()
+        while len(protocol.received) < size:
+            await deferLater(loop, 0.001)
+        self.assertGreater(max(protocol.sizes), 65536)
+        transport.loseConnection()
+        await protocol.lost
+
+    async def test_unsent(self) -> None:
+        """Bytes count as unsent until the peer's kernel has them."""
+        protocol, transport, peer = await self.pair()
+        self.assertEqual(transport.unsent(), 0)
+        transport.write(b"x" * 1000)
+        self.assertEqual(transport.unsent(), 1000)
+        while transport.unsent():
+            await deferLater(loop, 0.001)
+        transport.write(b"x" * 64 * 1024 * 1024)
+        await deferLater(loop, 0.05)
+        first = transport.unsent()
+        self.assertGreater(first, 32 * 1024 * 1024)
+        peer.recv(1024 * 1024)
+        transport.abortConnection()
+        await protocol.lost
+
+    async def test_readable(self) -> None:
+        """Bytes and the end of the connection make it readable."""
+        protocol, transport, peer = await self.pair()
+        transport.pauseProducing()
+        self.assertFalse(transport.readable())
+        peer.sendall(b"x")
+        self.assertTrue(transport.readable())
+        transport.abortConnection()
+        await protocol.lost
+
+    async def test_receive_buffer(self) -> None:
+        """SO_RCVBUF is left alone unless configured (Linux reports twice the value)."""
+        default = (await self.pair())[1]
+        small = (await self.pair(SocketOptions(recv_buffer=65536)))[1]
+        sizes = [sock.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) for sock in (default, small)]
+        self.assertEqual(sizes[1], 131072)
+        self.assertNotEqual(sizes[0], sizes[1])
+        for transport in (default, small):
+            transport.abortConnection()
+            await transport.protocol.lost
