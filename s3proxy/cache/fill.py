@@ -122,6 +122,7 @@ class Fill:
 
         self._received = start
         self._ended = False
+        self._broken: Failure | None = None
         self._passing = passing
         self._busy = False
         self._paused = False
@@ -149,7 +150,7 @@ class Fill:
     @property
     def joinable(self) -> bool:
         """Whether a reader who comes now will find every byte from ``start`` on."""
-        return self.failure is None and not self._passing and not self.condemned and not self._settled
+        return self._broken is None and not self._passing and not self.condemned and not self._settled
 
     def attach(self, reader: object, position: int) -> None:
         """A reader's claim on the bytes from ``position`` on: they stay readable until it moves past them or leaves."""
@@ -244,8 +245,9 @@ class Fill:
         """See :class:`IByteSink`."""
         if self._ended:
             return
+        # What has come is still written, and readers get it: the failure shows when there is nothing left to come.
         self._ended = True
-        self.failure = reason
+        self._broken = reason
         self._advance()
 
     # Writing.
@@ -343,6 +345,7 @@ class Fill:
         elif self._queue and self._timer is None:
             self._timer = self._clock.callLater(LINGER, self._lingered)
         elif self._ended and not self._queue:
+            self.failure = self._broken
             self._progress.wake()
             self._settle()
 
@@ -360,7 +363,7 @@ class Fill:
         """The disk refused: keep serving from memory, at the pace of the slowest reader."""
         if isinstance(error, FillBroken):
             self._ended = True
-            self.failure = Failure(error)
+            self._broken = Failure(error)
             self._advance()
             return
         self._on_disk_error(error)

@@ -59,6 +59,7 @@ class Fetch:
     :param conditional: whether the client sent conditions of its own
     :param store: whether the answer may be kept
     :param checksums: whether the request asks for S3's checksums
+    :param promised: the bytes of ``known`` that are asked for because somebody is in the middle of them; None: nobody is
     """
 
     log = Logger()
@@ -75,8 +76,10 @@ class Fetch:
         conditional: bool,
         store: bool,
         checksums: bool,
+        promised: Interval | None = None,
     ) -> None:
         self.wanted = wanted
+        self._promised = promised
         self._parts = parts
         self._id = id
         self._request = request
@@ -124,6 +127,15 @@ class Fetch:
     def confirms(self, version: ObjectVersion) -> bool:
         """Whether the fetch asks S3 about this version."""
         return self._confirming and self._known is not None and self._known.same_bytes(version)
+
+    def resumes(self, version: ObjectVersion, position: int) -> bool:
+        """Whether the fetch asks for the rest of this version, from this offset or an earlier one on."""
+        return (
+            self._promised is not None
+            and self._known is not None
+            and self._known.same_bytes(version)
+            and self._promised[0] <= position < self._promised[1]
+        )
 
     def _deserted(self) -> None:
         if self._asking is not None:

@@ -9,14 +9,15 @@ from twisted.logger import Logger
 
 from s3proxy.cache.view import BodyReader, Coverage, View
 from s3proxy.gateway.answers import entry_headers, relayed_headers
-from s3proxy.gateway.deliver import BodyBroken, deliver
+from s3proxy.gateway.deliver import deliver
 from s3proxy.gateway.fetch import Answer, Fetch, Kind
 from s3proxy.gateway.relay import relay
+from s3proxy.gateway.resume import resume
 from s3proxy.gateway.transaction import Parts, Transaction, upstream_request
 from s3proxy.policy.freshness import Gate, may_serve, may_serve_stale
 from s3proxy.policy.verdicts import Outcome, Reason
 from s3proxy.s3.errors import invalid_range
-from s3proxy.s3.headers import CONDITIONAL_FIELDS, Bypass, wants_checksums
+from s3proxy.s3.headers import Bypass, wants_checksums
 from s3proxy.s3.ranges import SingleRange, resolve
 from s3proxy.s3.validators import Verdict, evaluate, if_range_matches, read_conditions
 from s3proxy.upstream.interfaces import UpstreamError
@@ -342,54 +343,7 @@ class ReadFlow:
         request.finish()
 
     async def _refetch(self, reader: BodyReader) -> None:
-        """In the middle of a body nobody has the next byte: ask S3 for the rest, of the same version only."""
-        wanted_version = reader.version
-        view = await self._parts.cache.view(self._id)
-        if view is not None and view.version.same_bytes(wanted_version):
-            reader.use(view)
-            if view.coverage((reader.position, reader.position + 1)) is not Coverage.MISSING:
-                return
-        signature = self._transaction.signature
-        adding: list[tuple[bytes, bytes]] = []
-        if not signature.covers(b"range"):
-            last = reader.stop - 1
-            adding.append((b"Range", b"bytes=%d-%d" % (reader.position, last)))
-        if b"if-match" not in self._headers and not signature.covers(b"if-match"):
-            adding.append((b"If-Match", wanted_version.etag))
-        request = upstream_request(
-            self._transaction, self._parts, adding=tuple(adding), without=CONDITIONAL_FIELDS - {b"if-match"}
-        )
-        fetch = Fetch(
-            self._parts,
-            self._id,
-            request,
-            wanted=self._wanted,
-            known=wanted_version,
-            confirming=False,
-            conditional=True,
-            store=True,
-            checksums=False,
-        )
-        fetch.begin()
-        try:
-            answer = await fetch.answer()
-        finally:
-            fetch.owner_left()
-        fill = answer.fill
-        if (
-            answer.version is None
-            or answer.interval is None
-            or not answer.version.same_bytes(wanted_version)
-            or not answer.interval[0] <= reader.position < answer.interval[1]
-        ):
-            answer.response.abort()
-            raise BodyBroken("the rest of the body is not to be had")
-        if fill is not None:
-            reader.join(fill)
-        else:
-            fill = self._parts.cache.pass_through(answer.interval, answer.response)
-            reader.join(fill)
-            fill.begin()
+        await resume(self._parts, self._transaction, self._id, self._wanted, reader)
 
     async def _relay(self, answer: Answer, outcome: Outcome, reason: Reason) -> None:
         """S3's answer as it is."""

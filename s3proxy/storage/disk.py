@@ -100,7 +100,7 @@ def open_store(
             walked=empty,
             spare=(form.shards - present) * DIRECTORY_FOOTPRINT,
         )
-        balance.start(max(0, ledger.used))
+        balance.start(ledger.committed if empty or clean else declared)
     except OSError as problem:
         raise _refusal(root, problem) from problem
     volume = Volume(

@@ -69,7 +69,7 @@ class Evictor:
         for _ in range(_RESERVE_ATTEMPTS):
             if ledger.reserve(size):
                 try:
-                    self._balance.ensure(ledger.used + ledger.reserved)
+                    self._balance.ensure(ledger.committed)
                 except OSError:
                     ledger.release(size)
                     raise

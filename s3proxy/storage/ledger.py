@@ -57,6 +57,11 @@ class Ledger:
         return self._reserved
 
     @property
+    def committed(self) -> int:
+        """What the directory may hold before anybody asks for room again: published, reserved and set aside."""
+        return max(0, self.used) + self._reserved + self._spare
+
+    @property
     def in_flight(self) -> int:
         """Bytes in files that have no final name yet."""
         return self._in_flight

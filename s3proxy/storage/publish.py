@@ -91,7 +91,9 @@ def promote(
     with volume.lock(name), volume.ledger.changing(shard):
         old = volume.peek(path)
         try:
-            renamed = _rename(volume, volume.flight_path(name), path)
+            # Between processes the lease may still be revoked after this look; then the rename moves nothing, or what
+            # another flight has not finished yet.
+            renamed = not lease.revoked() and _rename(volume, volume.flight_path(name), path)
         finally:
             # Before the look at what has the name now: whoever removes that afterwards also stores a newer value than
             # this one.

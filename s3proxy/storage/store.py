@@ -329,11 +329,13 @@ class DiskStore:
         entries were written.
         """
         ledger = self.volume.ledger
-        if ledger.complete:
-            self._balance.lower(ledger.used + ledger.reserved)
         self.volume.handles.expire(self.volume.now() - _HANDLE_SECONDS)
         interval = max(_TOUCH_SECONDS, self.evictor.oldest_age / 16)
-        return write_uses(self.volume, self._log, interval)
+        written = write_uses(self.volume, self._log, interval)
+        self._balance.ensure(ledger.committed)
+        if ledger.complete:
+            self._balance.lower(ledger.committed)
+        return written
 
     # Duties
 

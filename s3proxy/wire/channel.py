@@ -304,9 +304,6 @@ class ClientChannel(http.HTTPChannel):
                 self.transport.pauseProducing()
 
     def _reject(self, why: S3Error) -> None:
-        if self._step is _Step.DRAIN:
-            self._linger()
-            return
         self.site.counters.rejected[why.code] += 1
         request = self._request
         if request is not None and request.answer_begun:

@@ -303,6 +303,23 @@ class FillTests(SynchronousTestCase):
         fill.stream_ended()
         self.assertEqual(self.settled, [([("entry", [])], True)])
 
+    def test_what_came_before_a_failure_is_read_first(self) -> None:
+        """When the answer breaks off, readers still get what waits for the disk; only then is the fill over."""
+        thread = ManualThread()
+        fill = self.fill(0, 10, thread)
+        reader = Reader(fill, 0, 10)
+        fill.data_received(b"abc")
+        fill.data_received(b"defg")
+        fill.stream_failed(Failure(FillBroken("reset")))
+        self.assertFalse(fill.joinable)
+        self.assertIsNone(fill.failure)
+        woken = fill.wait()
+        while thread.waiting:
+            thread.step()
+        self.successResultOf(woken)
+        self.assertEqual(reader.read(), b"abcdefg")
+        self.assertIsNotNone(fill.failure)
+
     def wrong(self, strict: bool) -> Verifier:
         return Verifier(lambda chunk: None, lambda: b"computed", b"stated", strict=strict)
 

@@ -183,6 +183,38 @@ class WholeObjectTests(ReadTestCase):
         again.respond(part(1000, len(body), body))
         self.served(client, b"MISS", body)
 
+    def test_broken_answer_is_resumed_once(self) -> None:
+        """When S3's answer breaks off under several readers, one asks for the rest, and all of them get it."""
+        body = b"0123456789" * 20_000
+        clients = [self.harness.get() for _ in range(3)]
+        response = self.asks(1).respond(ok(None, length=len(body)))
+        response.sink.data_received(body[:1000])
+        slow = self.harness.get()
+        response.sink.stream_failed(_failure(UpstreamError("reset", sent=True)))
+        rest = self.asks(2).respond(part(1000, len(body), body, deliver=False))
+        rest.sink.data_received(body[1000:5000])
+        clients[0].leave()
+        rest.sink.data_received(body[5000:])
+        rest.sink.stream_ended()
+        print([(c.status,c.ended,len(c.answer)) for c in clients+[slow]], len(self.upstream.asked), [a.header(b"range") for a in self.upstream.asked])
+        self.served(clients[1], b"COALESCED", body)
+        self.served(clients[2], b"COALESCED", body)
+        self.served(slow, b"COALESCED", body)
+        self.asks(2)
+        self.assertEqual(self.harness.left_over(), [])
+
+    def test_refused_rest_is_the_one_clients_matter(self) -> None:
+        """When S3 refuses the rest to the client who asked, another reader asks with its own request."""
+        body = b"0123456789" * 20_000
+        first, second = self.harness.get(), self.harness.get()
+        response = self.asks(1).respond(ok(None, length=len(body)))
+        response.sink.data_received(body[:1000])
+        response.sink.stream_failed(_failure(UpstreamError("reset", sent=True)))
+        self.asks(2).respond(error(403, b"AccessDenied"))
+        self.assertEqual(first.ended, "aborted")
+        self.asks(3).respond(part(1000, len(body), body))
+        self.served(second, b"COALESCED", body)
+
     def test_changed_object_is_not_mixed(self) -> None:
         """When the object changed while its rest was asked for, no byte of the new version follows the old."""
         body = b"0123456789" * 20_000

@@ -215,7 +215,9 @@ class VictimTests(SynchronousTestCase):
         self.assertEqual(store.ranges(entry), ((300_000, 400_000),))
 
     def test_recency_is_written_seldom(self) -> None:
-        """The first use of an entry is written at once, later ones only now and then; sidecars of the dead are taken over."""
+        """The first use of an entry is written at once, later ones only now and then; sidecars of the dead are taken
+        over.
+        """
         store = make_store(self)
         entry = put_ranges(store, name_of("ranges"), MIB, (0, 100))
         store.touched(entry.name, 0)

@@ -30,7 +30,8 @@ class CrashTests(SynchronousTestCase):
         growing.append([bytes(200_000)])
         self.addCleanup(growing.close)
         store.arm(name_of("large"))
-        # As if it had died between the directory and the entry, between a rename and the next one, and before the first write.
+        # As if it had died between the directory and the entry, between a rename and the next one, and before the first
+        # write.
         os.mkdir(store.volume.generation_path(name_of("orphan"), 77) if store.volume.make_shard(name_of("orphan")) is None else "")
         os.mkdir(f"{store.root}/trash/0123")
         with open(f"{store.root}/trash/0123/0-5", "wb") as file:
@@ -47,7 +48,9 @@ class CrashTests(SynchronousTestCase):
         return store
 
     def test_cleanup(self) -> None:
-        """At once after the restart: temporary files, leases, orphans and trash are gone, the rest is served, the sum is right."""
+        """At once after the restart: temporary files, leases, orphans and trash are gone, the rest is served, the sum
+        is right.
+        """
         crashed = self.crash()
         store = make_store(self, root=crashed.root)
         self.assertFalse(store.volume.ledger.complete)

@@ -44,7 +44,8 @@ class ScoreTests(SynchronousTestCase):
         self.assertEqual(choose_victims([older, once], 100.0, tinylfu), [older])
 
     def test_popular_and_idle(self) -> None:
-        """An object that was read a hundred times and then idle for two hours survives a flood of others, minutes old."""
+        """An object that was read a hundred times and then idle for two hours survives a flood of others, minutes old.
+        """
         log = RecencyLog()
         for _ in range(100):
             log.touched(name_for(0).digest, 0, 0.0)
@@ -59,7 +60,9 @@ class ScoreTests(SynchronousTestCase):
 
 
 def requests(kind: str) -> list[int]:
-    """Object numbers: Zipf 0.9, with a long run of objects that never come again every now and then if ``kind`` is scan."""
+    """Object numbers: Zipf 0.9, with a long run of objects that never come again every now and then if ``kind`` is
+    scan.
+    """
     source = random.Random(1)
     order = list(range(OBJECTS))
     source.shuffle(order)

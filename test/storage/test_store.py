@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.storage.disk import HEAD, INLINE, RANGES
 from s3proxy.storage.generations import GenerationTable
+from s3proxy.storage.lease import Lease
 from s3proxy.storage.record import META_MAX
 from test.storage.support import ABOUT, MIB, add_range, files_below, make_store, name_of, put_inline, put_ranges
 
@@ -351,7 +352,9 @@ class LeaseTests(SynchronousTestCase):
         self.assertIsNotNone(other.lease(self.name))
 
     def test_stale(self) -> None:
-        """A lease that nobody touched for 20 seconds is broken; its holder can't publish any more, nor release the new one."""
+        """A lease that nobody touched for 20 seconds is broken; its holder can't publish any more, nor release the new
+        one.
+        """
         old = self.store.lease(self.name)
         assert old is not None
         path = self.store.volume.flight_path(self.name)
@@ -404,28 +407,43 @@ class LeaseTests(SynchronousTestCase):
         self.assertEqual(found.object_size, 1)
 
     def test_moved_flight(self) -> None:
-        """An older attempt's rename may move a newer flight file: nothing is served until its owner has finished it in place."""
-        other = make_store(self, root=self.store.root)
-        old = self.store.lease(self.name)
-        other.drop(self.name)
-        new = other.lease(self.name)
-        assert old is not None and new is not None
-        self.assertIsNone(self.store.publish_inline(old, object_size=3, body=[b"old"], **ABOUT))
-        self.assertTrue(os.path.exists(self.store.volume.entry_path(self.name)))
+        """An older attempt's rename may move a newer flight file: nothing is served until its owner finished it in
+        place.
+        """
+        lease = self.moved()
         self.assertIsNone(self.store.load(self.name))
-        entry = other.publish_inline(new, object_size=3, body=[b"new"], **ABOUT)
-        self.assertIsNotNone(entry)
+        used = self.store.usage()
+        self.assertIsNotNone(self.store.publish_inline(lease, object_size=3, body=[b"new"], **ABOUT))
+        self.assertGreater(self.store.usage(), used)
         found = self.store.load(self.name)
         assert found is not None
         self.assertEqual(found.small_body, b"new")
 
     def test_moved_and_released(self) -> None:
         """A moved flight file whose owner gives up leaves nothing behind."""
-        other = make_store(self, root=self.store.root)
-        old = self.store.lease(self.name)
-        other.drop(self.name)
-        new = other.lease(self.name)
-        assert old is not None and new is not None
-        self.store.publish_inline(old, object_size=3, body=[b"old"], **ABOUT)
-        new.release()
+        self.moved().release()
         self.assertEqual(files_below(f"{self.store.root}/o"), [])
+
+    def test_moved_and_replaced(self) -> None:
+        """A moved flight file that is replaced before it is finished was never counted."""
+        lease = self.moved()
+        used = self.store.usage()
+        put_inline(self.store, self.name, b"other")
+        self.assertIsNone(self.store.publish_inline(lease, object_size=3, body=[b"new"], **ABOUT))
+        self.store.drop(self.name)
+        self.assertEqual(self.store.usage(), used)
+
+    def moved(self) -> Lease:
+        """A lease whose file got the entry's name by the race between a publication and a revocation."""
+        lease = self.store.lease(self.name)
+        assert lease is not None
+        os.rename(self.store.volume.flight_path(self.name), self.store.volume.entry_path(self.name))
+        return lease
+
+    def test_foreign_flight(self) -> None:
+        """Whoever lost its lease leaves the next holder's alone."""
+        old = self.store.lease(self.name)
+        arm = self.store.arm(self.name)
+        assert old is not None and arm.lease is not None
+        self.assertIsNone(self.store.publish_inline(old, object_size=3, body=[b"old"], **ABOUT))
+        self.assertFalse(arm.lease.revoked())

@@ -25,7 +25,9 @@ class TortureTests(SynchronousTestCase):
         return counters
 
     def test_nothing_wrong(self) -> None:
-        """No read is answered with an older version than was acknowledged, or with bytes of two; nothing is left behind."""
+        """No read is answered with an older version than was acknowledged, or with bytes of two; nothing is left
+        behind.
+        """
         counters = self.torture("--seconds", str(SECONDS))
         for wrong in ("stale", "mixed", "wrong_at_rest", "errors", "failures", "left_behind", "miscounted"):
             self.assertEqual(counters[wrong], 0, f"{wrong}: {self.diagnosis}")

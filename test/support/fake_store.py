@@ -6,8 +6,9 @@ import hashlib
 import itertools
 import tempfile
 import uuid
+import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO, Protocol
+from typing import Protocol
 
 import attrs
 
@@ -64,11 +65,20 @@ class GeneratedBody:
 
 
 class FileBody:
-    """A large upload, in a temporary file without a name."""
+    """A large upload, in a temporary file without a name; the file is closed with the last user of this object.
 
-    def __init__(self, file: IO[bytes], size: int) -> None:
-        self._file = file
-        self.size = size
+    Versions may share a body and readers may outlive a version, so nobody else can say when that is.
+    """
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()
+        weakref.finalize(self, self._file.close)
+        self.size = 0
+
+    def append(self, data: bytes) -> None:
+        """Add bytes at the end, while it is being uploaded."""
+        self._file.write(data)
+        self.size += len(data)
 
     def read(self, start: int, stop: int) -> bytes:
         self._file.seek(start)
@@ -107,7 +117,7 @@ class BodyWriter:
         self._sha256 = hashlib.sha256() if sha256 else None
         self._checksums: dict[str, Checksum] = {name: new_checksum(name) for name in checksums}
         self._pieces: list[bytes] = []
-        self._file: IO[bytes] | None = None
+        self._file: FileBody | None = None
         self.size = 0
 
     def write(self, data: bytes) -> None:
@@ -119,21 +129,18 @@ class BodyWriter:
         for computation in self._checksums.values():
             computation.update(data)
         if self._file is not None:
-            self._file.write(data)
+            self._file.append(data)
             return
         self._pieces.append(data)
         if self.size > IN_MEMORY:
-            self._file = tempfile.TemporaryFile()
+            self._file = FileBody()
             for piece in self._pieces:
-                self._file.write(piece)
+                self._file.append(piece)
             self._pieces = []
 
     def body(self) -> Body:
         """What was written."""
-        if self._file is None:
-            return BytesBody(b"".join(self._pieces))
-        self._file.flush()
-        return FileBody(self._file, self.size)
+        return BytesBody(b"".join(self._pieces)) if self._file is None else self._file
 
     def md5(self) -> bytes:
         """The MD5 digest."""

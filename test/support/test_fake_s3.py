@@ -14,7 +14,7 @@ from test.support.fake_s3 import DEFAULT_CREDENTIAL, FakeS3
 from test.support.fake_script import Action, Match
 from test.support.raw_client import ConnectionEnded, RawClient, RawResponse, request_bytes, signed_request_bytes
 from test.support.sigv4 import Credential, Pair
-from test.support.waiting import wait_until
+from test.support.waiting import open_descriptors, wait_until
 
 T = TypeVar("T")
 HOST = b"s3.us-east-1.amazonaws.com"
@@ -423,6 +423,20 @@ class UploadTests(FakeS3TestCase):
         stored = self.fake.store.buckets[b"bucket"].objects[b"large"][-1].body
         self.assertEqual(type(stored).__name__, "FileBody")
         self.assertEqual((await self.exchange(self.request(target=b"/bucket/large"))).body, body)
+
+    async def test_abandoned_upload(self) -> None:
+        """A large upload whose client leaves half-way stores nothing and leaves no file open."""
+        await self.exchange(self.request())
+        client = self.connect()
+        more = _put(b"", payload=b"UNSIGNED-PAYLOAD")
+        more["headers"][0] = (b"Content-Length", b"%d" % (12 << 20))
+        before = open_descriptors()
+        client.send(self.request(b"PUT", b"/bucket/half", **more))
+        await self.thread(client.send, bytes(6 << 20))
+        await wait_until(reactor, lambda: open_descriptors() > before + 1)
+        client.abort()
+        await wait_until(reactor, lambda: open_descriptors() < before)
+        self.assertNotIn(b"half", self.fake.store.buckets[b"bucket"].objects)
 
     async def test_generated_object(self) -> None:
         """A gigabyte that is nowhere can be read anywhere."""

@@ -71,7 +71,7 @@ def _proxy_config(way: str, store: Store, port: int) -> dict[str, Any]:
     """How the proxy reaches the store: over TLS in proxy_only mode, in plain text in standard mode.
 
     In standard mode the client's endpoint is a name that leads to the proxy, and the signature covers that Host; the
-    overrides lead it on to the store. It has to be a name: an address as Host would be the proxy itself.
+    overrides lead it on to the store.
     """
     if way == "proxy_only":
         return {

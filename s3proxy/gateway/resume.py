@@ -1,0 +1,95 @@
+"""In the middle of a body nobody has the next byte: a fetch broke off, or a range was evicted. The rest is asked for.
+
+Everybody who reads the same body runs into the same gap. One of them asks S3, with its own request; the others wait for
+that answer and read on from it.
+"""
+
+from s3proxy.cache.entry import ObjectId
+from s3proxy.cache.view import BodyReader, Coverage
+from s3proxy.gateway.deliver import BodyBroken
+from s3proxy.gateway.fetch import Answer, Fetch, Kind
+from s3proxy.gateway.transaction import Parts, Transaction, upstream_request
+from s3proxy.s3.headers import CONDITIONAL_FIELDS
+from s3proxy.s3.ranges import SingleRange, resolve
+
+__all__ = ["resume"]
+
+
+async def resume(
+    parts: Parts, transaction: Transaction, id: ObjectId, wanted: SingleRange | None, reader: BodyReader
+) -> None:
+    """See to it that the reader finds its next byte, of the version that it has begun with.
+
+    :param wanted: the Range that the client asked for; None: the whole object
+    :raises BodyBroken: S3 no longer has that version, or does not give it to this client
+    :raises UpstreamError: S3 could not be asked
+    """
+    view = await parts.cache.view(id)
+    if view is not None and view.version.same_bytes(reader.version):
+        reader.use(view)
+        if view.coverage((reader.position, reader.position + 1)) is not Coverage.MISSING:
+            return
+    for fetch in parts.cache.asked(id):
+        if fetch.resumes(reader.version, reader.position):
+            answer = await fetch.answer()
+            if answer.kind is Kind.STORED and _continues(answer, reader):
+                assert answer.fill is not None
+                reader.join(answer.fill)
+                return
+            # What S3 said was meant for the other client alone: this one asks for itself.
+            break
+    answer = await _ask(parts, transaction, id, wanted, reader)
+    if not _continues(answer, reader):
+        answer.response.abort()
+        raise BodyBroken("the rest of the body is not to be had")
+    if answer.fill is not None:
+        reader.join(answer.fill)
+        return
+    assert answer.interval is not None
+    fill = parts.cache.pass_through(answer.interval, answer.response)
+    reader.join(fill)
+    fill.begin()
+
+
+def _continues(answer: Answer, reader: BodyReader) -> bool:
+    """Whether the answer's body has the reader's next byte."""
+    return (
+        answer.version is not None
+        and answer.interval is not None
+        and answer.version.same_bytes(reader.version)
+        and answer.interval[0] <= reader.position < answer.interval[1]
+    )
+
+
+async def _ask(
+    parts: Parts, transaction: Transaction, id: ObjectId, wanted: SingleRange | None, reader: BodyReader
+) -> Answer:
+    """The client's request once more: for the rest alone and for this version only, as far as its signature lets us."""
+    version = reader.version
+    signature = transaction.signature
+    adding: list[tuple[bytes, bytes]] = []
+    if not signature.covers(b"range"):
+        promised = (reader.position, reader.stop)
+        adding.append((b"Range", b"bytes=%d-%d" % (reader.position, reader.stop - 1)))
+    else:
+        assert wanted is not None
+        promised = resolve(wanted, version.size) or (reader.position, reader.stop)
+    if b"if-match" not in transaction.request.headers and not signature.covers(b"if-match"):
+        adding.append((b"If-Match", version.etag))
+    fetch = Fetch(
+        parts,
+        id,
+        upstream_request(transaction, parts, adding=tuple(adding), without=CONDITIONAL_FIELDS - {b"if-match"}),
+        wanted=wanted,
+        known=version,
+        confirming=False,
+        conditional=True,
+        store=True,
+        checksums=False,
+        promised=promised,
+    )
+    fetch.begin()
+    try:
+        return await fetch.answer()
+    finally:
+        fetch.owner_left()
