@@ -24,8 +24,22 @@ class FailingCalls(SystemCalls):
     """System calls of which some fail: ``fail`` sets which, :attr:`failures` counts how often it happened."""
 
     NAMES = (
-        "open", "fstat", "stat", "pread", "pwrite", "pwritev", "rename", "rename_new", "link", "unlink", "mkdir", "rmdir",
-        "listdir", "utime", "chmod", "ftruncate",
+        "open",
+        "fstat",
+        "stat",
+        "pread",
+        "pwrite",
+        "pwritev",
+        "rename",
+        "rename_new",
+        "link",
+        "unlink",
+        "mkdir",
+        "rmdir",
+        "listdir",
+        "utime",
+        "chmod",
+        "ftruncate",
     )
 
     def __init__(self) -> None:
@@ -47,7 +61,9 @@ class FailingCalls(SystemCalls):
         """Behave as a file system that was remounted read-only."""
         for name in ("rename", "rename_new", "link", "unlink", "mkdir", "rmdir", "utime", "chmod", "pwrite", "pwritev"):
             self.fail(name, errno.EROFS)
-        self.fail("open", errno.EROFS, when=lambda path, flags, *_: bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)))
+        self.fail(
+            "open", errno.EROFS, when=lambda path, flags, *_: bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+        )
 
     def _wrap(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*args: Any) -> Any:
@@ -79,7 +95,9 @@ def put_inline(store: DiskStore, name: EntryName, body: bytes, **about: Any) -> 
     return entry
 
 
-def put_ranges(store: DiskStore, name: EntryName, size: int, *spans: tuple[int, int], fill: bytes = b"r") -> StoredEntry:
+def put_ranges(
+    store: DiskStore, name: EntryName, size: int, *spans: tuple[int, int], fill: bytes = b"r"
+) -> StoredEntry:
     """Publish an entry of ``size`` bytes with some ranges of it."""
     lease = store.lease(name)
     assert lease is not None

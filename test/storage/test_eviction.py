@@ -10,7 +10,17 @@ from twisted.trial.unittest import SynchronousTestCase
 from s3proxy.storage.disk import DiskStore
 from s3proxy.storage.layout import footprint
 from test.storage.support import (
-    ABOUT, MIB, FailingCalls, add_range, disk_usage, files_below, finish_scan, make_store, name_of, put_inline, put_ranges,
+    ABOUT,
+    MIB,
+    FailingCalls,
+    add_range,
+    disk_usage,
+    files_below,
+    finish_scan,
+    make_store,
+    name_of,
+    put_inline,
+    put_ranges,
 )
 
 
@@ -202,7 +212,9 @@ class VictimTests(SynchronousTestCase):
     def test_use_of_ranges_on_disk(self) -> None:
         """So does the use of a range."""
         store = make_store(self, max_size=8 * MIB)
-        entry = put_ranges(store, name_of("ranges"), 4 * MIB, *((start * 100_000, start * 100_000 + 100_000) for start in range(8)))
+        entry = put_ranges(
+            store, name_of("ranges"), 4 * MIB, *((start * 100_000, start * 100_000 + 100_000) for start in range(8))
+        )
         directory = store.volume.range_path(entry, 0)
         for text in os.listdir(directory):
             os.utime(f"{directory}/{text}", (1000, 1000))

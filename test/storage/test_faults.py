@@ -11,7 +11,15 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from s3proxy.storage.errors import StoreError
 from test.storage.support import (
-    ABOUT, MIB, FailingCalls, add_range, files_below, make_store, name_of, put_inline, put_ranges,
+    ABOUT,
+    MIB,
+    FailingCalls,
+    add_range,
+    files_below,
+    make_store,
+    name_of,
+    put_inline,
+    put_ranges,
 )
 
 
@@ -210,8 +218,7 @@ class InvalidationFaultTests(FaultCase):
         self.assertIsNone(self.store.load(self.name))
 
     def test_deleted_directory(self) -> None:
-        """When the cache directory was deleted, an invalidation says so instead of claiming success; reads are misses.
-        """
+        """When the cache directory was deleted, an invalidation says so instead of claiming success; reads are misses."""
         entry = put_ranges(self.store, self.name, MIB, (0, 100))
         shutil.rmtree(self.store.root)
         self.assertIsNone(self.store.load(self.name))

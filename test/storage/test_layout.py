@@ -164,6 +164,10 @@ class FormatTests(SynchronousTestCase):
 
     def test_impossible_values(self) -> None:
         """A FORMAT with values that can't be is refused."""
-        for text in (b"shard_bits=17 inline_max=1 cut=1048576", b"shard_bits=8 inline_max=1 cut=1048577",
-                     b"shard_bits=8 inline_max=2097152 cut=1048576", b"shard_bits=0 inline_max=1 cut=1048576"):
+        for text in (
+            b"shard_bits=17 inline_max=1 cut=1048576",
+            b"shard_bits=8 inline_max=1 cut=1048577",
+            b"shard_bits=8 inline_max=2097152 cut=1048576",
+            b"shard_bits=0 inline_max=1 cut=1048576",
+        ):
             self.assertRaises(StoreError, layout.parse_format, b"s3px 1 " + text + b"\n", "FORMAT")

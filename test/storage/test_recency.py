@@ -70,7 +70,11 @@ class SketchTests(SynchronousTestCase):
 class SidecarTests(SynchronousTestCase):
     """Uses on disk."""
 
-    @given(st.dictionaries(st.integers(0, (1 << 64) - 1), st.tuples(st.integers(0, (1 << 32) - 1), st.integers(0, 65535)), max_size=20))
+    @given(
+        st.dictionaries(
+            st.integers(0, (1 << 64) - 1), st.tuples(st.integers(0, (1 << 32) - 1), st.integers(0, 65535)), max_size=20
+        )
+    )
     def test_round_trip(self, uses: dict[int, tuple[int, int]]) -> None:
         """What is written is read again, also when half a record follows."""
         data = encode_sidecar(uses)

@@ -20,16 +20,36 @@ def headers(draw: st.DrawFn) -> Header:
     kind = draw(st.sampled_from([record.INLINE, record.RANGES, record.HEAD]))
     body = draw(st.integers(0, 8 << 20)) if kind == record.INLINE else 0
     return Header(
-        kind=kind, complete=draw(st.booleans()), unconfirmed=draw(st.booleans()), validated_at=draw(U64),
-        meta_length=draw(st.integers(0, record.META_MAX)), body_length=body, object_size=draw(U64), generation=draw(U64),
-        observed_at=draw(U64), meta_crc=draw(U32), footer_length=record.footer_size(body) if kind == record.INLINE else 0,
-        nonce=draw(U64), instance=draw(U64),
+        kind=kind,
+        complete=draw(st.booleans()),
+        unconfirmed=draw(st.booleans()),
+        validated_at=draw(U64),
+        meta_length=draw(st.integers(0, record.META_MAX)),
+        body_length=body,
+        object_size=draw(U64),
+        generation=draw(U64),
+        observed_at=draw(U64),
+        meta_crc=draw(U32),
+        footer_length=record.footer_size(body) if kind == record.INLINE else 0,
+        nonce=draw(U64),
+        instance=draw(U64),
     )
 
 
 HEADER = Header(
-    kind=record.INLINE, complete=True, unconfirmed=False, validated_at=17, meta_length=3, body_length=5, object_size=5, generation=0,
-    observed_at=18, meta_crc=1, footer_length=record.footer_size(5), nonce=9, instance=8,
+    kind=record.INLINE,
+    complete=True,
+    unconfirmed=False,
+    validated_at=17,
+    meta_length=3,
+    body_length=5,
+    object_size=5,
+    generation=0,
+    observed_at=18,
+    meta_crc=1,
+    footer_length=record.footer_size(5),
+    nonce=9,
+    instance=8,
 )
 
 
@@ -64,13 +84,19 @@ class HeaderTests(SynchronousTestCase):
         data = bytearray(record.encode_header(header))
         stamp = record.encode_stamp(complete=complete, unconfirmed=unconfirmed, validated_at=validated_at)
         self.assertEqual(len(stamp), 14)
-        data[record.STAMP_OFFSET:record.STAMP_OFFSET + len(stamp)] = stamp
+        data[record.STAMP_OFFSET : record.STAMP_OFFSET + len(stamp)] = stamp
         wanted = attrs.evolve(header, complete=complete, unconfirmed=unconfirmed, validated_at=validated_at)
         self.assertEqual(record.decode_header(bytes(data)), wanted)
 
     def test_impossible(self) -> None:
         """A header that is sound but says what can't be is refused."""
-        for change in ({"kind": 4}, {"kind": 0}, {"kind": record.RANGES}, {"footer_length": 1}, {"meta_length": record.META_MAX + 1}):
+        for change in (
+            {"kind": 4},
+            {"kind": 0},
+            {"kind": record.RANGES},
+            {"footer_length": 1},
+            {"meta_length": record.META_MAX + 1},
+        ):
             data = record.encode_header(attrs.evolve(HEADER, **change))
             self.assertRaises(RecordError, record.decode_header, data)
 
@@ -122,9 +148,9 @@ class FooterTests(SynchronousTestCase):
         for chunk in chunks:
             checksums.update(chunk)
         data = b"".join(chunks)
-        wanted = tuple(zlib.crc32(data[start:start + BLOCK]) for start in range(0, len(data), BLOCK))
+        wanted = tuple(zlib.crc32(data[start : start + BLOCK]) for start in range(0, len(data), BLOCK))
         self.assertEqual(checksums.result(), wanted)
         footer = Footer(checksums=wanted, length=len(data), start=0)
         for index in range(len(wanted)):
-            self.assertTrue(footer.block_is_sound(index, data[index * BLOCK:(index + 1) * BLOCK]))
+            self.assertTrue(footer.block_is_sound(index, data[index * BLOCK : (index + 1) * BLOCK]))
         self.assertFalse(footer.block_is_sound(len(wanted), b""))

@@ -7,7 +7,17 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.storage.disk import DiskStore
 from test.storage.support import (
-    ABOUT, MIB, abandon, add_range, disk_usage, files_below, finish_scan, make_store, name_of, put_inline, put_ranges,
+    ABOUT,
+    MIB,
+    abandon,
+    add_range,
+    disk_usage,
+    files_below,
+    finish_scan,
+    make_store,
+    name_of,
+    put_inline,
+    put_ranges,
 )
 
 
@@ -32,7 +42,11 @@ class CrashTests(SynchronousTestCase):
         store.arm(name_of("large"))
         # As if it had died between the directory and the entry, between a rename and the next one, and before the first
         # write.
-        os.mkdir(store.volume.generation_path(name_of("orphan"), 77) if store.volume.make_shard(name_of("orphan")) is None else "")
+        os.mkdir(
+            store.volume.generation_path(name_of("orphan"), 77)
+            if store.volume.make_shard(name_of("orphan")) is None
+            else ""
+        )
         os.mkdir(f"{store.root}/trash/0123")
         with open(f"{store.root}/trash/0123/0-5", "wb") as file:
             file.write(bytes(5000))

@@ -24,7 +24,16 @@ def name_for(key: int) -> EntryName:
 
 def candidate(last_use: float = 0.0, reused: bool = False, frequency: int = 0, key: int = 0) -> Candidate:
     return Candidate(
-        name=name_for(key), generation=None, start=key, stop=0, path="", size=1, inode=0, last_use=last_use, reused=reused, frequency=frequency,
+        name=name_for(key),
+        generation=None,
+        start=key,
+        stop=0,
+        path="",
+        size=1,
+        inode=0,
+        last_use=last_use,
+        reused=reused,
+        frequency=frequency,
     )
 
 
@@ -44,8 +53,7 @@ class ScoreTests(SynchronousTestCase):
         self.assertEqual(choose_victims([older, once], 100.0, tinylfu), [older])
 
     def test_popular_and_idle(self) -> None:
-        """An object that was read a hundred times and then idle for two hours survives a flood of others, minutes old.
-        """
+        """An object that was read a hundred times and then idle for two hours survives a flood of others, minutes old."""
         log = RecencyLog()
         for _ in range(100):
             log.touched(name_for(0).digest, 0, 0.0)

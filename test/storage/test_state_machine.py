@@ -95,7 +95,9 @@ class StoreMachine(RuleBasedStateMachine):
         assert (entry is not None) == (self.holder.get(key) is lease)
         if entry is not None:
             del self.holder[key]
-            self.model[key] = Model(self.version, RANGES if how == "ranges" else INLINE, entry.object_size, entry.validated_at, flag)
+            self.model[key] = Model(
+                self.version, RANGES if how == "ranges" else INLINE, entry.object_size, entry.validated_at, flag
+            )
 
     @rule(item=consumes(leases))
     def release(self, item: tuple[str, Any]) -> None:
@@ -113,7 +115,7 @@ class StoreMachine(RuleBasedStateMachine):
         model = self.model[key]
         start = index * RANGE
         writer = self.store.start_range(entry, start, RANGE)
-        data = self.content(model.version, 4 * RANGE)[start:start + RANGE]
+        data = self.content(model.version, 4 * RANGE)[start : start + RANGE]
         if whole:
             writer.append([data[:10], data[10:]])
             assert writer.commit() == RANGE
@@ -277,6 +279,11 @@ class StateMachineTests(SynchronousTestCase):
         """Whatever the order of operations, the store shows what was published last, or nothing."""
         case = StoreMachine.TestCase("runTest")
         StoreMachine.TestCase.settings = settings(
-            max_examples=100, stateful_step_count=30, deadline=None, derandomize=True, database=None, phases=(Phase.generate,)
+            max_examples=100,
+            stateful_step_count=30,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            phases=(Phase.generate,),
         )
         case.runTest()

@@ -25,7 +25,9 @@ class InlineTests(SynchronousTestCase):
         found = self.store.load(self.name)
         self.assertEqual(found, entry)
         assert found is not None
-        self.assertEqual((found.kind, found.small_body, found.object_size, found.meta), (INLINE, b"hello", 5, ABOUT["meta"]))
+        self.assertEqual(
+            (found.kind, found.small_body, found.object_size, found.meta), (INLINE, b"hello", 5, ABOUT["meta"])
+        )
         self.assertEqual((found.validated_at, found.observed_at, found.unconfirmed), (1000.5, 1000.25, True))
         self.assertEqual(self.store.ranges(found), ((0, 5),))
 
@@ -57,7 +59,7 @@ class InlineTests(SynchronousTestCase):
         self.assertIsNone(found.small_body)
         handle = self.store.open_inline(found)
         assert handle is not None
-        self.assertEqual(os.pread(handle.fd, 1 << 20, handle.base)[:len(body)], body)
+        self.assertEqual(os.pread(handle.fd, 1 << 20, handle.base)[: len(body)], body)
         handle.close()
 
     def test_large_metadata(self) -> None:

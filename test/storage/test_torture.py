@@ -31,7 +31,16 @@ class TortureTests(SynchronousTestCase):
         counters = self.torture("--seconds", str(SECONDS))
         for wrong in ("stale", "mixed", "wrong_at_rest", "errors", "failures", "left_behind", "miscounted"):
             self.assertEqual(counters[wrong], 0, f"{wrong}: {self.diagnosis}")
-        for necessary in ("hits", "memory_hits", "published", "renewed", "writes", "through", "range_fetches", "crashes"):
+        for necessary in (
+            "hits",
+            "memory_hits",
+            "published",
+            "renewed",
+            "writes",
+            "through",
+            "range_fetches",
+            "crashes",
+        ):
             self.assertGreater(counters[necessary], 0, f"{necessary}: {self.diagnosis}")
 
     def test_without_revocation(self) -> None:

@@ -130,7 +130,7 @@ class RangeWriterTests(SynchronousTestCase):
         data = os.urandom(3 * MIB + 17)
         writer = self.store.start_range(self.entry, 0, len(data))
         for start in range(0, len(data), 77_777):
-            writer.append([data[start:start + 77_777]])
+            writer.append([data[start : start + 77_777]])
         writer.commit()
         writer.close()
         self.store.volume.doubt_from = 0.0

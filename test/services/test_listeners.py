@@ -1,0 +1,100 @@
+"""Ports and their remedies."""
+
+import errno
+import socket
+from test.support.streams import run_at_once
+from typing import Any
+
+from twisted.internet.error import CannotListenError
+from twisted.internet.testing import MemoryReactor
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+
+from s3proxy.services.errors import StartError
+from s3proxy.services.listeners import AdminListener, BoundPort, TrafficListener, _remedy
+from s3proxy.wire.pages import PageCache
+from s3proxy.wire.resource import CachingResource
+from s3proxy.wire.site import CachingSite
+
+
+class BoundPortTests(SynchronousTestCase):
+    """BoundPort."""
+
+    def test_every_address(self) -> None:
+        """A port is bound on each address, before anything is accepted."""
+        bound = BoundPort("server.http_port", 0, ("127.0.0.1", "127.0.0.2"))
+        self.addCleanup(bound.close)
+        bound.bind()
+        self.assertEqual({address for address, _ in bound.names()}, {"127.0.0.1", "127.0.0.2"})
+
+    def test_taken(self) -> None:
+        """A port in use is told with the remedy."""
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            port = other.getsockname()[1]
+            bound = BoundPort("server.http_port", port, ("127.0.0.1",))
+            text = str(self.assertRaises(StartError, bound.bind))
+        self.assertIn(f"server.http_port: can't listen on 127.0.0.1 port {port}", text)
+        self.assertIn("ss -ltnp", text)
+        self.assertEqual(bound.sockets, [])
+
+    def test_remedies(self) -> None:
+        """Each cause has its own."""
+        for code, port, words in (
+            (errno.EACCES, 80, "CAP_NET_BIND_SERVICE"),
+            (errno.EADDRNOTAVAIL, 8080, "no such address"),
+            (errno.EADDRINUSE, 8080, "another program listens there"),
+            (errno.EMFILE, 8080, "choose another port"),
+        ):
+            text = _remedy("server.http_port", port, "192.0.2.1", OSError(code, "text"))
+            self.assertIn(words, text)
+            self.assertIn("server.http_port", text)
+
+
+class FullReactor(MemoryReactor):
+    """A reactor whose ports are all taken."""
+
+    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
+        raise CannotListenError(interface, port, OSError(errno.EADDRINUSE, "Address already in use"))
+
+
+class AdminListenerTests(SynchronousTestCase):
+    """AdminListener."""
+
+    def test_listens_where_it_is_told(self) -> None:
+        """The site listens on the configured address while the service runs."""
+        reactor = MemoryReactor()
+        listener = AdminListener(reactor, "health.port", 8080, "127.0.0.1", Site(Resource()))
+        listener.startService()
+        self.assertEqual([(s[0], s[3]) for s in reactor.tcpServers], [(8080, "127.0.0.1")])
+        listener.stopService()
+        self.assertIsNone(listener.port)
+
+    def test_side_listener_does_not_stop_the_proxy(self) -> None:
+        """A port that is taken is an error in the log and in the health, and nothing else."""
+        listener = AdminListener(FullReactor(), "health.port", 8080, "127.0.0.1", Site(Resource()))
+        listener.startService()
+        self.assertIn("health.port", listener.error or "")
+        listener.stopService()
+
+
+class TrafficListenerTests(TestCase):
+    """TrafficListener, on real sockets."""
+
+    def setUp(self) -> None:
+        from twisted.internet import reactor
+
+        self.bound = BoundPort("server.http_port", 0, ("127.0.0.1",))
+        self.bound.bind()
+        self.site = CachingSite(CachingResource(lambda request: run_at_once(lambda: None)), reactor)
+        self.listener = TrafficListener(reactor, self.bound, self.site, PageCache(run_at_once))
+
+    async def test_drain_ends_idle_connections(self) -> None:
+        """Draining closes what is idle at once and accepts nothing more."""
+        (address,) = self.bound.names()
+        self.listener.startService()
+        with socket.create_connection(address):
+            await self.listener.drain(5)
+        self.assertRaises(ConnectionRefusedError, socket.create_connection, address)
