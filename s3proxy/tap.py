@@ -4,19 +4,23 @@ import os
 import sys
 
 from twisted.application.service import IService
-from twisted.python.util import uidFromString, gidFromString
+from twisted.python.util import gidFromString, uidFromString
 
 from s3proxy.config.check import check_files
 from s3proxy.config.command_line import Options
-from s3proxy.config.load import ConfigError, load_config
+from s3proxy.config.load import ConfigError, Loaded, load_config
 
 __all__ = ["Options", "makeService"]
 
 
 def makeService(options: Options) -> IService:  # noqa: N802
     """The service; opens nothing yet. A configuration that can't be used ends the process with exit code 1."""
+
+    def load() -> Loaded:
+        return load_config(options["config"], environ=os.environ, options=options.overrides())
+
     try:
-        loaded = load_config(options["config"], environ=os.environ, options=options.overrides())
+        loaded = load()
         problems = check_files(loaded.config, loaded.origins)
         if problems:
             raise ConfigError(problems)
@@ -34,7 +38,7 @@ def makeService(options: Options) -> IService:  # noqa: N802
 
     from s3proxy.services.application import ProxyService
 
-    return ProxyService(reactor, loaded, _owner(options))
+    return ProxyService(reactor, load, loaded, _owner(options))
 
 
 def _owner(options: Options) -> tuple[int, int] | None:

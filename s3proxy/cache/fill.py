@@ -245,7 +245,8 @@ class Fill:
         """See :class:`IByteSink`."""
         if self._ended:
             return
-        # What has come is still written, and readers get it: the failure shows when there is nothing left to come.
+        # What has come is still written, and readers get it. The failure shows when the fill has settled: who asks S3
+        # again because of it finds a cache that can take the answer.
         self._ended = True
         self._broken = reason
         self._advance()
@@ -345,7 +346,6 @@ class Fill:
         elif self._queue and self._timer is None:
             self._timer = self._clock.callLater(LINGER, self._lingered)
         elif self._ended and not self._queue:
-            self.failure = self._broken
             self._progress.wake()
             self._settle()
 
@@ -399,16 +399,20 @@ class Fill:
             self._settled = True
             if isinstance(result, Failure):
                 self._on_disk_error(result.value)
-            true = self.failure is None and not self.condemned
-            self._on_settled(self, self._results, true and not self._passing)
-            self._close_if_over()
+            true = self._broken is None and not self.condemned
+            self.failure = self._broken
+            try:
+                self._on_settled(self, self._results, true and not self._passing)
+            finally:
+                self._progress.wake()
+                self._close_if_over()
 
         self._run(self._finish).addBoth(settled).addErrback(lambda reason: self.log.failure("finishing a fill", reason))
 
     def _finish(self) -> None:
         """Publish or remove; runs in a thread."""
         if self._writers is None:
-            if self.failure is None and not self._passing and not self.condemned and self._commit_small is not None:
+            if self._broken is None and not self._passing and not self.condemned and self._commit_small is not None:
                 self._results.append(self._commit_small([chunk for _, chunk in self._memory]))
             return
         writer = self._files[-1] if self._files else None
@@ -416,7 +420,7 @@ class Fill:
             return
         if self._passing or self.condemned:
             writer.discard()
-        elif self.failure is not None:
+        elif self._broken is not None:
             got = self.have - self.start
             if got >= self._keep_ratio * (self.stop - self.start):
                 self._results.append(writer.commit_prefix(1))

@@ -91,6 +91,17 @@ class Gateway:
         self._shed_since_warning = 0
         self._next_shed_warning = 0.0
 
+    @property
+    def max_requests(self) -> int:
+        """How many requests may be served at once."""
+        return self._max_requests
+
+    def reconfigure(self, rules: Rules, *, max_requests: int, bypass_headers: bool) -> None:
+        """Serve the requests that come from now on under other settings."""
+        self._rules = rules
+        self._max_requests = max_requests
+        self._bypass_headers = bypass_headers
+
     def handle(self, request: IClientRequest) -> "Deferred[None]":
         """Answer the request. Fires, never fails, when the request is accounted for."""
         record = RequestRecord(

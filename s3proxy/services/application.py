@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -35,6 +36,7 @@ from s3proxy.services.directories import NeededDirectory, prepare
 from s3proxy.services.errors import StartError
 from s3proxy.services.listeners import AdminListener, BoundPort, TrafficListener
 from s3proxy.services.metering import MeteredUpstream, readings_of
+from s3proxy.services.reload import reload
 from s3proxy.telemetry.access import AccessLog
 from s3proxy.telemetry.lag import LagSampler
 from s3proxy.telemetry.logs import ApplicationLog
@@ -53,14 +55,18 @@ class ProxyService(MultiService):
 
     Whatever keeps it from starting is printed as one line, and the process ends with exit code 1.
 
+    :param load: reads the configuration
     :param owner: user and group to which privileges will be given up; None: they are kept
     """
 
     log = Logger()
 
-    def __init__(self, reactor: Any, loaded: Loaded, owner: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self, reactor: Any, load: Callable[[], Loaded], loaded: Loaded, owner: tuple[int, int] | None = None
+    ) -> None:
         super().__init__()
         self._reactor = reactor
+        self._load = load
         self._loaded = loaded
         self._config = config = loaded.config
         self._owner = owner
@@ -233,7 +239,6 @@ class ProxyService(MultiService):
 
     def _watch(self) -> None:
         """Who tells health and metrics."""
-        config = self._config
         self._board.add("cache", self._cache.health)
         self._board.add("upstream", self._upstream_health)
         self._board.add("listeners", self._listener_health)
@@ -242,7 +247,7 @@ class ProxyService(MultiService):
             self._board.readings,
             self._app_log.readings,
             self._access_log.readings,
-            readings_of(self._gateway, config.server.max_concurrent_requests, self._cache, self._upstream, self._site),
+            readings_of(self._gateway, self._cache, self._upstream, self._site),
         ):
             self._metrics.observe_source(source)
 
@@ -277,15 +282,27 @@ class ProxyService(MultiService):
         return f"The event loop is {lag:.1f} s late." if lag > limit else None
 
     def _listen_for_hangup(self) -> None:
-        """SIGHUP and SIGUSR1 open the log files anew."""
+        """SIGUSR1 opens the log files anew; SIGHUP does so, too, and reads the configuration again."""
+        signal.signal(signal.SIGUSR1, lambda *_: self._reactor.callFromThread(self._reopen_logs))
+        signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._reload))
 
-        def reopen() -> None:
-            self._app_log.reopen()
-            self._access_log.reopen()
-            self.log.info("log files are opened anew; other changes of the configuration need a restart")
+    def _reopen_logs(self) -> None:
+        self._app_log.reopen()
+        self._access_log.reopen()
+        self.log.info("the log files are opened anew")
 
-        for name in ("SIGHUP", "SIGUSR1"):
-            signal.signal(getattr(signal, name), lambda *_: self._reactor.callFromThread(reopen))
+    def _reload(self) -> None:
+        self._reopen_logs()
+        config = reload(self._config, self._load)
+        if config is None:
+            return
+        self._config = config
+        self._app_log.set_level(config.logging.log_level)
+        self._gateway.reconfigure(
+            Rules(config),
+            max_requests=config.server.max_concurrent_requests,
+            bypass_headers=config.cache.cache_bypass_headers_enabled,
+        )
 
     def stopService(self) -> "Deferred[None]":
         """Drain, flush, close: fires when all of it is done."""

@@ -58,16 +58,13 @@ def _kind_of(reason: Failure) -> str:
 
 
 def readings_of(
-    gateway: Gateway, permits: int, cache: CacheService, upstream: Upstream, site: CachingSite
+    gateway: Gateway, cache: CacheService, upstream: Upstream, site: CachingSite
 ) -> Callable[[], Iterable[Reading]]:
-    """Values that their owners keep, as readings for the metrics.
-
-    :param permits: how many requests may be served at once
-    """
+    """Values that their owners keep, as readings for the metrics."""
 
     def read() -> Iterable[Reading]:
         yield Reading("s3proxy_request_permits_held", gateway.in_flight)
-        yield Reading("s3proxy_request_permits_limit", permits)
+        yield Reading("s3proxy_request_permits_limit", gateway.max_requests)
         counters = upstream.counters
         yield Reading("s3proxy_upstream_connections_opened_total", counters.connections_opened)
         yield Reading("s3proxy_upstream_connections_reused_total", counters.connections_reused)

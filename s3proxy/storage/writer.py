@@ -265,5 +265,11 @@ class InlineWriter(Writer):
             self._finish()
             self._lease.release()
 
+    def commit_prefix(self, min_bytes: int) -> None:
+        """Discard it: an inline entry has its whole body or is none."""
+        if self._finished:
+            raise ValueError("finished before")
+        self.discard()
+
     def _remove(self) -> None:
         self._lease.release()

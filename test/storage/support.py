@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.storage.disk import DiskStore, EntryName, GenerationTable, StoredEntry, entry_name, open_store
 from s3proxy.storage.files import SystemCalls
@@ -77,7 +77,7 @@ class FailingCalls(SystemCalls):
         return wrapped
 
 
-def make_store(test: TestCase, *, root: str | None = None, max_size: int = 64 * MIB, **options: Any) -> DiskStore:
+def make_store(test: SynchronousTestCase, *, root: str | None = None, max_size: int = 64 * MIB, **options: Any) -> DiskStore:
     """Open a store that is closed when the test ends."""
     options.setdefault("now", time.time)
     options.setdefault("generations", GenerationTable(slots=1 << 12))

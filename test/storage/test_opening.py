@@ -1,9 +1,10 @@
 """Opening cache directories."""
 
+import errno
 import os
 import stat
 
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.storage.disk import GenerationTable, open_store
 from s3proxy.storage.errors import StoreError
@@ -68,21 +69,23 @@ class OpeningTests(SynchronousTestCase):
         self.assertIn("part of the path is a file", self.refuse(root))
         self.assertIn("part of the path is a file", self.refuse(f"{root}/cache"))
 
-    def test_no_permission(self) -> None:
-        """A directory that may not be written to is refused with the remedy."""
-        if os.geteuid() == 0:
-            raise SkipTest("root may write anywhere")
-        root = self.mktemp()
-        os.mkdir(root, 0o500)
-        self.assertIn("let the user that runs the proxy write there", self.refuse(root))
-
-    def test_read_only(self) -> None:
-        """So is a read-only file system."""
+    def refuse_with(self, code: int, *names: str) -> str:
         calls = FailingCalls()
-        calls.read_only()
+        for name in names:
+            calls.fail(name, code)
         with self.assertRaises(StoreError) as caught:
             open_store(self.mktemp(), max_size=MIB, now=lambda: 0.0, generations=GenerationTable(slots=2), calls=calls)
-        self.assertIn("mount the file system writable", str(caught.exception))
+        return str(caught.exception)
+
+    def test_no_permission(self) -> None:
+        """A directory that may not be written to is refused with the remedy."""
+        self.assertIn("let the user that runs the proxy write there", self.refuse_with(errno.EACCES, "open", "mkdir"))
+
+    def test_read_only(self) -> None:
+        """So is a read-only file system, a full one, and one that fails in another way."""
+        self.assertIn("mount the file system writable", self.refuse_with(errno.EROFS, "open"))
+        self.assertIn("free some space", self.refuse_with(errno.ENOSPC, "pwrite"))
+        self.assertIn("make it usable", self.refuse_with(errno.EIO, "pread"))
 
     def test_two_at_once(self) -> None:
         """Two processes that open a new directory at the same time agree on its format."""

@@ -1,0 +1,38 @@
+"""SIGHUP."""
+
+import attrs
+from twisted.trial.unittest import SynchronousTestCase
+
+from s3proxy.config.load import ConfigError, Loaded, Problem
+from s3proxy.config.model import Cache, Config, Server
+from s3proxy.config.schema import keys
+from s3proxy.services.reload import LIVE, changes, reload
+
+
+class ReloadTests(SynchronousTestCase):
+    """changes and reload."""
+
+    def test_live_keys_exist(self) -> None:
+        """Every key that is said to take effect at once is a key."""
+        self.assertLessEqual(LIVE, {key.path for key in keys(Config)})
+
+    def test_changes(self) -> None:
+        """Keys that need a restart are told apart from those that don't."""
+        new = Config(cache=Cache(get_ttl=5.0, max_cache_size=1), server=Server(http_port=8000))
+        found = changes(Config(), new)
+        self.assertEqual(found.live, ("cache.get_ttl",))
+        self.assertEqual(set(found.restart), {"cache.max_cache_size", "server.http_port"})
+
+    def test_wrong_configuration_changes_nothing(self) -> None:
+        """A configuration that can't be used is told and left."""
+
+        def load() -> Loaded:
+            raise ConfigError((Problem(*[""] * len(attrs.fields(Problem))),))
+
+        self.assertIsNone(reload(Config(), load))
+        self.assertEqual(len(self.flushLoggedErrors()), 0)
+
+    def test_new_configuration(self) -> None:
+        """The new values are returned."""
+        new = Config(cache=Cache(get_ttl=5.0))
+        self.assertIs(reload(Config(), lambda: Loaded(new)), new)
