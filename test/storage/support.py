@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.storage.disk import DiskStore, EntryName, GenerationTable, StoredEntry, entry_name, open_store
@@ -18,6 +19,15 @@ ABOUT: dict[str, Any] = {"meta": b'{"etag": "1"}', "validated_at": 1000.5, "obse
 def name_of(text: str) -> EntryName:
     """The entry of one key."""
     return entry_name((b"store", b"bucket", text.encode()))
+
+
+@attrs.define
+class _Fault:
+    code: int
+    after: int
+    times: int
+    when: Callable[..., bool]
+    seen: int = 0
 
 
 class FailingCalls(SystemCalls):
@@ -45,13 +55,21 @@ class FailingCalls(SystemCalls):
     def __init__(self) -> None:
         super().__init__()
         self.failures = 0
-        self._faults: dict[str, tuple[int, int, Callable[..., bool]]] = {}
+        self._faults: dict[str, _Fault] = {}
         for name in self.NAMES:
             setattr(self, name, self._wrap(name, getattr(self, name)))
 
-    def fail(self, name: str, code: int, times: int = 1_000_000, when: Callable[..., bool] = lambda *_: True) -> None:
-        """The next ``times`` calls of ``name`` whose arguments satisfy ``when`` fail with ``code``."""
-        self._faults[name] = (code, times, when)
+    def fail(
+        self,
+        name: str,
+        code: int,
+        *,
+        after: int = 0,
+        times: int = 1_000_000,
+        when: Callable[..., bool] = lambda *_: True,
+    ) -> None:
+        """Of the calls of ``name`` whose arguments satisfy ``when``, let ``after`` pass, then fail ``times`` with ``code``."""
+        self._faults[name] = _Fault(code, after, times, when)
 
     def heal(self) -> None:
         """Nothing fails any more."""
@@ -68,16 +86,19 @@ class FailingCalls(SystemCalls):
     def _wrap(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*args: Any) -> Any:
             fault = self._faults.get(name)
-            if fault is not None and fault[1] > 0 and fault[2](*args):
-                self._faults[name] = (fault[0], fault[1] - 1, fault[2])
-                self.failures += 1
-                raise OSError(fault[0], os.strerror(fault[0]))
+            if fault is not None and fault.when(*args):
+                fault.seen += 1
+                if fault.after < fault.seen <= fault.after + fault.times:
+                    self.failures += 1
+                    raise OSError(fault.code, os.strerror(fault.code))
             return call(*args)
 
         return wrapped
 
 
-def make_store(test: SynchronousTestCase, *, root: str | None = None, max_size: int = 64 * MIB, **options: Any) -> DiskStore:
+def make_store(
+    test: SynchronousTestCase, *, root: str | None = None, max_size: int = 64 * MIB, **options: Any
+) -> DiskStore:
     """Open a store that is closed when the test ends."""
     options.setdefault("now", time.time)
     options.setdefault("generations", GenerationTable(slots=1 << 12))

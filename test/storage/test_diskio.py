@@ -1,8 +1,10 @@
 """Calls on disk threads."""
 
 import threading
+from typing import cast
 
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.interfaces import IReactorFromThreads
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from s3proxy.storage.diskio import DiskBusy, DiskIO, ImmediateIO, give_back
@@ -22,7 +24,7 @@ class DiskIOTests(TestCase):
     def setUp(self) -> None:
         from twisted.internet import reactor
 
-        self.io = DiskIO(reactor, threads=2, queue=2)
+        self.io = DiskIO(cast(IReactorFromThreads, reactor), threads=2, queue=2)
         self.io.start()
         self.addCleanup(self.io.stop)
 

@@ -53,8 +53,7 @@ class PublicationFaultTests(FaultCase):
 
     def test_short_write(self) -> None:
         """An I/O error after half of the bytes."""
-        seen: list[int] = []
-        self.calls.fail("pwritev", errno.EIO, when=lambda *_: bool(seen) or seen.append(1) is not None)
+        self.calls.fail("pwritev", errno.EIO, after=1)
         self.attempt_inline()
 
     def test_rename_fails(self) -> None:
@@ -211,14 +210,13 @@ class InvalidationFaultTests(FaultCase):
         renewal = self.store.prepare_renewal(self.name)
         assert renewal is not None
         make_store(self, root=self.store.root).arm(self.name)
-        seen: list[int] = []
-        self.calls.fail("pwritev", errno.EIO, when=lambda *_: len(seen) > 0 or seen.append(1) is not None)
+        self.calls.fail("pwritev", errno.EIO, after=1)
         self.assertIsNone(renewal.confirm(2000))
         self.calls.heal()
         self.assertIsNone(self.store.load(self.name))
 
     def test_deleted_directory(self) -> None:
-        """When the cache directory was deleted, an invalidation says so instead of claiming success; reads are misses."""
+        """When the cache directory was deleted, an invalidation says so, and does not claim success; reads are misses."""
         entry = put_ranges(self.store, self.name, MIB, (0, 100))
         shutil.rmtree(self.store.root)
         self.assertIsNone(self.store.load(self.name))
@@ -259,9 +257,9 @@ class SmallFileSystemTests(SynchronousTestCase):
         found = [number for number in range(40) if store.load(name_of(f"object {number}")) is not None]
         self.assertIn(39, found)
         for number in found:
-            entry = store.load(name_of(f"object {number}"))
-            assert entry is not None
-            handle = store.open_range(entry, 0, 600_000)
+            loaded = store.load(name_of(f"object {number}"))
+            assert loaded is not None
+            handle = store.open_range(loaded, 0, 600_000)
             if handle is not None:
                 self.assertEqual(os.pread(handle.fd, 600_000, 0), bytes([number]) * 600_000)
                 handle.close()
@@ -269,16 +267,14 @@ class SmallFileSystemTests(SynchronousTestCase):
     def test_foreign_bytes(self) -> None:
         """When others fill the file system, writes fail cleanly, and work again afterwards."""
         store = make_store(self, root=f"{self.mount}/cache", max_size=256 * MIB)
-        with open(f"{self.mount}/foreign", "wb") as file:
-            with self.assertRaises(OSError):
-                while True:
-                    file.write(bytes(65536))
-                    file.flush()
-        lease = None
-        with self.assertRaises(OSError):
-            lease = store.lease(name_of("x"))
-            assert lease is not None
-            store.publish_inline(lease, object_size=50_000, body=[bytes(50_000)], **ABOUT)
+        self.assertRaises(OSError, self.fill)
+        self.assertRaises(OSError, put_inline, store, name_of("x"), bytes(50_000))
         os.unlink(f"{self.mount}/foreign")
         put_inline(store, name_of("x"), bytes(50_000))
         self.assertEqual(store.in_flight(), 0)
+
+    def fill(self) -> None:
+        with open(f"{self.mount}/foreign", "wb", buffering=0) as file:
+            while True:
+                file.write(bytes(65536))
+                os.fsync(file.fileno())

@@ -85,7 +85,7 @@ class OpeningTests(SynchronousTestCase):
         """So is a read-only file system, a full one, and one that fails in another way."""
         self.assertIn("mount the file system writable", self.refuse_with(errno.EROFS, "open"))
         self.assertIn("free some space", self.refuse_with(errno.ENOSPC, "pwrite"))
-        self.assertIn("make it usable", self.refuse_with(errno.EIO, "pread"))
+        self.assertIn("make it usable", self.refuse_with(errno.EIO, "listdir"))
 
     def test_two_at_once(self) -> None:
         """Two processes that open a new directory at the same time agree on its format."""

@@ -1,6 +1,7 @@
 """Headers, footers and stamps."""
 
 import zlib
+from typing import Any
 
 import attrs
 from hypothesis import given
@@ -90,13 +91,14 @@ class HeaderTests(SynchronousTestCase):
 
     def test_impossible(self) -> None:
         """A header that is sound but says what can't be is refused."""
-        for change in (
+        changes: tuple[dict[str, Any], ...] = (
             {"kind": 4},
             {"kind": 0},
             {"kind": record.RANGES},
             {"footer_length": 1},
             {"meta_length": record.META_MAX + 1},
-        ):
+        )
+        for change in changes:
             data = record.encode_header(attrs.evolve(HEADER, **change))
             self.assertRaises(RecordError, record.decode_header, data)
 

@@ -42,11 +42,8 @@ class CrashTests(SynchronousTestCase):
         store.arm(name_of("large"))
         # As if it had died between the directory and the entry, between a rename and the next one, and before the first
         # write.
-        os.mkdir(
-            store.volume.generation_path(name_of("orphan"), 77)
-            if store.volume.make_shard(name_of("orphan")) is None
-            else ""
-        )
+        store.volume.make_shard(name_of("orphan"))
+        os.mkdir(store.volume.generation_path(name_of("orphan"), 77))
         os.mkdir(f"{store.root}/trash/0123")
         with open(f"{store.root}/trash/0123/0-5", "wb") as file:
             file.write(bytes(5000))

@@ -53,7 +53,7 @@ class ScoreTests(SynchronousTestCase):
         self.assertEqual(choose_victims([older, once], 100.0, tinylfu), [older])
 
     def test_popular_and_idle(self) -> None:
-        """An object that was read a hundred times and then idle for two hours survives a flood of others, minutes old."""
+        """An object that was read a hundred times and then idle for two hours survives a flood of others."""
         log = RecencyLog()
         for _ in range(100):
             log.touched(name_for(0).digest, 0, 0.0)
@@ -68,7 +68,7 @@ class ScoreTests(SynchronousTestCase):
 
 
 def requests(kind: str) -> list[int]:
-    """Object numbers: Zipf 0.9, with a long run of objects that never come again every now and then if ``kind`` is
+    """Object numbers: Zipf 0.9; if ``kind`` is
     scan.
     """
     source = random.Random(1)
