@@ -161,7 +161,7 @@ class Server:
 
 
 def Nginx(name: str, port: int, folder: Path, http: str) -> Server:  # noqa: N802
-    """nginx with one worker and these directives."""
+    """nginx with one worker and these directives. Without tcp_nopush: with it, a hit of 64 KiB took 40 ms here."""
     home = folder / name
     home.mkdir(parents=True, exist_ok=True)
     (home / "nginx.conf").write_text(textwrap.dedent("""\
@@ -177,7 +177,6 @@ def Nginx(name: str, port: int, folder: Path, http: str) -> Server:  # noqa: N80
               uwsgi_temp_path {home}/uwsgi;
               scgi_temp_path {home}/scgi;
               sendfile on;
-              tcp_nopush on;
               tcp_nodelay on;
               keepalive_requests 1000000;
               default_type binary/octet-stream;

@@ -14,7 +14,7 @@ Largest buffer: ``WINDOW`` bytes plus what one read of the connection brings (me
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -22,12 +22,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from s3proxy.cache.spans import FileSpan, MemorySpan, Span
+from s3proxy.cache.bodyfiles import BodyFiles, IWriter
+from s3proxy.cache.spans import MemorySpan, Span
 from s3proxy.cache.verify import Verifier
 from s3proxy.util.deferreds import WakeUps
 from s3proxy.util.streams import IByteSink, IByteSource
 
-__all__ = ["BATCH", "WINDOW", "Fill", "FillBroken", "IWriter", "RunInThread"]
+__all__ = ["BATCH", "LINGER", "WINDOW", "WORTH_FINISHING", "Fill", "FillBroken", "RunInThread"]
 
 BATCH = 256 * 1024
 """Bytes that are worth a trip to the writer thread."""
@@ -45,31 +46,6 @@ class FillBroken(Exception):
     """The bytes from here on will not come through this fill."""
 
 
-class IWriter(Protocol):
-    """What a fill asks of a file that is being written; see :mod:`s3proxy.storage`."""
-
-    fd: int
-    base: int
-    start: int
-    length: int
-    written: int
-
-    def append(self, chunks: list[bytes]) -> None:
-        """Write all of it, or raise OSError."""
-
-    def commit(self) -> Any:
-        """Publish; None when the store no longer wants it."""
-
-    def commit_prefix(self, min_bytes: int) -> Any:
-        """Publish what was written if it is at least so much, else discard it."""
-
-    def discard(self) -> None:
-        """Remove it. The descriptor stays readable."""
-
-    def close(self) -> None:
-        """Close the descriptor."""
-
-
 @implementer(IByteSink)
 class Fill:
     """Bytes ``[start, stop)`` of one version.
@@ -79,6 +55,8 @@ class Fill:
     :param passing: keep nothing
     :param verify: checks the whole body; one that does not match is not kept, and if S3 stated the checksum itself, its
         last piece is not shown to anybody
+    :param give_up: releases what ``writers`` and ``commit_small`` hold, when they were not used
+    :param on_file: called when one of several files has been published
     :param on_settled: called once, when the body ended and all that was to be published or removed has been;
         with the results of the commits and whether the fill was complete and true
     """
@@ -98,6 +76,8 @@ class Fill:
         passing: bool = False,
         verify: Verifier | None = None,
         keep_ratio: float = 0.5,
+        give_up: Callable[[], None] | None = None,
+        on_file: Callable[[], None] | None = None,
         on_settled: Callable[["Fill", list[Any], bool], None],
         on_disk_error: Callable[[BaseException], None],
     ) -> None:
@@ -112,8 +92,10 @@ class Fill:
         self._clock = clock
         self._run = run
         self._source = source
-        self._writers = writers
+        self._files = None if writers is None else BodyFiles(start, writers)
         self._commit_small = commit_small
+        self._give_up = give_up
+        self._on_file = on_file
         self._verify = verify
         self._verified = start
         self._keep_ratio = keep_ratio
@@ -131,8 +113,8 @@ class Fill:
         self._queued = 0
         self._timer: IDelayedCall | None = None
         self._memory: deque[tuple[int, bytes]] = deque()
-        self._files: list[IWriter] = []
-        self._results: list[Any] = []
+        self._results: list[Any] = [] if self._files is None else self._files.results
+        self._reported = 0
         self._readers: dict[object, int] = {}
         self._progress = WakeUps()
 
@@ -151,6 +133,11 @@ class Fill:
     def joinable(self) -> bool:
         """Whether a reader who comes now will find every byte from ``start`` on."""
         return self._broken is None and not self._passing and not self.condemned and not self._settled
+
+    @property
+    def first(self) -> int:
+        """Offset of the first byte that can still be read through the fill."""
+        return self.start if self._files is None else self._files.first
 
     def attach(self, reader: object, position: int) -> None:
         """A reader's claim on the bytes from ``position`` on: they stay readable until it moves past them or leaves."""
@@ -181,13 +168,11 @@ class Fill:
         limit = min(self.have, stop)
         if position >= limit:
             return None
-        for writer in self._files:
-            if writer.start <= position < min(writer.start + writer.length, self.have):
-                count = min(limit, writer.start + writer.length) - position
-                if not self._memory or position < self._memory[0][0]:
-                    if self._memory:
-                        count = min(count, self._memory[0][0] - position)
-                    return FileSpan(writer.fd, writer.base + position - writer.start, count, True)
+        if self._files is not None:
+            in_files = min(limit, self._memory[0][0]) if self._memory else limit
+            span = self._files.span(position, in_files)
+            if span is not None:
+                return span
         for offset, chunk in self._memory:
             if offset <= position < offset + len(chunk):
                 return MemorySpan(memoryview(chunk)[position - offset : limit - offset])
@@ -210,8 +195,9 @@ class Fill:
             return
         offset = self._received
         self._received += len(data)
-        if self._writers is None or self._passing:
+        if self._files is None or self._passing:
             if not self._passing and not self._passes(data):
+                self._source.abort()
                 self.stream_failed(Failure(FillBroken("the body does not match S3's checksum")))
                 return
             self._memory.append((offset, data))
@@ -270,7 +256,7 @@ class Fill:
         chunks = self._take_queue()
         try:
             self._append(chunks)
-        except (OSError, FillBroken) as error:
+        except Exception as error:
             self._spill(chunks, error)
         else:
             self._wrote(sum(map(len, chunks)))
@@ -296,29 +282,11 @@ class Fill:
         """Append to the files; runs in the writer thread (or in the reactor's for the first block), never in both at
         once.
         """
-        assert self._writers is not None
+        assert self._files is not None
         for chunk in chunks:
             if not self._passes(chunk):
                 raise FillBroken("the body does not match S3's checksum")
-        pending = deque(chunks)
-        while pending:
-            writer = self._files[-1] if self._files else None
-            if writer is None or writer.written >= writer.length:
-                if writer is not None:
-                    self._results.append(writer.commit())
-                position = self.start if writer is None else writer.start + writer.length
-                writer = self._writers(position)
-                self._files.append(writer)
-            room = writer.length - writer.written
-            batch: list[bytes] = []
-            while pending and room > 0:
-                chunk = pending.popleft()
-                if len(chunk) > room:
-                    pending.appendleft(chunk[room:])
-                    chunk = chunk[:room]
-                batch.append(chunk)
-                room -= len(chunk)
-            writer.append(batch)
+        self._files.append(chunks)
 
     def _passes(self, chunk: bytes) -> bool:
         """Feed the checksum; False: this is the last chunk, and the body is wrong."""
@@ -333,7 +301,11 @@ class Fill:
     def _wrote(self, size: int) -> None:
         self.have += size
         self._progress.wake()
-        self._drop_read_files()
+        if self._files is not None:
+            if len(self._results) > self._reported and self._on_file is not None:
+                self._reported = len(self._results)
+                self._on_file()
+            self._files.drop_read(min(self._readers.values(), default=self.have))
         self._throttle(self._queued)
         self._advance()
 
@@ -392,54 +364,62 @@ class Fill:
     def _settle(self) -> None:
         if self._busy or self._settled:
             return
+        if self._files is None and not self._worth_committing:
+            self._settled_with(self._abandon())
+            return
         self._busy = True
+        self._run(self._finish).addBoth(self._settled_with).addErrback(
+            lambda reason: self.log.failure("finishing a fill", reason)
+        )
 
-        def settled(result: Any) -> None:
-            self._busy = False
-            self._settled = True
-            if isinstance(result, Failure):
-                self._on_disk_error(result.value)
-            true = self._broken is None and not self.condemned
-            self.failure = self._broken
-            try:
-                self._on_settled(self, self._results, true and not self._passing)
-            finally:
-                self._progress.wake()
-                self._close_if_over()
+    def _settled_with(self, result: Any) -> None:
+        self._busy = False
+        self._settled = True
+        if isinstance(result, Failure):
+            # The thread may not even have begun.
+            self._abandon()
+            self._on_disk_error(result.value)
+        self.failure = self._broken
+        try:
+            self._on_settled(self, self._results, self._worth_committing)
+        finally:
+            self._progress.wake()
+            self._close_if_over()
 
-        self._run(self._finish).addBoth(settled).addErrback(lambda reason: self.log.failure("finishing a fill", reason))
+    @property
+    def _worth_committing(self) -> bool:
+        return self._broken is None and not self._passing and not self.condemned
 
     def _finish(self) -> None:
         """Publish or remove; runs in a thread."""
-        if self._writers is None:
-            if self._broken is None and not self._passing and not self.condemned and self._commit_small is not None:
+        files = self._files
+        if files is None:
+            if self._commit_small is not None:
                 self._results.append(self._commit_small([chunk for _, chunk in self._memory]))
-            return
-        writer = self._files[-1] if self._files else None
-        if writer is None:
-            return
-        if self._passing or self.condemned:
-            writer.discard()
-        elif self._broken is not None:
-            got = self.have - self.start
-            if got >= self._keep_ratio * (self.stop - self.start):
-                self._results.append(writer.commit_prefix(1))
-            else:
-                writer.discard()
+        elif not files.begun:
+            self._abandon()
+        elif self._passing or self.condemned:
+            files.discard()
+        elif self._broken is None:
+            files.commit()
+        elif self.have - self.start >= self._keep_ratio * (self.stop - self.start):
+            files.commit_prefix()
         else:
-            self._results.append(writer.commit())
+            files.discard()
 
-    def _drop_read_files(self) -> None:
-        """Close finished files that no reader is in or before: a fill of 5 TiB must not hold 80,000 descriptors."""
-        if len(self._files) < 4:
-            return
-        slowest = min(self._readers.values(), default=self.have)
-        while len(self._files) > 2 and self._files[0].start + self._files[0].length <= slowest:
-            self._files.pop(0).close()
+    def _abandon(self) -> None:
+        """Nothing was written: let go of the right to."""
+        if self._give_up is not None and (self._files is None or not self._files.begun):
+            try:
+                self._give_up()
+            except OSError as error:
+                self._on_disk_error(error)
 
     def _close_if_over(self) -> None:
         if self._settled and not self._readers:
-            files, self._files = self._files, []
-            for writer in files:
-                writer.close()
             self._memory.clear()
+            try:
+                if self._files is not None:
+                    self._files.close()
+            except OSError as error:
+                self._on_disk_error(error)

@@ -182,6 +182,8 @@ class ProxyService(MultiService):
                 raise StartError(f"logging.access_log_dir: {error}") from None
         self._board.started()
         self._listen_for_hangup()
+        # Behind the reactor's own start, which sets handlers for these, too.
+        self._reactor.callWhenRunning(self._end_on_signal)
         self.log.info("ready: {where}", where=", ".join(f"{ip}:{port}" for ip, port in sorted(self._bound.names())))
 
     def _open_logs(self) -> None:
@@ -285,6 +287,21 @@ class ProxyService(MultiService):
         """SIGUSR1 opens the log files anew; SIGHUP does so, too, and reads the configuration again."""
         signal.signal(signal.SIGUSR1, lambda *_: self._reactor.callFromThread(self._reopen_logs))
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._reload))
+
+    def _end_on_signal(self) -> None:
+        """SIGTERM and SIGINT end the process with exit code 0 when everything is stopped. The reactor's own handlers would
+        have it die of the signal in the end, which looks like a failure to whoever waits for it.
+        """
+        ending = False
+
+        def end() -> None:
+            nonlocal ending
+            if not ending:
+                ending = True
+                self._reactor.stop()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._reactor.callFromThread(end))
 
     def _reopen_logs(self) -> None:
         self._app_log.reopen()

@@ -68,7 +68,7 @@ class FailingCalls(SystemCalls):
         times: int = 1_000_000,
         when: Callable[..., bool] = lambda *_: True,
     ) -> None:
-        """Of the calls of ``name`` whose arguments satisfy ``when``, let ``after`` pass, then fail ``times`` with ``code``."""
+        """Of the calls of ``name`` with arguments as ``when`` says, let ``after`` pass, then fail ``times``."""
         self._faults[name] = _Fault(code, after, times, when)
 
     def heal(self) -> None:

@@ -216,7 +216,7 @@ class InvalidationFaultTests(FaultCase):
         self.assertIsNone(self.store.load(self.name))
 
     def test_deleted_directory(self) -> None:
-        """When the cache directory was deleted, an invalidation says so, and does not claim success; reads are misses."""
+        """When the cache directory was deleted, an invalidation does not claim success; reads are misses."""
         entry = put_ranges(self.store, self.name, MIB, (0, 100))
         shutil.rmtree(self.store.root)
         self.assertIsNone(self.store.load(self.name))

@@ -68,9 +68,7 @@ class ScoreTests(SynchronousTestCase):
 
 
 def requests(kind: str) -> list[int]:
-    """Object numbers: Zipf 0.9; if ``kind`` is
-    scan.
-    """
+    """Object numbers: Zipf 0.9; if ``kind`` is scan, with runs of objects that never come again in between."""
     source = random.Random(1)
     order = list(range(OBJECTS))
     source.shuffle(order)

@@ -148,13 +148,13 @@ class HerdTests(SynchronousTestCase):
         """S3's connection breaks in the middle: everybody is served to the last byte all the same, and S3 sends the
         bytes that were missing once, not once for each client.
         """
-        self.stage.put(b"broken", 5, MIDDLE)
-        self.stage.fake.script(Match(key=b"broken", operation="GetObject"), Action(reset_after=MIDDLE // 2))
-        self.assert_exact(
-            at_once([partial(self.stage.read, b"broken", 5, MIDDLE, timeout=60) for _ in range(CLIENTS)], 90)
-        )
-        reads = self.stage.fake.requests.reads_with_body(b"broken")
-        self.assertLessEqual(len(reads), 3, [(read.status, read.body_sent) for read in reads])
-        self.assertLess(self.stage.fake.requests.object_bytes(b"broken"), 3 * MIDDLE)
-        self.stage.wait_idle(self.sockets)
-        self.assertTrue(self.stage.read(b"broken", 5, MIDDLE).exact)
+        for key, size, broken_at in ((b"broken", MIDDLE, MIDDLE // 2), (b"broken-inline", 4 * MIB, 3 * MIB)):
+            self.stage.put(key, 5, size)
+            self.stage.fake.script(Match(key=key, operation="GetObject"), Action(reset_after=broken_at))
+            self.assert_exact(at_once([partial(self.stage.read, key, 5, size) for _ in range(CLIENTS)], 90))
+            reads = self.stage.fake.requests.reads_with_body(key)
+            self.assertLessEqual(len(reads), 3, [(read.status, read.body_sent) for read in reads])
+            self.assertLess(self.stage.fake.requests.object_bytes(key), 3 * size)
+            self.stage.wait_idle(self.sockets)
+            self.assertTrue(self.stage.read(key, 5, size).exact)
+            self.assertEqual(self.stage.cache_state(), ("healthy", ""))

@@ -46,12 +46,12 @@ class SocketTests(TestCase):
         listener = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(listener.close)
         protocol = Recorder()
-        factory = ClientFactory.forProtocol(lambda: protocol)  # type: ignore[arg-type]
+        factory = ClientFactory.forProtocol(lambda: protocol)
         factory.noisy = False
         connect(loop, "127.0.0.1", listener.getsockname()[1], factory, 5, options)
+        await protocol.made
         peer, _ = listener.accept()
         self.addCleanup(peer.close)
-        await protocol.made
         return protocol, protocol.transport, peer
 
     async def test_last_bytes(self) -> None:
