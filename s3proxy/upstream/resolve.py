@@ -91,7 +91,8 @@ class DNSClient:
     def close(self) -> None:
         """Drop the TCP connections that long answers needed."""
         for resolver in self._resolvers:
-            for connection in list(resolver.connections):
+            connections: list[Any] = resolver.connections or []
+            for connection in list(connections):
                 connection.transport.loseConnection()
 
     async def _lookup(self, name: str) -> Answer:

@@ -242,6 +242,22 @@ class PlainTests(ClientTestCase):
         self.assertEqual([connection.requests for connection in server.connections], [2, 2, 1])
         self.assertEqual(upstream.counters.retries, 2)
 
+    async def test_several_stale_connections(self) -> None:
+        """After one stale connection the request does not try the next kept one, which is likely as stale."""
+
+        def script(connection: ScriptedConnection) -> None:
+            if connection.take_head() is not None:
+                if connection.requests == 2:
+                    reset(connection)
+                else:
+                    loop.callLater(0.05, write, connection, OK)
+
+        server = self.listen(script)
+        upstream = self.client(server)
+        await gatherResults([Deferred.fromCoroutine(self.fetch(upstream, server)) for _ in range(3)])
+        self.assertEqual(await self.fetch(upstream, server), b"hello")
+        self.assertEqual([connection.requests for connection in server.connections], [1, 1, 2, 1])
+
     async def test_closed_while_idle(self) -> None:
         """A connection that was closed while nobody used it is not tried, so that a PUT is safe."""
         server = self.listen(answering())
@@ -524,9 +540,8 @@ class TLSTests(ClientTestCase):
     """Over TLS, with an authority of the test's own."""
 
     def setUp(self) -> None:
-        self.authority = Authority()
-        self.ca_file = self.authority.write(self.mktemp())
-        self.trusting = Override("https", True, self.ca_file)
+        self.authority = Authority(self.mktemp())
+        self.trusting = Override("https", True, self.authority.path)
 
     async def test_verified(self) -> None:
         """A certificate for the name, from a trusted authority: the connection is used, and used again."""
@@ -596,7 +611,7 @@ class TLSTests(ClientTestCase):
 
     async def test_unknown_authority(self) -> None:
         """A certificate from an authority that is not trusted is refused."""
-        server = self.listen(answering(), Authority().server("s3.test"))
+        server = self.listen(answering(), Authority(self.mktemp()).server("s3.test"))
         await self.refused(server, self.trusting, "not trusted")
 
     async def test_system_authorities(self) -> None:
@@ -616,7 +631,7 @@ class TLSTests(ClientTestCase):
 
     async def test_no_checks(self) -> None:
         """With validate_tls off anything goes: an unknown authority, another name."""
-        server = self.listen(answering(), Authority().server("other.test", days=-1))
+        server = self.listen(answering(), Authority(self.mktemp()).server("other.test", days=-1))
         upstream = self.client(server, override=Override("https", False))
         self.assertEqual(await self.fetch(upstream, server), b"hello")
 

@@ -2,6 +2,7 @@
 
 import datetime
 import ipaddress
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,9 +11,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from OpenSSL import SSL, crypto
-from twisted.internet import ssl
+from OpenSSL import SSL
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -176,13 +177,22 @@ class Source:
 
 
 class Authority:
-    """A certificate authority of the tests' own."""
+    """A certificate authority of the tests' own, with its files in a new directory.
 
-    def __init__(self) -> None:
+    :ivar path: PEM file with the authority's certificate
+    """
+
+    def __init__(self, directory: str) -> None:
+        os.makedirs(directory)
+        self._directory = directory
+        self._servers = 0
         self._key = ec.generate_private_key(ec.SECP256R1())
         name = f"Test Authority {x509.random_serial_number()}"[:60]
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        self.certificate = self._sign(self._name, self._key, None, [], authority=True)
+        certificate = self._sign(self._name, self._key, None, [], authority=True)
+        self.path = os.path.join(directory, "authority.pem")
+        with open(self.path, "wb") as stream:
+            stream.write(certificate.public_bytes(serialization.Encoding.PEM))
 
     def _sign(
         self, subject: Any, key: Any, issuer_key: Any, names: Sequence[x509.GeneralName], authority: bool, days: int = 1
@@ -202,12 +212,6 @@ class Authority:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return builder.sign(issuer_key or key, hashes.SHA256())
 
-    def write(self, path: str) -> str:
-        """The authority's certificate as a PEM file."""
-        with open(path, "wb") as stream:
-            stream.write(self.certificate.public_bytes(serialization.Encoding.PEM))
-        return path
-
     def server(self, *names: str, days: int = 1, tls12_only: bool = False, tls13_only: bool = False) -> Any:
         """A context factory for a server with these DNS names and addresses in its certificate."""
         key = ec.generate_private_key(ec.SECP256R1())
@@ -219,15 +223,32 @@ class Authority:
                 general.append(x509.DNSName(name))
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "server")])
         certificate = self._sign(subject, key, self._key, general, authority=False, days=days)
-        options = ssl.CertificateOptions(
-            privateKey=crypto.PKey.from_cryptography_key(key), certificate=crypto.X509.from_cryptography(certificate)
-        )
-        context = options.getContext()
+        self._servers += 1
+        path = os.path.join(self._directory, f"server{self._servers}.pem")
+        with open(path, "wb") as stream:
+            stream.write(certificate.public_bytes(serialization.Encoding.PEM))
+            stream.write(
+                key.private_bytes(
+                    serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+                )
+            )
+        context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        context.use_certificate_file(path)
+        context.use_privatekey_file(path)
         if tls12_only:
             context.set_max_proto_version(SSL.TLS1_2_VERSION)
         if tls13_only:
             context.set_min_proto_version(SSL.TLS1_3_VERSION)
-        return options
+        return _ServerContext(context)
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class _ServerContext:
+    def __init__(self, context: SSL.Context) -> None:
+        self._context = context
+
+    def serverConnectionForTLS(self, tlsProtocol: object) -> SSL.Connection:
+        return SSL.Connection(self._context, None)
 
 
 class ScriptedConnection(Protocol):
