@@ -36,6 +36,8 @@ make_venv() {
         fail "$python cannot make virtual environments: its modules venv and ensurepip are missing.
 On Debian and Ubuntu they come with: apt install $version-venv"
     fi
+    # A file of this name is only a pointer to another environment, left by a tool.
+    [ -d "$venv" ] || rm -f "$venv"
     echo "Making $venv with $("$python" --version)."
     "$python" -m venv --clear "$venv"
     # Editable installations came to pip with these versions; what a distribution ships may be older.

@@ -127,21 +127,22 @@ class PackagingTests(SynchronousTestCase):
         python = environment / "bin" / "python"
         where = run(str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder)
         site = Path(where.strip())
-        # The dependencies are those of this environment. Path files in there are not read: of S3 Proxy, only what is
-        # installed here is found.
-        dependencies = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
-        (site / "dependencies.pth").write_text("\n".join(dependencies) + "\n")
         foreign = site / "twisted" / "plugins" / "somebody_elses_plugin.py"
         foreign.parent.mkdir(parents=True)
         foreign.write_text("")
         pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(python))
         run(*pip, "install", "--quiet", "--no-deps", "--no-index", str(distributions().wheel), cwd=elsewhere)
         self.assertTrue((site / PLUGIN).is_file())
+        # The dependencies are those of this environment; pip must not see them. Path files in there are not read: of
+        # S3 Proxy, only what is installed here is found.
+        dependencies = site / "dependencies.pth"
+        dependencies.write_text("".join(f"{path}\n" for path in sys.path if path.endswith("-packages")))
         where = run(str(python), "-c", "import s3proxy; print(s3proxy.__file__)", cwd=elsewhere)
         self.assertTrue(where.startswith(str(site)), where)
         self.assertRegex(run(str(python), "-c", TWISTD, "--help", cwd=elsewhere), r"(?m)^ +s3proxy +A transparent")
         usage = run(str(python), "-c", TWISTD, "s3proxy", "--help", cwd=elsewhere)
         self.assertIn("--config", usage)
+        dependencies.unlink()
         run(*pip, "uninstall", "--quiet", "--yes", "s3proxy", cwd=elsewhere)
         self.assertFalse((site / "s3proxy").exists())
         self.assertEqual([path.name for path in foreign.parent.glob("*.py")], [foreign.name])

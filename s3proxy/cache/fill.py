@@ -334,6 +334,7 @@ class Fill:
     def _spill(self, chunks: list[bytes], error: BaseException) -> None:
         """The disk refused: keep serving from memory, at the pace of the slowest reader."""
         if isinstance(error, FillBroken):
+            self._source.abort()
             self._ended = True
             self._broken = Failure(error)
             self._advance()
@@ -365,7 +366,8 @@ class Fill:
         if self._busy or self._settled:
             return
         if self._files is None and not self._worth_committing:
-            self._settled_with(self._abandon())
+            self._abandon()
+            self._settled_with(None)
             return
         self._busy = True
         self._run(self._finish).addBoth(self._settled_with).addErrback(
@@ -397,7 +399,8 @@ class Fill:
             if self._commit_small is not None:
                 self._results.append(self._commit_small([chunk for _, chunk in self._memory]))
         elif not files.begun:
-            self._abandon()
+            if self._give_up is not None:
+                self._give_up()
         elif self._passing or self.condemned:
             files.discard()
         elif self._broken is None:

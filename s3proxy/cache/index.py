@@ -88,15 +88,23 @@ class EntryIndex:
         if stored is None or version is None or version.id != id:
             self._records.pop(id, None)
             return None
-        previous = record
         record = Record(name, epoch, now, stored, version)
-        if previous is not None and previous.epoch == epoch and previous.stored.nonce == stored.nonce:
-            record._ranges = previous._ranges
         self._records[id] = record
         self._records.move_to_end(id)
         while len(self._records) > self._max_entries:
             self._records.popitem(last=False)
         return record
+
+    def hot(self, id: ObjectId) -> Record | None:
+        """The record of an object if it is in memory and need not be read again."""
+        record = self._records.get(id)
+        if (
+            record is not None
+            and record.epoch == self._generations.get(record.name.slot)
+            and 0 <= self._now() - record.checked_at < self._refresh_interval
+        ):
+            return record
+        return None
 
     def forget(self, id: ObjectId) -> None:
         """Read it from disk the next time."""

@@ -5,12 +5,15 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from s3proxy.cache.entry import ObjectId
 from s3proxy.cache.fill import RunInThread
 from s3proxy.cache.guard import CacheEvents, DiskGuard
 from s3proxy.storage.disk import DiskStore
+from s3proxy.storage.diskio import DiskBusy
 from s3proxy.storage.layout import entry_name
+from s3proxy.util.deferreds import SharedResult
 
 __all__ = ["ArmedKeys", "Invalidation"]
 
@@ -87,15 +90,27 @@ class Invalidation:
                 else:
                     self._remember(id)
 
-        return self._in_thread(len(arms), self._invalidate_all, arms).addCallback(note)
+        # Who waits may leave; what was done is noted all the same.
+        noted: SharedResult[None] = SharedResult()
+        self._in_thread(len(arms), self._invalidate_all, arms).addCallback(note).addBoth(noted.fire)
+        return noted.wait()
 
     def disarm(self, arms: list[Any]) -> "Deferred[None]":
         """The armed entries may be confirmed again."""
         return self._in_thread(len(arms), self._disarm_all, arms)
 
     def _in_thread(self, count: int, work: Callable[..., Any], *args: Any) -> "Deferred[Any]":
-        """A few keys are a few microseconds; many would hold up everybody else."""
-        return self._run(work, *args) if count > MANY_KEYS else succeed(work(*args))
+        """A few keys are a few microseconds; many would hold up everybody else, but even that is better than not to do
+        it when no thread takes it.
+        """
+        if count <= MANY_KEYS:
+            return succeed(work(*args))
+
+        def busy(reason: Failure) -> Any:
+            reason.trap(DiskBusy)
+            return work(*args)
+
+        return self._run(work, *args).addErrback(busy)
 
     def _arm_all(self, ids: tuple[ObjectId, ...]) -> list[Any]:
         assert self._store is not None
@@ -113,10 +128,12 @@ class Invalidation:
         """The disk did not take it: what it holds of this object is not used until it does."""
         if len(self._remembered) >= MAX_REMEMBERED and self._trusted:
             self._trusted = False
+            self._remembered.clear()
             self.log.error(
                 "too many invalidations could not be written to the cache directory; it is not read any more"
             )
-        self._remembered.add(id)
+        if self._trusted:
+            self._remembered.add(id)
 
 
 def _name(id: ObjectId) -> Any:

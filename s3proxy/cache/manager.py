@@ -13,17 +13,16 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from s3proxy.cache.background import write_small_range
 from s3proxy.cache.entry import ObjectId, ObjectVersion, encode_version
 from s3proxy.cache.fill import Fill, RunInThread
 from s3proxy.cache.flight import KeyFlight, Ticket
 from s3proxy.cache.guard import CacheEvents, DiskGuard
 from s3proxy.cache.index import EntryIndex, Record
 from s3proxy.cache.invalidation import ArmedKeys, Invalidation
+from s3proxy.cache.placement import Place, into_entry, into_ranges
 from s3proxy.cache.verify import verifier_for
 from s3proxy.cache.view import View
 from s3proxy.storage.disk import DiskStore
-from s3proxy.storage.entry import StoredEntry
 from s3proxy.storage.generations import GenerationTable
 from s3proxy.storage.layout import entry_name
 from s3proxy.storage.record import INLINE, RANGES
@@ -126,6 +125,17 @@ class CacheManager:
                 if start < wanted[1] and wanted[0] < stop:
                     self.store.touched(view.record.name, start)
 
+    def hot(self, id: ObjectId) -> Record | None:
+        """The record of an object that is in memory, if nothing is under way for it: all that a view would show."""
+        if self._index is None or id in self._flights or not self._invalidation.trusts_disk(id):
+            return None
+        return self._index.hot(id)
+
+    def used_record(self, record: Record, wanted: Interval) -> None:
+        """See :meth:`used`."""
+        if self.store is not None:
+            self.store.touched(record.name, 0)
+
     def asked(self, id: ObjectId) -> tuple[Any, ...]:
         """The requests for this object that wait for S3's answer, oldest first."""
         flight = self._flights.get(id)
@@ -179,16 +189,14 @@ class CacheManager:
         flight = ticket.flight
         if self.store is None or flight.revoked or version.size > self._settings.max_cache_size:
             return None
+        if self._contradicts(flight, version):
+            return None
         record = self._record(flight.id)
         if record is not None and not record.version.same_bytes(version):
-            if flight.lease is None and flight.renewal is None:
+            if flight.lease is None and flight.renewal is None and not flight.fills:
                 self.drop(flight.id)
                 return None
             record = None
-        if flight.version is not None and flight.fills and not flight.version.same_bytes(version):
-            # Two answers of different versions at once: S3 changed in between. Neither may stay.
-            self.drop(flight.id)
-            return None
         fill = self._start_fill(ticket, record, version, interval, source, whole)
         if fill is not None:
             flight.version = version
@@ -214,11 +222,13 @@ class CacheManager:
         flight = ticket.flight
         if self.store is None or flight.revoked:
             return
+        if self._contradicts(flight, version):
+            return
         record = self._record(flight.id)
         if record is not None and record.version.same_bytes(version):
             self._renew_or_redescribe(ticket, record, version)
             return
-        if record is not None and flight.lease is None and flight.renewal is None:
+        if record is not None and flight.lease is None and flight.renewal is None and not flight.fills:
             self.drop(flight.id)
             return
         lease = self._take_lease(flight)
@@ -284,6 +294,13 @@ class CacheManager:
             return renewal.hand_over()
         return lease
 
+    def _contradicts(self, flight: KeyFlight, version: ObjectVersion) -> bool:
+        """Whether bodies of another version are under way: S3 changed in between, and neither may stay."""
+        if flight.version is None or not flight.fills or flight.version.same_bytes(version):
+            return False
+        self.drop(flight.id)
+        return True
+
     def _facts(self, version: ObjectVersion, sent_at: float) -> dict[str, Any]:
         return {
             "meta": encode_version(version),
@@ -308,6 +325,8 @@ class CacheManager:
 
         def done(result: Any) -> None:
             if isinstance(result, Failure):
+                # The thread may not even have begun, in which case the lease is still ours.
+                self.guard.attempt(lease.release)
                 self.guard.failed(result.value)
             self._forget(merged.id)
 
@@ -327,69 +346,55 @@ class CacheManager:
         :param record: the entry on disk, if it holds this version
         """
         assert self.store is not None
+        store, flight = self.store, ticket.flight
         start, stop = interval
         small = stop - start <= self._settings.small_object_bytes
         facts = self._facts(version, ticket.sent_at)
-        ways: dict[str, Any] | None
+        place: Place | None
         if record is not None and record.stored.kind == RANGES:
             if whole:
                 self._renew_or_redescribe(ticket, record, version)
             else:
                 self.confirmed(ticket)
-            ways = self._into_ranges(record.stored, interval, small)
-        elif whole and version.size <= self.store.inline_max:
-            ways = self._into_entry(ticket, facts, small)
+            place = into_ranges(store, record.stored, interval, small)
+        elif whole and version.size <= store.inline_max:
+            place = into_entry(store, self.guard, self._take_lease(flight), facts, small)
         elif record is not None and record.stored.kind == INLINE:
             # Every byte is held already.
             self.confirmed(ticket)
             return None
         else:
-            lease = self._take_lease(ticket.flight)
-            entry = None if lease is None else self.guard.attempt(self.store.publish_ranges, lease, **facts)
+            lease = self._take_lease(flight)
+            entry = None if lease is None else self.guard.attempt(store.publish_ranges, lease, **facts)
             if entry is None:
                 return None
             self._forget(version.id)
-            ways = self._into_ranges(entry, interval, small)
-        if ways is None:
+            place = into_ranges(store, entry, interval, small)
+        if place is None:
             return None
-        flight = ticket.flight
         return Fill(
             self._clock,
             self._run,
             source,
             start,
             stop,
-            **ways,
+            writers=place.writers,
+            commit_small=place.commit_small,
+            give_up=place.give_up,
             verify=verifier_for(version.headers, version.etag) if whole else None,
             keep_ratio=self._settings.keep_ratio,
+            on_file=lambda: self._forget(flight.id),
             on_settled=lambda fill, results, true: self._settled(flight, fill, results),
-            on_disk_error=self.guard.failed,
+            on_disk_error=lambda error: self._refused(flight, error),
         )
 
-    def _into_entry(self, ticket: Ticket, facts: dict[str, Any], small: bool) -> dict[str, Any] | None:
-        """A whole body into the entry's own file."""
-        assert self.store is not None
-        store = self.store
-        lease = self._take_lease(ticket.flight)
-        if lease is None:
-            return None
-        if small:
-            return {"writers": None, "commit_small": lambda body: store.publish_inline(lease, body=body, **facts)}
-        writer = self.guard.attempt(store.start_inline, lease, **facts)
-        return None if writer is None else {"writers": lambda position: writer}
-
-    def _into_ranges(self, entry: StoredEntry, interval: Interval, small: bool) -> dict[str, Any]:
-        """A body, or a part of one, into range files."""
-        assert self.store is not None
-        store = self.store
-        start, stop = interval
-
-        def open_writer(position: int) -> Any:
-            return store.start_range(entry, position, min(stop - position, store.cut - position % store.cut))
-
-        if small:
-            return {"writers": None, "commit_small": lambda body: write_small_range(open_writer, start, body)}
-        return {"writers": open_writer}
+    def _refused(self, flight: KeyFlight, error: BaseException) -> None:
+        """Bytes of a fill could not be written."""
+        if type(error) is not FileNotFoundError:
+            self.guard.failed(error)
+        elif not flight.revoked:
+            # The entry was evicted, or it has lost its directory: the next answer makes a new one.
+            self.drop(flight.id)
 
     def _settled(self, flight: KeyFlight, fill: Fill, results: list[Any]) -> None:
         if fill in flight.fills:
@@ -400,8 +405,7 @@ class CacheManager:
             self.drop(flight.id)
         elif any(result is not None for result in results):
             self._events.entry_stored(fill.have - fill.start)
-        if not flight.revoked:
-            self._forget(flight.id)
+        self._forget(flight.id)
         self._end_if_idle(flight)
 
     def _end_if_idle(self, flight: KeyFlight) -> None:

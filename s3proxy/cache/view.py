@@ -10,6 +10,7 @@ from s3proxy.cache.fill import Fill
 from s3proxy.cache.index import Record
 from s3proxy.cache.spans import FileSpan, MemorySpan, Span
 from s3proxy.storage.disk import DiskStore
+from s3proxy.storage.handles import ReadHandle
 from s3proxy.storage.record import HEAD, INLINE
 from s3proxy.util.intervals import Interval, gaps, total
 
@@ -58,16 +59,19 @@ class View:
         held = self.held()
         if not gaps(wanted, held):
             return Coverage.CACHED if self.record is not None else Coverage.GROWING
-        growing = tuple((fill.start, fill.stop) for fill in self.fills if fill.joinable)
+        growing = tuple((fill.first, fill.stop) for fill in self.fills if fill.joinable)
         return Coverage.MISSING if gaps(wanted, held + growing) else Coverage.GROWING
 
     def missing_bytes(self, wanted: Interval) -> int:
         """How many bytes of ``wanted`` are not in the cache."""
         return total(gaps(wanted, self.held()))
 
-    def reader(self, wanted: Interval) -> "BodyReader":
-        """A reader for these bytes. It must be closed."""
-        return BodyReader(self, wanted)
+    def reader(self, wanted: Interval, own: Fill | None = None) -> "BodyReader":
+        """A reader for these bytes. It must be closed.
+
+        :param own: the fill that this reader's request brought about
+        """
+        return BodyReader(self, wanted, own)
 
 
 class BodyReader:
@@ -75,30 +79,42 @@ class BodyReader:
 
     :ivar version: whose bytes they are
     :ivar position: the offset of the next byte
-    :ivar from_cache: bytes so far that were finished files or memory, not a body under way
+    :ivar from_upstream: bytes so far that S3 sent because of this reader's own requests
+    :ivar from_cache: all others: out of the cache, or out of a body that another request brought about
+    :ivar unreadable: the disk failed when the cache was read
     """
 
-    def __init__(self, view: View, wanted: Interval) -> None:
+    def __init__(self, view: View, wanted: Interval, own: Fill | None = None) -> None:
         self.version = view.version
         self.position, self.stop = wanted
+        self.from_upstream = 0
         self.from_cache = 0
+        self.unreadable = False
         self._record = view.record
         self._store = view.store
         self._fills: list[Fill] = []
-        for fill in view.fills:
-            if fill.joinable and fill.start < self.stop and fill.stop > self.position:
-                self.join(fill)
+        self._own: list[Fill] = [] if own is None else [own]
+        self._origin: Fill | None = None
+        self._join_all(view)
 
-    def join(self, fill: Fill) -> None:
-        """Read from this body, too."""
+    def join(self, fill: Fill, *, own: bool = False) -> None:
+        """Read from this body, too.
+
+        :param own: this reader's request brought it about
+        """
         fill.attach(self, max(self.position, fill.start))
         self._fills.append(fill)
+        if own:
+            self._own.append(fill)
 
     def use(self, view: View) -> None:
         """Go on with a newer view of the same version."""
         self._record = view.record
+        self._join_all(view)
+
+    def _join_all(self, view: View) -> None:
         for fill in view.fills:
-            if fill not in self._fills and fill.joinable and fill.start < self.stop and fill.stop > self.position:
+            if fill not in self._fills and fill.joinable and fill.first < self.stop and fill.stop > self.position:
                 self.join(fill)
 
     @property
@@ -109,19 +125,21 @@ class BodyReader:
     def next(self) -> "Span | Deferred[None] | None":
         """What comes next.
 
-        A span: send it, then :meth:`advance`. A Deferred: wait, then ask again. None: nobody has the byte at
-        ``position``.
+        A span: send it, call its ``release`` if it is one of a file, then :meth:`advance`. A Deferred: wait, then ask
+        again. None: nobody has the byte at ``position``.
         """
+        self._origin = None
         span = self._cached()
         if span is not None:
-            self.from_cache += span.count
             return span
         waiting = None
         for fill in self._fills:
-            if not fill.start <= self.position < fill.stop:
+            # Older files of a long fill are closed; what was in them is found by name, if at all.
+            if not fill.first <= self.position < fill.stop:
                 continue
             span = fill.span(self.position, self.stop)
             if span is not None:
+                self._origin = fill
                 return span
             if fill.failure is None and waiting is None:
                 waiting = fill
@@ -131,36 +149,49 @@ class BodyReader:
         record = self._record
         if record is None or self._store is None or record.stored.kind == HEAD:
             return None
-        stored = record.stored
         try:
-            if stored.kind == INLINE:
-                if stored.small_body is not None:
-                    return MemorySpan(memoryview(stored.small_body)[self.position : self.stop])
-                handle = self._store.open_inline(stored)
-            else:
-                handle = None
-                best = self.position
-                for start, stop in record.ranges(self._store):
-                    if start > self.position:
-                        break
-                    if stop > best:
-                        best, chosen = stop, (start, stop)
-                if best > self.position:
-                    handle = self._store.open_range(stored, *chosen)
-                    if handle is None:
-                        record.forget_ranges()
+            handle = self._open(record, self._store)
         except OSError:
+            self.unreadable = True
+            self._record = None
             return None
         if handle is None:
-            if stored.kind == INLINE:
-                self._record = None
             return None
+        if isinstance(handle, MemorySpan):
+            return handle
         count = min(handle.stop, self.stop) - self.position
         return FileSpan(handle.fd, handle.base + self.position - handle.start, count, False, handle.close)
+
+    def _open(self, record: Record, store: DiskStore) -> "ReadHandle | MemorySpan | None":
+        """The published bytes at ``position``, if there are any."""
+        stored = record.stored
+        if stored.kind == INLINE:
+            if stored.small_body is not None:
+                return MemorySpan(memoryview(stored.small_body)[self.position : self.stop])
+            handle = store.open_inline(stored)
+            if handle is None:
+                self._record = None
+            return handle
+        best: Interval | None = None
+        for start, stop in record.ranges(store):
+            if start > self.position:
+                break
+            if stop > self.position and (best is None or stop > best[1]):
+                best = (start, stop)
+        if best is None:
+            return None
+        handle = store.open_range(stored, *best)
+        if handle is None:
+            record.forget_ranges()
+        return handle
 
     def advance(self, count: int) -> None:
         """So many bytes are with the client."""
         self.position += count
+        if self._origin is not None and self._origin in self._own:
+            self.from_upstream += count
+        else:
+            self.from_cache += count
         for fill in self._fills:
             if self.position > fill.start:
                 fill.moved(self, self.position)

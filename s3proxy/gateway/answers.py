@@ -32,12 +32,12 @@ def new_request_id() -> str:
 
 def marks(outcome: Outcome, reason: Reason = Reason.NONE) -> HeaderList:
     """``X-Cache`` and ``Cache-Status`` (RFC 9211) for an answer."""
-    if outcome in (Outcome.HIT, Outcome.STALE):
+    if outcome is Outcome.HIT:
         status = b"s3proxy; hit"
-        if outcome is Outcome.STALE:
-            status += b"; detail=stale-if-error"
+    elif outcome is Outcome.STALE:
+        status = b"s3proxy; fwd=stale; detail=stale-if-error"
     elif outcome is Outcome.REVALIDATED:
-        status = b"s3proxy; hit; fwd=stale; fwd-status=304"
+        status = b"s3proxy; fwd=stale; fwd-status=304"
     elif outcome is Outcome.COALESCED:
         status = b"s3proxy; fwd=uri-miss; collapsed"
     elif outcome is Outcome.BYPASS:

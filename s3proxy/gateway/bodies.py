@@ -1,4 +1,4 @@
-"""The client's body on its way to S3, with a hand on its last piece.
+"""The client's body on its way to S3, counted, and where needed with a hand on its last piece.
 
 S3 can't act on a request before it has its last byte. Whatever must be true before S3 acts is done while that byte
 is still here.
@@ -17,18 +17,18 @@ __all__ = ["HoldBack"]
 
 @implementer(IByteSource, IByteSink)
 class HoldBack:
-    """A source that passes another one on, one piece behind; the last piece waits for ``before_end``.
+    """A source that passes another one on, one piece behind if there is something to be done ``before_end``.
 
     Largest buffer: one piece as the connection delivered it, and ``copy_limit`` bytes of copy.
 
     :param before_end: called with the copy when the last piece is here; that piece is sent when the Deferred fires,
-        and the body fails if it fails
+        and the body fails if it fails; None: nothing is held back
     :param copy_limit: how much of the body to copy
     :ivar received: bytes of the body so far
     """
 
     def __init__(
-        self, source: IByteSource, before_end: "Callable[[bytes], Deferred[None]]", *, copy_limit: int = 0
+        self, source: IByteSource, before_end: "Callable[[bytes], Deferred[None]] | None", *, copy_limit: int = 0
     ) -> None:
         self.received = 0
         self._source = source
@@ -68,6 +68,9 @@ class HoldBack:
             piece = data[: self._copy_limit - self._copied]
             self._copy.append(piece)
             self._copied += len(piece)
+        if self._before_end is None:
+            self._sink.data_received(data)
+            return
         held, self._held = self._held, data
         if held is not None:
             self._sink.data_received(held)
@@ -75,6 +78,9 @@ class HoldBack:
     def stream_ended(self) -> None:
         """See :class:`IByteSink`."""
         if self._over:
+            return
+        if self._before_end is None:
+            self._let_through(None)
             return
         copy = b"".join(self._copy)
         self._copy.clear()

@@ -43,6 +43,8 @@ async def deliver(
         elif isinstance(step, FileSpan):
             try:
                 await request.send_file(step.fd, step.offset, step.count, step.hot)
+            except OSError as error:
+                raise BodyBroken(f"a file of the cache can't be read: {error}") from error
             finally:
                 step.release()
             reader.advance(step.count)

@@ -59,7 +59,7 @@ class Fetch:
     :param conditional: whether the client sent conditions of its own
     :param store: whether the answer may be kept
     :param checksums: whether the request asks for S3's checksums
-    :param promised: the bytes of ``known`` that are asked for because somebody is in the middle of them; None: nobody is
+    :param promised: the bytes of ``known`` that are asked for because somebody is in the middle of them, if so
     """
 
     log = Logger()
@@ -113,7 +113,7 @@ class Fetch:
 
     def serves(self, wanted: RangeSpec | None) -> bool:
         """Whether the answer will hold every byte that ``wanted`` asks for, as far as can be told before it came."""
-        if self._confirming or self._conditional or not self._store:
+        if self._confirming or self._conditional or not self._store or self._request.method != b"GET":
             return False
         if self.wanted is None or self.wanted == wanted:
             return True
@@ -155,16 +155,23 @@ class Fetch:
         self._parts.cache.answered(self._ticket, self)
         try:
             answer = self._judge(response)
+        except Exception:
+            self.log.failure("the cache can't take an answer; it is passed on")
+            answer = Answer(Kind.RELAY, response, reason=Reason.STORE_UNAVAILABLE)
         finally:
             self._parts.cache.close(self._ticket)
         if answer.kind in (Kind.CONFIRMED, Kind.CHANGED):
             discard(response)
         elif answer.kind is Kind.RELAY and not self._owner_waits:
             response.abort()
+        awaited = self._answer.waiting > 0
         self._answer.fire(answer)
         # Only now: whoever waited has attached itself and sees the body from its first byte on.
         if answer.fill is not None:
             answer.fill.begin()
+            if awaited:
+                # Those who waited may all have had other plans for it.
+                answer.fill.detach(self)
 
     def _judge(self, response: IUpstreamResponse) -> Answer:
         cache = self._parts.cache

@@ -15,18 +15,13 @@ from s3proxy.gateway.answers import relayed_headers
 from s3proxy.gateway.bodies import HoldBack
 from s3proxy.gateway.relay import relay
 from s3proxy.gateway.transaction import Parts, Transaction, upstream_request
-from s3proxy.policy.invalidation import BODY_LIMIT, body_decides, keys_in_answer, keys_in_body, keys_in_head
+from s3proxy.policy.invalidation import body_decides, body_limit, keys_in_answer, keys_in_body, keys_in_head
 from s3proxy.policy.verdicts import Outcome, Reason
 from s3proxy.s3.documents import has_error_root
 from s3proxy.s3.errors import S3Error
 from s3proxy.upstream.interfaces import IUpstreamResponse, UpstreamError
 
 __all__ = ["ForwardFlow"]
-
-ERROR_ROOT_BYTES = 4096
-"""How much of a 200's body is looked at for ``<Error>``: S3 may send blanks for minutes first, but sends the root in
-one piece.
-"""
 
 
 class ForwardFlow:
@@ -45,6 +40,8 @@ class ForwardFlow:
         self._writes = bool(self._ids) or transaction.operation.body_names_keys
         self._armed: ArmedKeys | None = None
         self._refusal: S3Error | None = None
+        self._acted: bool | None = False
+        self._over = False
 
     async def run(self) -> None:
         """Answer the request.
@@ -54,13 +51,13 @@ class ForwardFlow:
         transaction = self._transaction
         transaction.conclude(Outcome.BYPASS, self._reason)
         outgoing = upstream_request(transaction, self._parts, with_body=True)
-        if self._writes:
-            if outgoing.body is None:
-                await self._arm(b"")
-            else:
-                limit = BODY_LIMIT if transaction.operation.body_names_keys else 0
-                body = HoldBack(outgoing.body, lambda copy: Deferred.fromCoroutine(self._arm(copy)), copy_limit=limit)
-                outgoing = attrs.evolve(outgoing, body=body)
+        body: HoldBack | None = None
+        if outgoing.body is not None:
+            before_end = (lambda copy: Deferred.fromCoroutine(self._arm(copy))) if self._writes else None
+            body = HoldBack(outgoing.body, before_end, copy_limit=body_limit(transaction.operation))
+            outgoing = attrs.evolve(outgoing, body=body)
+        elif self._writes:
+            await self._arm(b"")
         acted: bool | None = None
         try:
             try:
@@ -70,9 +67,16 @@ class ForwardFlow:
                 if self._refusal is not None:
                     raise self._refusal from error
                 raise
-            self._note(response)
-            acted = await self._answer(response)
+            transaction.note_response(response)
+            try:
+                acted = await self._answer(response)
+            except BaseException:
+                response.abort()
+                raise
         finally:
+            if body is not None:
+                transaction.record.body_bytes_received = body.received
+            self._over, self._acted = True, acted
             await self._settle(acted)
         self._request.finish()
 
@@ -85,7 +89,11 @@ class ForwardFlow:
         except S3Error as refusal:
             self._refusal = refusal
             raise
-        self._armed = await self._parts.cache.arm(ids)
+        armed = await self._parts.cache.arm(ids)
+        self._armed = armed
+        if self._over:
+            # Nobody waited: the client left, or S3 did not care for the end. What was armed must not stay so.
+            await (armed.invalidate() if self._acted else armed.disarm())
 
     async def _answer(self, response: IUpstreamResponse) -> bool | None:
         """Relay S3's answer. Whether S3 has acted: None when it can't be known."""
@@ -95,16 +103,11 @@ class ForwardFlow:
             await self._settle(True, response)
         elif response.status < 500 and not success:
             await self._settle(False)
-        head = self._request.method == b"HEAD"
-        bodiless = head or response.status in (204, 304)
+        bodiless = self._request.method == b"HEAD" or response.status in (204, 304)
         headers = relayed_headers(response.headers, Outcome.BYPASS, self._reason)
         length = response.claimed_length if bodiless else response.length
-        self._request.start_response(response.status, response.reason, headers, length)
-        if not decided_by_body:
-            await relay(self._request, response)
-            return None if response.status >= 500 else success
-        await relay(self._request, response, self._decide, ERROR_ROOT_BYTES)
-        return None
+        await relay(self._transaction, response, headers, length, self._decide if decided_by_body else None)
+        return None if decided_by_body or response.status >= 500 else success
 
     def _decide(self, first_bytes: bytes) -> "Deferred[None]":
         """All of a 200's body is here: it tells whether S3 has acted, and its end waits for the consequences."""
@@ -128,8 +131,3 @@ class ForwardFlow:
             await armed.disarm()
         else:
             await armed.invalidate()
-
-    def _note(self, response: IUpstreamResponse) -> None:
-        record = self._transaction.record
-        record.upstream_address = response.address
-        record.upstream_seconds = response.head_at - response.sent_at

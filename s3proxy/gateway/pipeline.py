@@ -126,6 +126,7 @@ class Gateway:
             work = Deferred.fromCoroutine(self._serve(request, record))
         request.when_gone().addCallback(lambda _: work.cancel())
         work.addErrback(self._escaped, request, record)
+        work.addErrback(self._unanswerable, request)
         work.addCallback(lambda _: self._account(request, record))
         return work
 
@@ -267,6 +268,10 @@ class Gateway:
             self._answer_error(request, record, errors.internal_error())
         except ClientGone:
             record.aborted = True
+
+    def _unanswerable(self, reason: Failure, request: IClientRequest) -> None:
+        self.log.failure("answering with an error", reason)
+        request.abort()
 
     def _account(self, request: IClientRequest, record: RequestRecord) -> None:
         self.in_flight -= 1

@@ -1,12 +1,13 @@
 """GET and HEAD of an object through the cache.
 
 One loop: look at what the cache holds and at what is under way; serve it if the gate lets it through; else join a
-request that is at S3 already, or send the caller's own. Whatever changed meanwhile, the loop looks again.
+request that is at S3 already, or send the caller's own. Whatever changed meanwhile, the loop looks again; it ends,
+because a request joins others and asks for confirmation only so often.
 """
 
-from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
+from s3proxy.cache.entry import ObjectVersion
 from s3proxy.cache.view import BodyReader, Coverage, View
 from s3proxy.gateway.answers import entry_headers, relayed_headers
 from s3proxy.gateway.deliver import deliver
@@ -24,8 +25,10 @@ from s3proxy.upstream.interfaces import UpstreamError
 
 __all__ = ["ReadFlow"]
 
-MAX_ROUNDS = 8
-"""How often the loop may look again; each round means that something changed under it."""
+MAX_JOINS = 2
+"""How many requests of others this one waits for before it sends its own."""
+MAX_CONFIRMATIONS = 2
+"""How often a 304 may come too late for what the cache held; then the object is asked for without a condition."""
 
 
 class ReadFlow:
@@ -56,7 +59,8 @@ class ReadFlow:
         self._if_range = self._headers.get(b"if-range")
         self._checksums = wants_checksums(self._headers, transaction.target.query)
         self._joined = False
-        self._may_join = True
+        self._joins = 0
+        self._confirmations = 0
 
     async def run(self) -> None:
         """Answer the request.
@@ -64,7 +68,7 @@ class ReadFlow:
         :raises S3Error: an answer that the proxy makes itself
         :raises UpstreamError: S3 could not be asked
         """
-        for _ in range(MAX_ROUNDS):
+        while True:
             view = await self._parts.cache.view(self._id)
             if view is not None and not self._renew:
                 gate = self._gate(view)
@@ -79,14 +83,11 @@ class ReadFlow:
             else:
                 reason = Reason.NO_CACHE if self._renew else Reason.COLD
             fetch = self._joinable(view, reason)
-            if fetch is not None:
-                self._joined = True
-                if not await self._wait_for(fetch):
-                    self._may_join = False
-                continue
-            if await self._ask(view, reason):
+            if fetch is None:
+                if await self._ask(view, reason):
+                    return
+            elif await self._share(fetch, reason):
                 return
-        raise UpstreamError("the object changed too often while it was read")
 
     # What the cache can do.
 
@@ -137,17 +138,24 @@ class ReadFlow:
             return (0, view.version.size)
         return resolve(self._wanted, view.version.size)
 
-    async def _serve(self, view: View, outcome: Outcome, reason: Reason = Reason.NONE) -> None:
-        """Answer from a version that holds, or is getting, every byte."""
+    async def _serve(
+        self, view: View, outcome: Outcome, reason: Reason = Reason.NONE, *, confirmed: bool = False
+    ) -> None:
+        """Answer from a version that holds, or is getting, every byte.
+
+        :param confirmed: S3 has just said that the version is current
+        """
         transaction = self._transaction
         version = view.version
         now = self._parts.now()
         transaction.record.object_size = version.size
+        transaction.record.version_id = version.headers.get(b"x-amz-version-id") or b""
+        validated_at = max(view.validated_at, now) if confirmed else view.validated_at
         if self._conditions is not None:
             verdict = evaluate(self._conditions, version.etag, version.last_modified, self._request.method)
             if verdict is Verdict.NOT_MODIFIED:
                 transaction.conclude(outcome, reason)
-                headers = self._entry_headers(view, outcome, reason, None, now)
+                headers = self._entry_headers(version, outcome, reason, None, now, validated_at)
                 self._request.start_response(304, b"Not Modified", headers, None)
                 self._request.finish()
                 return
@@ -160,34 +168,41 @@ class ReadFlow:
             if outcome is Outcome.HIT:
                 outcome = Outcome.COALESCED
         transaction.conclude(outcome, reason)
-        headers = self._entry_headers(view, outcome, reason, interval if ranged else None, now)
+        if ranged:
+            transaction.note_range(interval)
+        partial = interval if ranged else None
+        headers = self._entry_headers(version, outcome, reason, partial, now, validated_at)
         status, phrase = (206, b"Partial Content") if ranged else (200, b"OK")
         length = interval[1] - interval[0]
+        self._parts.cache.used(view, interval)
         if self._head:
-            self._parts.cache.used(view, interval)
             self._request.start_response(status, phrase, headers, length)
             self._request.finish()
             return
-        self._parts.cache.used(view, interval)
         reader = view.reader(interval)
         try:
             self._request.start_response(status, phrase, headers, length)
             await deliver(self._request, reader, self._refetch)
         finally:
-            transaction.record.bytes_from_cache += reader.from_cache
-            reader.close()
+            self._end_reading(reader)
         self._request.finish()
 
     def _entry_headers(
-        self, view: View, outcome: Outcome, reason: Reason, partial: tuple[int, int] | None, now: float
+        self,
+        version: ObjectVersion,
+        outcome: Outcome,
+        reason: Reason,
+        partial: tuple[int, int] | None,
+        now: float,
+        validated_at: float,
     ) -> list[tuple[bytes, bytes]]:
         return entry_headers(
-            view.version,
+            version,
             request_id=self._transaction.request_id,
             outcome=outcome,
             reason=reason,
             now=now,
-            validated_at=view.validated_at,
+            validated_at=validated_at,
             partial=partial,
             with_checksums=self._checksums,
         )
@@ -197,7 +212,7 @@ class ReadFlow:
     def _joinable(self, view: View | None, reason: Reason) -> Fetch | None:
         """A request at S3 whose answer serves this one too, if this caller need not be asked about by itself."""
         if (
-            not self._may_join
+            self._joins >= MAX_JOINS
             or self._renew
             or self._head
             or self._if_range is not None
@@ -211,15 +226,35 @@ class ReadFlow:
                 return fetch
         return None
 
-    async def _wait_for(self, fetch: Fetch) -> bool:
-        """Whether the fetch brought something that others can use."""
+    async def _share(self, fetch: Fetch, reason: Reason) -> bool:
+        """Wait for what another client's request brings. Whether this client has its answer."""
+        self._joins += 1
+        began = self._parts.now()
+        record = self._transaction.record
         try:
             answer = await fetch.answer()
-        except CancelledError:
-            raise
         except UpstreamError:
+            self._joins = MAX_JOINS
             return False
-        return answer.kind is not Kind.RELAY
+        finally:
+            record.wait_seconds = (record.wait_seconds or 0.0) + max(0.0, self._parts.now() - began)
+        if answer.kind is Kind.RELAY:
+            # What S3 said was meant for the other client alone.
+            self._joins = MAX_JOINS
+            return False
+        self._joined = True
+        if answer.kind is Kind.CONFIRMED and reason is Reason.EXPIRED:
+            # Whether or not the confirmation could be written down, it counts for those who waited for it.
+            view = await self._parts.cache.view(self._id)
+            if (
+                view is not None
+                and answer.version is not None
+                and view.version.same_bytes(answer.version)
+                and self._cannot_serve(view) is Reason.NONE
+            ):
+                await self._serve(view, Outcome.COALESCED, confirmed=True)
+                return True
+        return False
 
     def _start_fetch(self, view: View | None, *, confirm: bool, adding: tuple[tuple[bytes, bytes], ...] = ()) -> Fetch:
         conditional = self._conditions is not None or self._if_range is not None
@@ -244,21 +279,24 @@ class ReadFlow:
             view is not None
             and self._conditions is None
             and self._if_range is None
+            and self._confirmations < MAX_CONFIRMATIONS
             and reason in (Reason.EXPIRED, Reason.ALWAYS_ASK, Reason.UNCONFIRMED)
             and not self._transaction.signature.covers(b"if-none-match")
             and self._cannot_serve(view) in (Reason.NONE, Reason.INCOMPLETE)
         )
         adding = ((b"If-None-Match", view.version.etag),) if may_confirm and view is not None else ()
+        self._confirmations += may_confirm
         fetch = self._start_fetch(view, confirm=bool(adding), adding=adding)
         try:
             answer = await fetch.answer()
-        except UpstreamError as error:
-            if await self._serve_stale(view):
-                return True
-            raise error
+        except UpstreamError:
+            if view is None or not self._may_serve_stale(view):
+                raise
+            await self._serve(view, Outcome.STALE)
+            return True
         finally:
             fetch.owner_left()
-        self._note_upstream(answer)
+        self._transaction.note_response(answer.response)
         if answer.kind is Kind.CHANGED:
             return False
         if answer.kind is Kind.CONFIRMED:
@@ -266,19 +304,15 @@ class ReadFlow:
         if answer.kind is Kind.STORED:
             await self._pass_on(answer, reason)
             return True
-        if answer.response.status >= 500 and await self._serve_stale(view):
+        if answer.response.status >= 500 and view is not None and self._may_serve_stale(view):
             answer.response.abort()
+            await self._serve(view, Outcome.STALE)
             return True
         outcome = Outcome.MISS if answer.response.status in (200, 206, 304) else Outcome.BYPASS
         why = reason if answer.reason is Reason.NONE else answer.reason
         self._transaction.conclude(outcome, why)
         await self._relay(answer, outcome, why)
         return True
-
-    def _note_upstream(self, answer: Answer) -> None:
-        record = self._transaction.record
-        record.upstream_address = answer.response.address
-        record.upstream_seconds = answer.response.head_at - answer.response.sent_at
 
     async def _serve_confirmed(self, answer: Answer) -> bool:
         """S3 said 304 to this caller: what the cache holds of that version is current, and this caller may have it."""
@@ -292,29 +326,25 @@ class ReadFlow:
                 second = await fetch.answer()
             finally:
                 fetch.owner_left()
-            self._note_upstream(second)
+            self._transaction.note_response(second.response)
             if second.kind is Kind.STORED:
                 await self._pass_on(second, Reason.INCOMPLETE)
             else:
                 self._transaction.conclude(Outcome.MISS, second.reason)
                 await self._relay(second, Outcome.MISS, second.reason)
             return True
-        await self._serve(view, Outcome.REVALIDATED)
+        await self._serve(view, Outcome.REVALIDATED, confirmed=True)
         return True
 
-    async def _serve_stale(self, view: View | None) -> bool:
-        """S3 failed: serve what is held if the operator allows it for so long."""
-        if (
-            view is None
-            or self._must_ask
-            or not may_serve_stale(
+    def _may_serve_stale(self, view: View) -> bool:
+        """S3 failed: whether the operator allows to serve what is held for so long."""
+        return (
+            not self._must_ask
+            and may_serve_stale(
                 self._settings, view.version.headers, view.validated_at, self._parts.now(), head=self._head
             )
-            or self._cannot_serve(view) is not Reason.NONE
-        ):
-            return False
-        await self._serve(view, Outcome.STALE)
-        return True
+            and self._cannot_serve(view) is Reason.NONE
+        )
 
     async def _pass_on(self, answer: Answer, reason: Reason) -> None:
         """S3's own head, and the body as it flows into the cache."""
@@ -331,16 +361,20 @@ class ReadFlow:
             fills=(answer.fill,),
             store=self._parts.cache.store,
         )
-        reader = view.reader(answer.interval)
+        reader = view.reader(answer.interval, own=answer.fill)
         try:
             headers = relayed_headers(response.headers, outcome, reason)
             request.start_response(response.status, response.reason, headers, answer.interval[1] - answer.interval[0])
             await deliver(request, reader, self._refetch)
         finally:
-            self._transaction.record.bytes_from_upstream += reader.position - answer.interval[0] - reader.from_cache
-            self._transaction.record.bytes_from_cache += reader.from_cache
-            reader.close()
+            self._end_reading(reader)
         request.finish()
+
+    def _end_reading(self, reader: BodyReader) -> None:
+        record = self._transaction.record
+        record.bytes_from_upstream += reader.from_upstream
+        record.bytes_from_cache += reader.from_cache
+        reader.close()
 
     async def _refetch(self, reader: BodyReader) -> None:
         await resume(self._parts, self._transaction, self._id, self._wanted, reader)
@@ -349,8 +383,5 @@ class ReadFlow:
         """S3's answer as it is."""
         response = answer.response
         length = response.claimed_length if self._head or response.status == 304 else response.length
-        headers = relayed_headers(response.headers, outcome, reason)
-        self._request.start_response(response.status, response.reason, headers, length)
-        self._transaction.record.status = response.status
-        await relay(self._request, response)
+        await relay(self._transaction, response, relayed_headers(response.headers, outcome, reason), length)
         self._request.finish()

@@ -4,6 +4,7 @@ Largest buffer: what the client's connection takes before it asks for a pause, a
 brings.
 """
 
+import re
 from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
@@ -11,10 +12,17 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from s3proxy.gateway.interfaces import IClientRequest
+from s3proxy.gateway.transaction import Transaction
 from s3proxy.upstream.interfaces import IUpstreamResponse
 from s3proxy.util.streams import IByteSink
 
-__all__ = ["discard", "relay"]
+__all__ = ["HEAD_BYTES", "RelaySink", "discard", "relay"]
+
+HEAD_BYTES = 4096
+"""How much of a body is looked at for ``<Error>`` and its code: S3 may send blanks for minutes first, but sends the
+root in one piece.
+"""
+_CODE = re.compile(rb"<Code>([A-Za-z0-9.]{1,80})</Code>")
 
 
 @implementer(IByteSink)
@@ -47,11 +55,11 @@ class RelaySink:
         if self._over:
             return
         self.received += len(data)
+        if len(self.first_bytes) < self._head_bytes:
+            self.first_bytes += data[: self._head_bytes - len(self.first_bytes)]
         if self._before_end is None:
             self._write(data)
             return
-        if len(self.first_bytes) < self._head_bytes:
-            self.first_bytes += data[: self._head_bytes - len(self.first_bytes)]
         held, self._held = self._held, data
         if held is not None:
             self._write(held)
@@ -98,22 +106,39 @@ class RelaySink:
         self._response.abort()
 
 
-def relay(
-    request: IClientRequest,
+async def relay(
+    transaction: Transaction,
     response: IUpstreamResponse,
+    headers: list[tuple[bytes, bytes]],
+    length: int | None,
     before_end: "Callable[[bytes], Deferred[None]] | None" = None,
-    head_bytes: int = 0,
-) -> "Deferred[None]":
-    """Send S3's body to the client, whose answer's head is out already.
+) -> None:
+    """Answer with S3's status and body. Returns when S3's body has ended and everything is handed over; S3's answer is
+    aborted if that does not come about.
 
-    Fires when S3's body has ended and everything is handed over; cancelling it aborts S3's answer.
-
-    :param before_end: called with the first ``head_bytes`` bytes of the body when S3 has sent all of it; the last
+    :param headers: of the client's answer
+    :param length: of its body
+    :param before_end: called with the first ``HEAD_BYTES`` bytes of the body when S3 has sent all of it; the last
         piece, and so the end, waits for the Deferred it returns
+    :raises ClientGone: the client left
+    :raises UpstreamError: S3's answer broke off
     """
-    sink = RelaySink(request, response, before_end, head_bytes)
-    response.start(sink)
-    return sink.done
+    request, record = transaction.request, transaction.record
+    record.status = response.status
+    refused = response.status >= 400
+    sink = RelaySink(request, response, before_end, HEAD_BYTES if refused or before_end is not None else 0)
+    try:
+        request.start_response(response.status, response.reason, headers, length)
+        response.start(sink)
+        await sink.done
+    except BaseException:
+        response.abort()
+        raise
+    finally:
+        record.bytes_from_upstream += sink.received
+        if refused:
+            code = _CODE.search(sink.first_bytes)
+            record.error_code = "" if code is None else code[1].decode("ascii")
 
 
 @implementer(IByteSink)

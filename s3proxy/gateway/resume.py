@@ -11,6 +11,7 @@ from s3proxy.gateway.fetch import Answer, Fetch, Kind
 from s3proxy.gateway.transaction import Parts, Transaction, upstream_request
 from s3proxy.s3.headers import CONDITIONAL_FIELDS
 from s3proxy.s3.ranges import SingleRange, resolve
+from s3proxy.upstream.interfaces import UpstreamError
 
 __all__ = ["resume"]
 
@@ -26,12 +27,16 @@ async def resume(
     """
     view = await parts.cache.view(id)
     if view is not None and view.version.same_bytes(reader.version):
-        reader.use(view)
-        if view.coverage((reader.position, reader.position + 1)) is not Coverage.MISSING:
-            return
+        if not reader.unreadable:
+            reader.use(view)
+            if view.coverage((reader.position, reader.position + 1)) is not Coverage.MISSING:
+                return
     for fetch in parts.cache.asked(id):
         if fetch.resumes(reader.version, reader.position):
-            answer = await fetch.answer()
+            try:
+                answer = await fetch.answer()
+            except UpstreamError:
+                break
             if answer.kind is Kind.STORED and _continues(answer, reader):
                 assert answer.fill is not None
                 reader.join(answer.fill)
@@ -40,14 +45,15 @@ async def resume(
             break
     answer = await _ask(parts, transaction, id, wanted, reader)
     if not _continues(answer, reader):
-        answer.response.abort()
+        if answer.fill is None:
+            answer.response.abort()
         raise BodyBroken("the rest of the body is not to be had")
     if answer.fill is not None:
-        reader.join(answer.fill)
+        reader.join(answer.fill, own=True)
         return
     assert answer.interval is not None
     fill = parts.cache.pass_through(answer.interval, answer.response)
-    reader.join(fill)
+    reader.join(fill, own=True)
     fill.begin()
 
 
@@ -72,8 +78,8 @@ async def _ask(
         promised = (reader.position, reader.stop)
         adding.append((b"Range", b"bytes=%d-%d" % (reader.position, reader.stop - 1)))
     else:
-        assert wanted is not None
-        promised = resolve(wanted, version.size) or (reader.position, reader.stop)
+        whole = (0, version.size)
+        promised = whole if wanted is None else resolve(wanted, version.size) or whole
     if b"if-match" not in transaction.request.headers and not signature.covers(b"if-match"):
         adding.append((b"If-Match", version.etag))
     fetch = Fetch(

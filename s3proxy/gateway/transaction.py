@@ -12,10 +12,12 @@ from s3proxy.policy.verdicts import Outcome, Reason
 from s3proxy.s3.address import ObjectAddress
 from s3proxy.s3.headers import Headers, forwardable_request
 from s3proxy.s3.operation import Operation
+from s3proxy.s3.ranges import parse_content_range
 from s3proxy.s3.signature import Signature
 from s3proxy.s3.target import RequestTarget
 from s3proxy.telemetry.record import RequestRecord
-from s3proxy.upstream.interfaces import IUpstream, UpstreamRequest
+from s3proxy.upstream.interfaces import IUpstream, IUpstreamResponse, UpstreamRequest
+from s3proxy.util.intervals import Interval
 
 __all__ = ["Parts", "Transaction", "upstream_request"]
 
@@ -53,6 +55,23 @@ class Transaction:
         if self.address is None or not self.address.key:
             return None
         return ObjectId(self.address.store, self.address.bucket, self.address.key)
+
+    def note_response(self, response: IUpstreamResponse) -> None:
+        """Note what S3's answer tells about itself."""
+        record, headers = self.record, response.headers
+        record.upstream_address = response.address
+        record.upstream_seconds = response.head_at - response.sent_at
+        record.upstream_request_id = headers.get(b"x-amz-request-id") or b""
+        record.host_id = headers.get(b"x-amz-id-2") or b""
+        record.version_id = headers.get(b"x-amz-version-id") or b""
+        if response.status == 206:
+            content_range = parse_content_range(headers.get(b"content-range") or b"")
+            if content_range is not None:
+                self.note_range((content_range.start, content_range.stop))
+
+    def note_range(self, interval: Interval) -> None:
+        """Note which bytes of the object the client gets."""
+        self.record.served_range = f"bytes={interval[0]}-{interval[1] - 1}"
 
     def conclude(self, outcome: Outcome, reason: Reason = Reason.NONE) -> None:
         """Note where the answer comes from."""

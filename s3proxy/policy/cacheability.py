@@ -35,7 +35,8 @@ def judge_answer(
     if status not in (200, 206):
         return Reason.NOT_CACHEABLE
     etag = headers.get(b"etag")
-    if not etag or len(headers.get_all(b"etag")) != 1:
+    if not etag or len(headers.get_all(b"etag")) != 1 or etag.startswith(b"W/"):
+        # A weak one does not promise the same bytes (RFC 9110 8.8.1).
         return Reason.NO_ETAG
     if body_length is None:
         return Reason.NO_LENGTH

@@ -9,12 +9,19 @@ from s3proxy.s3.errors import malformed_xml
 from s3proxy.s3.headers import Headers
 from s3proxy.s3.operation import Operation
 
-__all__ = ["BODY_LIMIT", "body_decides", "keys_in_answer", "keys_in_body", "keys_in_head"]
+__all__ = ["body_decides", "body_limit", "keys_in_answer", "keys_in_body", "keys_in_head"]
 
-BODY_LIMIT = 16 * 1024 * 1024
-"""Bytes of a body that are looked at for keys. S3 takes at most 1,000 keys of 1,024 bytes, which XML can spell up to
-nine times as long.
-"""
+LIST_LIMIT = 16 * 1024 * 1024
+"""Bytes of a list of keys. S3 takes at most 1,000 keys of 1,024 bytes, which XML can spell up to nine times as long."""
+FORM_LIMIT = 64 * 1024
+"""Bytes of a form that are looked at for its key. S3 takes at most 20 KB in front of the file."""
+
+
+def body_limit(operation: Operation) -> int:
+    """How many bytes of a request's body :func:`keys_in_body` needs."""
+    if operation is Operation.DeleteObjects:
+        return LIST_LIMIT
+    return FORM_LIMIT if operation is Operation.PostObject else 0
 
 
 def body_decides(operation: Operation) -> bool:
@@ -50,7 +57,7 @@ def keys_in_body(
         return ()
     keys: tuple[bytes, ...] = ()
     if operation is Operation.DeleteObjects:
-        listed = parse_delete_objects(body) if len(body) < BODY_LIMIT else None
+        listed = parse_delete_objects(body) if len(body) < LIST_LIMIT else None
         if listed is None:
             raise malformed_xml()
         keys = listed

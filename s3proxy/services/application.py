@@ -27,6 +27,7 @@ from s3proxy.admin.metrics import metrics_resource
 from s3proxy.admin.sites import admin_site
 from s3proxy.config.features import inactive_features
 from s3proxy.config.load import Loaded
+from s3proxy.gateway.lane import Lane
 from s3proxy.gateway.pipeline import Accounts, Gateway
 from s3proxy.gateway.transaction import Parts
 from s3proxy.policy.rules import Rules
@@ -170,6 +171,15 @@ class ProxyService(MultiService):
             bypass_headers=config.cache.cache_bypass_headers_enabled,
             instance=self._instance,
         )
+        self._lane = Lane(
+            manager,
+            Rules(config),
+            seconds=self._reactor.seconds,
+            now=time.time,
+            started=self._metrics.request_started,
+            finished=self._finished,
+            instance=self._instance,
+        )
         self._add_children()
         self._watch()
         super().startService()
@@ -234,7 +244,7 @@ class ProxyService(MultiService):
                 admin_site(resource, self._reactor),
             ).setServiceParent(self)
         name = "proxy" if config.server.mode == "proxy_only" else "http"
-        self._site = CachingSite(CachingResource(self._gateway.handle), self._reactor, name)
+        self._site = CachingSite(CachingResource(self._gateway.handle), self._reactor, name, lane=self._lane)
         traffic = TrafficListener(self._reactor, self._bound, self._site, PageCache(self._cache.disk.run))
         traffic.setServiceParent(self)
         self._traffic.append(traffic)
@@ -315,8 +325,10 @@ class ProxyService(MultiService):
             return
         self._config = config
         self._app_log.set_level(config.logging.log_level)
+        rules = Rules(config)
+        self._lane.reconfigure(rules)
         self._gateway.reconfigure(
-            Rules(config),
+            rules,
             max_requests=config.server.max_concurrent_requests,
             bypass_headers=config.cache.cache_bypass_headers_enabled,
         )

@@ -174,12 +174,16 @@ def _prepare(calls: SystemCalls, root: str, max_size: int) -> tuple[Format, bool
 def _create_format(calls: SystemCalls, root: str, max_size: int) -> bytes:
     """Write FORMAT, once: who comes second reads what the first one wrote."""
     if "o" in calls.listdir(root):
-        raise StoreError(
-            errno.EINVAL,
-            "the directory holds cached data but its FORMAT file is missing; empty the directory, or set "
-            "cache.cache_dir to another one",
-            root,
-        )
+        # FORMAT comes before everything else: another process has made both meanwhile, or it was removed later.
+        data = _read(calls, f"{root}/FORMAT")
+        if data is None:
+            raise StoreError(
+                errno.EINVAL,
+                "the directory holds cached data but its FORMAT file is missing; empty the directory, or set "
+                "cache.cache_dir to another one",
+                root,
+            )
+        return data
     data = format_for(max_size).encode()
     draft = f"{root}/FORMAT.{os.getpid()}.tmp"
     fd = calls.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -192,7 +196,10 @@ def _create_format(calls: SystemCalls, root: str, max_size: int) -> bytes:
     except FileExistsError:
         data = _read(calls, f"{root}/FORMAT") or b""
     finally:
-        calls.unlink(draft)
+        try:
+            calls.unlink(draft)
+        except FileNotFoundError:
+            pass
     return data
 
 

@@ -89,6 +89,10 @@ class Scan:
             owner = parse_draft(name)
             if owner is not None and not self._is_alive(owner):
                 volume.unlink(f"{volume.root}/ctl/{name}")
+        for name in volume.calls.listdir(volume.root):
+            path = f"{volume.root}/{name}"
+            if name.startswith("FORMAT.") and name.endswith(".tmp") and self._is_left_over(path, None):
+                self.removed += volume.unlink(path)
         volume.empty_trash()
         volume.doubt_from = None
         self.done = True

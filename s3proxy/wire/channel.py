@@ -186,6 +186,8 @@ class ClientChannel(http.HTTPChannel):
             return
         if step is _Step.CLOSED:
             return
+        if step is _Step.HEAD and not self._input and self._take_lane(data):
+            return
         if step is _Step.BODY or step is _Step.HEAD and not self._input and data[0] not in b"\r\n":
             self._since = self.site.reactor.seconds()
         if step is _Step.BODY and not self._input and not self._running:
@@ -193,6 +195,22 @@ class ClientChannel(http.HTTPChannel):
         else:
             self._input += data
             self._run()
+
+    def _take_lane(self, data: bytes) -> bool:
+        """Whether the fast lane has answered what these bytes ask for."""
+        site = self.site
+        if site.lane is None or site.draining or self.room.full:
+            return False
+        glance = site.glancer.glance(data)
+        if glance is None:
+            return False
+        answer = site.lane.answer(glance, self.client_address, site.listener)
+        if answer is None:
+            return False
+        site.counters.requests += 1
+        self._since = site.reactor.seconds()
+        self.transport.write(answer)
+        return True
 
     def _run(self, body: bytes = b"") -> None:
         """Deal with what is in the buffer, as far as possible.

@@ -11,7 +11,9 @@ from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
+from s3proxy.gateway.lane import Lane
 from s3proxy.wire.channel import ClientChannel
+from s3proxy.wire.glance import Glancer
 from s3proxy.wire.limits import WireLimits
 
 __all__ = ["CachingSite", "WireCounters"]
@@ -46,6 +48,7 @@ class CachingSite(Site):
     :param resource: renders every request
     :param listener: the listener's name: http, proxy or tls
     :param wall_clock: seconds since the epoch
+    :param lane: answers what it can before the requests are parsed
     :ivar draining: no connection is kept after its current answer
     :ivar requests_in_flight: requests that were begun and whose answer has not ended
     """
@@ -57,11 +60,14 @@ class CachingSite(Site):
         listener: str = "http",
         limits: WireLimits = WireLimits(),
         wall_clock: Callable[[], float] = time.time,
+        lane: Lane | None = None,
     ) -> None:
         super().__init__(resource, reactor=reactor)
         self.listener = listener
         self.limits = limits
         self.wall_clock = wall_clock
+        self.lane = lane
+        self.glancer = Glancer()
         self.counters = WireCounters()
         self.draining = False
         self.requests_in_flight = 0

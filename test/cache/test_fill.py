@@ -11,9 +11,12 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from s3proxy.cache import bodyfiles
 from s3proxy.cache.fill import BATCH, LINGER, WINDOW, WORTH_FINISHING, Fill, FillBroken
 from s3proxy.cache.spans import FileSpan, MemorySpan
 from s3proxy.cache.verify import Verifier
+from s3proxy.storage.files import SystemCalls
+from s3proxy.storage.handles import OpenFile, ReadHandle
 from test.support.streams import ManualThread, ScriptedSource, run_at_once
 
 
@@ -37,6 +40,10 @@ class FakeWriter:
         for chunk in chunks:
             os.pwrite(self.fd, chunk, self.base + self.written)
             self.written += len(chunk)
+
+    def handle(self) -> ReadHandle:
+        assert not self.closed
+        return ReadHandle(OpenFile(SystemCalls(), os.dup(self.fd)), self.base, self.start, self.start + self.length)
 
     def commit(self) -> str:
         assert self.written == self.length
@@ -74,6 +81,7 @@ class Reader:
                 return self.data
             if isinstance(span, FileSpan):
                 piece = os.pread(span.fd, span.count, span.offset)
+                span.release()
             else:
                 assert isinstance(span, MemorySpan)
                 piece = bytes(span.data)
@@ -90,6 +98,8 @@ class FillTests(SynchronousTestCase):
     """A fill of one object."""
 
     def setUp(self) -> None:
+        # The readers of these tests know no other way to a byte than the fill.
+        self.patch(bodyfiles, "MAX_OPEN_FILES", 1000)
         self.clock = Clock()
         self.source = ScriptedSource()
         self.writers: list[FakeWriter] = []
@@ -370,6 +380,22 @@ class FillTests(SynchronousTestCase):
         self.assertLess(sum(not writer.closed for writer in self.writers), 6)
         fill.stream_ended()
         self.assertEqual(reader.read(), b"0123456789" * 100)
+
+    def test_descriptors_of_unread_files_are_few(self) -> None:
+        """Nor for every file that a slow reader has still to read: it finds them by their names."""
+        self.patch(bodyfiles, "MAX_OPEN_FILES", 16)
+        self.cut = 10
+        files: list[None] = []
+        fill = self.fill(0, 1000, on_file=lambda: files.append(None))
+        reader = Reader(fill, 0, 1000)
+        for _ in range(100):
+            fill.data_received(b"0123456789")
+            self.clock.advance(LINGER)
+        self.assertEqual(sum(not writer.closed for writer in self.writers), 16)
+        self.assertEqual((fill.first, len(files)), (840, 99))
+        self.assertEqual(reader.read(), b"")
+        late = Reader(fill, 840, 1000)
+        self.assertEqual(late.read(), b"0123456789" * 16)
 
     @given(
         st.integers(0, 50),

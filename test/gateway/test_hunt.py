@@ -186,6 +186,34 @@ class Joins(ReadTestCase):
         self.harness.clock.advance(1)
         self.assertEqual((client.answer, client.ended), (body, "finished"))
         self.assertEqual(self.harness.events.errors, [])
+        self.harness.store.volume.empty_trash()
+        self.assertEqual(self.harness.left_over(), [])
+
+    def test_late_reader_between(self) -> None:
+        self.harness.store.cut = 100_000
+        self.harness.store.inline_max = 0
+        body = os.urandom(3_000_000)
+        first = self.harness.get()
+        r = self.asks(1).respond(ok(None, length=len(body)))
+        clients = [first]
+        stalled = None
+        for start in range(0, 2_900_000, 50_000):
+            r.sink.data_received(body[start : start + 50_000])
+            self.harness.clock.advance(0.1)
+            if start % 200_000 == 0:
+                clients.append(self.harness.get())
+            if start == 300_000:
+                stalled = self.harness.send(b"GET", b"/key")
+                stalled.stalled = True
+        r.sink.data_received(body[2_900_000:])
+        r.sink.stream_ended()
+        self.harness.clock.advance(1)
+        while stalled._waiting: 
+            stalled.unstall()
+        clients.append(stalled)
+        for c in clients:
+            self.assertEqual((c.answer == body, c.ended), (True, "finished"))
+        self.asks(1)
         self.assertEqual(self.harness.left_over(), [])
 
     def test_judge_raises(self) -> None:

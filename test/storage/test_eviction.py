@@ -194,14 +194,14 @@ class VictimTests(SynchronousTestCase):
         self.assertEqual(present(store, *hot), [True] * 20)
 
     def test_use_on_disk(self) -> None:
-        """A use that was put on disk counts for the next process."""
+        """That something was used again counts for the next process, and for more than its age."""
         store = make_store(self, max_size=8 * MIB)
         fill(store, 0, 8, 100_000)
         for number in range(8):
             age(store, f"object {number}", 5000)
         store.touched(name_of("object 3"), 0)
         self.assertEqual(store.flush_recency(), 1)
-        age(store, "object 3", 2000)
+        age(store, "object 3", 20_000)
         store.close()
         store = make_store(self, root=store.root, max_size=8 * MIB)
         finish_scan(store)
@@ -244,12 +244,23 @@ class VictimTests(SynchronousTestCase):
         sidecars = [name for name in os.listdir(store.volume.range_path(entry, 0)) if name.startswith("a.")]
         self.assertEqual(sidecars, [f"a.{store.volume.instance.number:015x}"])
 
+    def test_one_of_several_ranges(self) -> None:
+        """When one range goes, records of the entry are void, and the others stay."""
+        store = make_store(self)
+        entry = put_ranges(store, name_of("ranges"), 4 * MIB, (0, 1000), (1000, 2000), (2000, 3000))
+        os.utime(f"{store.volume.range_path(entry, 0)}/3e8-3e8", (1000, 1000))
+        store.evictor.shrink(store.usage() - 1)
+        self.assertEqual(store.ranges(entry), ((0, 1000), (2000, 3000)))
+        self.assertNotEqual(store.volume.generations.get(entry.name.slot), entry.epoch)
+        self.assertIsNone(store.open_range(entry, 1000, 2000))
+
     def test_empty_entry(self) -> None:
         """When the last range of an entry goes, so does the entry; one that is being filled stays."""
         store = make_store(self)
         entry = put_ranges(store, name_of("ranges"), MIB, (0, 1000))
         busy = put_ranges(store, name_of("busy"), MIB)
         writer = store.start_range(busy, 0, 10)
+        os.utime(store.volume.range_path(busy, 0), (1000, 1000))
         store.evictor.shrink(0)
         self.assertIsNone(store.load(entry.name))
         self.assertIsNotNone(store.load(busy.name))

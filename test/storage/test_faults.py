@@ -154,6 +154,19 @@ class ReadFaultTests(FaultCase):
             self.assertIsNone(self.store.load(self.name))
         self.assertIsNotNone(self.store.load(self.name))
 
+    def test_unlinked_while_read(self) -> None:
+        """An entry that loses its name between the opening and the reading is a miss: who took it back has said so."""
+        put_inline(self.store, self.name, b"x")
+        path = self.store.volume.entry_path(self.name)
+
+        def unlink(*_: object) -> bool:
+            if os.path.exists(path):
+                os.unlink(path)
+            return False
+
+        self.calls.fail("fstat", errno.EIO, when=unlink)
+        self.assertIsNone(self.store.load(self.name))
+
     def test_damaged_on_read_only(self) -> None:
         """A damaged entry that can't be removed is a miss."""
         put_inline(self.store, self.name, b"x" * 1000)

@@ -6,7 +6,7 @@ import stat
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from s3proxy.storage.disk import GenerationTable, open_store
+from s3proxy.storage.disk import DiskStore, GenerationTable, open_store
 from s3proxy.storage.errors import StoreError
 from test.storage.support import MIB, FailingCalls, make_store, name_of, put_inline
 
@@ -95,6 +95,21 @@ class OpeningTests(SynchronousTestCase):
         self.assertEqual(one.volume.format, two.volume.format)
         put_inline(one, name_of("x"), b"body")
         self.assertIsNotNone(two.load(name_of("x")))
+
+    def test_overtaken(self) -> None:
+        """A process that is overtaken while it opens a new directory takes what the other one made."""
+        root = self.mktemp()
+        calls = FailingCalls()
+        opened: list[DiskStore] = []
+
+        def overtake(*_: object) -> bool:
+            if not opened:
+                opened.append(make_store(self, root=root))
+            return False
+
+        calls.fail("listdir", errno.EIO, when=overtake)
+        store = make_store(self, root=root, calls=calls, max_size=10 << 30)
+        self.assertEqual(store.volume.format, opened[0].volume.format)
 
     def test_close(self) -> None:
         """A closed store leaves no heartbeat and keeps no descriptor."""

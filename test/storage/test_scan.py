@@ -47,7 +47,8 @@ class CrashTests(SynchronousTestCase):
         os.mkdir(f"{store.root}/trash/0123")
         with open(f"{store.root}/trash/0123/0-5", "wb") as file:
             file.write(bytes(5000))
-        for path in (store.volume.flight_path(name_of("orphan")), f"{store.root}/ctl/base.{5:015x}.tmp"):
+        drafts = (f"{store.root}/ctl/base.{5:015x}.tmp", f"{store.root}/FORMAT.1.tmp")
+        for path in (store.volume.flight_path(name_of("orphan")), *drafts):
             with open(path, "wb"):
                 pass
         past = time.time() - 5
@@ -75,6 +76,7 @@ class CrashTests(SynchronousTestCase):
         self.assertEqual(sorted(files_below(f"{store.root}/o")), sorted([small.text, large.text, "0-100000"]))
         self.assertEqual(os.listdir(f"{store.root}/trash"), [])
         self.assertEqual(os.listdir(f"{store.root}/ctl"), ["base.json"])
+        self.assertEqual(sorted(os.listdir(store.root)), ["FORMAT", "ctl", "inst", "o", "trash"])
         self.assertEqual(len(os.listdir(f"{store.root}/inst")), 1)
         found = store.load(small)
         assert found is not None
@@ -119,13 +121,16 @@ class CrashTests(SynchronousTestCase):
         writer = store.start_range(entry, 0, 10)
         lease = store.lease(name_of("leased"))
         assert lease is not None
+        begun = store.volume.generation_path(name_of("leased"), 77)
+        os.mkdir(begun)
         while not scan.step(items=1):
             continue
         writer.append([b"0123456789"])
         self.assertEqual(writer.commit(), 10)
         writer.close()
         self.assertFalse(lease.revoked())
-        self.assertEqual(scan.removed, 0)
+        self.assertTrue(os.path.isdir(begun))
+        self.assertEqual((scan.removed, scan.postponed), (0, 1))
         self.assertTrue(store.volume.ledger.complete)
         used = store.usage()
         self.assertLess(used - disk_usage(store.root), 64 * 1024)
@@ -293,4 +298,7 @@ class DeclarationTests(SynchronousTestCase):
             self.assertLessEqual(disk_usage(store.root), 8 * MIB)
         finish_scan(store)
         self.assertLessEqual(disk_usage(store.root), store.usage())
-        self.assertLess(store.usage(), 8 * MIB)
+        store.evictor.shrink(MIB)
+        store.flush_recency()
+        abandon(store)
+        self.assertLess(make_store(self, root=store.root, max_size=8 * MIB).usage(), 4 * MIB)

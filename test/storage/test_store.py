@@ -3,6 +3,8 @@
 import os
 import stat
 
+import attrs
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.storage.disk import HEAD, INLINE, RANGES
@@ -87,6 +89,12 @@ class InlineTests(SynchronousTestCase):
         self.assertEqual(found.small_body, b"two")
         self.assertEqual(self.store.usage(), used)
         self.assertIsNone(self.store.open_inline(first))
+
+    def test_reused_inode(self) -> None:
+        """A later version that happens to have the inode of an earlier one is not taken for it."""
+        first = put_inline(self.store, self.name, b"1" * 100_000)
+        second = put_inline(self.store, self.name, b"2" * 100_000)
+        self.assertIsNone(self.store.open_inline(attrs.evolve(first, inode=second.inode)))
 
     def test_replaced_while_read(self) -> None:
         """A reader goes on with the version that it opened."""

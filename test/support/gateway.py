@@ -39,7 +39,7 @@ class FakeClient:
 
     :ivar answer: the body so far
     :ivar ended: None, "finished" or "aborted"
-    :ivar stalled: while set, the client takes nothing: writes and files wait
+    :ivar stalled: while set, the client takes nothing: files wait, and so does who asks for room
     """
 
     def __init__(
@@ -90,11 +90,11 @@ class FakeClient:
         self.first_byte_at = 0.0
 
     def write(self, data: bytes) -> "Deferred[None] | None":
-        assert self.status is not None and self.ended is None
-        if not self.stalled:
-            self._take(data)
-            return None
-        return self._later(lambda: self._take(data))
+        assert self.status is not None
+        if self.ended is not None:
+            return fail(ClientGone("gone"))
+        self._take(data)
+        return self._later(lambda: None) if self.stalled else None
 
     def send_file(self, fd: int, offset: int, count: int, hot: bool = False) -> "Deferred[None]":
         assert self.status is not None
@@ -176,6 +176,8 @@ class FakeResponse(ScriptedSource):
 
     def start(self, sink: IByteSink) -> None:
         super().start(sink)
+        if self.aborted:
+            return
         if self.whole is not None:
             if self.whole:
                 sink.data_received(self.whole)
@@ -201,6 +203,8 @@ class Asked:
 
     def fail(self, error: UpstreamError) -> None:
         """S3 does not answer."""
+        if self.request.body is not None:
+            self.request.body.abort()
         self.deferred.errback(Failure(error))
 
 
@@ -219,6 +223,8 @@ class FakeUpstream:
     def request(self, request: UpstreamRequest) -> "Deferred[IUpstreamResponse]":
         def cancelled(_: Any) -> None:
             asked.cancelled = True
+            if request.body is not None:
+                request.body.abort()
 
         asked = Asked(request, Deferred(cancelled))
         self.asked.append(asked)

@@ -315,7 +315,10 @@ class Stage:
             raise AssertionError(f"{problem}: {self.not_idle(sockets)}") from None
 
     def tracebacks(self) -> list[str]:
-        """Every line of the logs and of the output that begins a traceback or reports an unhandled error."""
-        text = self.proxy.app_log() + self.proxy.output()
-        return [line for line in text.splitlines() if re.search(r"Traceback|Unhandled", line)]
-
+        """Each traceback or unhandled error in the logs and in the output, with the lines around it."""
+        lines = (self.proxy.app_log() + self.proxy.output()).splitlines()
+        return [
+            "\n".join(lines[max(0, number - 3) : number + 40])
+            for number, line in enumerate(lines)
+            if re.search(r"Traceback|Unhandled", line)
+        ]

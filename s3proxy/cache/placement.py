@@ -1,0 +1,56 @@
+"""Where in the cache a body goes: into the entry's own file, or into range files beside it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from s3proxy.cache.background import write_small_range
+from s3proxy.cache.bodyfiles import IWriter
+from s3proxy.cache.guard import DiskGuard
+from s3proxy.storage.disk import DiskStore
+from s3proxy.storage.entry import StoredEntry
+from s3proxy.util.intervals import Interval
+
+__all__ = ["Place", "into_entry", "into_ranges"]
+
+
+def _nothing() -> None:
+    return None
+
+
+@attrs.frozen(kw_only=True)
+class Place:
+    """:ivar writers: gives the writer for the bytes from an offset on; None: the body is small
+    :ivar commit_small: writes and publishes the whole of a small body
+    :ivar give_up: to be called when neither was used. Idempotent; may raise OSError
+    """
+
+    writers: Callable[[int], IWriter] | None = None
+    commit_small: Callable[[list[bytes]], Any] | None = None
+    give_up: Callable[[], None] = _nothing
+
+
+def into_entry(store: DiskStore, guard: DiskGuard, lease: Any, facts: dict[str, Any], small: bool) -> Place | None:
+    """A whole body into the entry's own file. None: the lease is gone, or the disk refuses."""
+    if lease is None:
+        return None
+    if small:
+        return Place(
+            commit_small=lambda body: store.publish_inline(lease, body=body, **facts),
+            give_up=lease.release,
+        )
+    writer = guard.attempt(store.start_inline, lease, **facts)
+    return None if writer is None else Place(writers=lambda position: writer, give_up=writer.close)
+
+
+def into_ranges(store: DiskStore, entry: StoredEntry, interval: Interval, small: bool) -> Place:
+    """A body, or a part of one, into range files of an entry."""
+    start, stop = interval
+
+    def open_writer(position: int) -> Any:
+        return store.start_range(entry, position, min(stop - position, store.cut - position % store.cut))
+
+    if small:
+        return Place(commit_small=lambda body: write_small_range(open_writer, start, body))
+    return Place(writers=open_writer)
