@@ -30,7 +30,7 @@ class CacheEvents(Protocol):
 class DiskGuard:
     """Makes calls to the store, and remembers how that went.
 
-    :ivar last_error: when the disk last failed (unix seconds), and how
+    :ivar last_error: when the disk last failed (unix seconds), and how; None: it works, as far as is known
     """
 
     log = Logger()
@@ -66,6 +66,15 @@ class DiskGuard:
         except OSError as error:
             self.failed(error)
             return None
+
+    def recovered(self, since: float) -> None:
+        """The disk took a write that began at this time (unix seconds)."""
+        if self.last_error is None or self.last_error[0] >= since:
+            return
+        self.last_error = None
+        if self._no_inserts_until != float("inf"):
+            self._no_inserts_until = 0.0
+        self.log.info("the cache directory can be used again")
 
     def failed(self, error: BaseException) -> None:
         """The disk refused something: no inserts for a while, and the operator is told."""

@@ -1,5 +1,6 @@
 """Entries that a write makes untrue: armed before S3 can act, gone before the client can know that it has."""
 
+import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -19,6 +20,8 @@ __all__ = ["ArmedKeys", "Invalidation"]
 
 MANY_KEYS = 8
 """Work on more keys than this goes through a thread."""
+MANY_AT_ONCE = 256
+"""Invalidations that are written down in one go after the disk has recovered."""
 MAX_REMEMBERED = 100_000
 """Invalidations that could not be written down; with more, the disk is not read any more."""
 
@@ -56,6 +59,13 @@ class Invalidation:
         if id in self._remembered and self._store is not None and self._guard.done(self._store.drop, _name(id)):
             self._remembered.discard(id)
         return self.trusts_disk(id)
+
+    def catch_up_some(self) -> bool:
+        """The same for a number of objects that does not keep others waiting; whether none is left."""
+        for id in tuple(itertools.islice(self._remembered, MANY_AT_ONCE)):
+            if not self.catch_up(id):
+                return False
+        return self._trusted and not self._remembered
 
     async def arm(self, ids: Iterable[ObjectId]) -> "ArmedKeys":
         """Before a write can take effect at S3; see :class:`ArmedKeys`."""

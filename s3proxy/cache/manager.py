@@ -255,6 +255,10 @@ class CacheManager:
             if lease is not None:
                 lease.touch()
 
+    def catch_up(self) -> bool:
+        """The disk takes writes again: write down some of the invalidations that it did not take; whether all are."""
+        return self._invalidation.catch_up_some()
+
     def end(self) -> None:
         """Give back what is held on disk; nothing is stored any more."""
         self.guard.stop_inserts()

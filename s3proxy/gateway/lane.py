@@ -1,8 +1,9 @@
 """The fast lane: hits that are answered at once, out of memory, with one write.
 
 The lane takes only what it can answer completely: a GET or HEAD whose object has a fresh entry in memory, with its body
-unless that is not asked for. Anything else goes the way of all requests (:mod:`s3proxy.gateway.pipeline`). Both ways give
-the same answer, byte for byte but for the request id; gate, look-up, head and exit are those of the other way, too.
+unless that is not asked for. Anything else goes the way of all requests (:mod:`s3proxy.gateway.pipeline`). Both ways
+give the same answer, byte for byte but for the request id; gate, look-up, head and exit are those of the other way,
+too.
 """
 
 from collections.abc import Callable

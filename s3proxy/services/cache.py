@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from s3proxy.admin.board import ComponentStatus, HealthState
 from s3proxy.cache.manager import CacheManager, CacheSettings
 from s3proxy.config.model import Config
+from s3proxy.services.directories import try_to_write
 from s3proxy.services.errors import StartError
 from s3proxy.storage.disk import DiskStore, open_store
 from s3proxy.storage.diskio import DiskIO
@@ -29,8 +30,8 @@ STORE_PULSE = 1.0
 """Seconds between two signs of life of this instance and of the files that grow, and looks at the space."""
 RECENCY = 10.0
 """Seconds between two notes of what was used."""
-RECENT = 60.0
-"""Seconds for which an error of the disk keeps the cache's health degraded."""
+SETTLED = 5.0
+"""Seconds after an error of the disk before it is tried whether it works again."""
 
 
 class _Counted:
@@ -131,16 +132,25 @@ class CacheService(Service):
         loop.start(seconds, now=False).addErrback(self._upkeep_failed)
 
     def _pulse(self) -> "Deferred[Any]":
-        """A sign of life, and eviction when it is due."""
-        assert self.store is not None
-        store = self.store
+        """A sign of life, eviction when it is due, and after an error a look whether the disk works again."""
+        assert self.store is not None and self.manager is not None
+        store, manager = self.store, self.manager
+        now = self._now()
+        error = manager.guard.last_error
+        try_again = error is not None and now - error[0] >= SETTLED
 
         def work() -> None:
             store.pulse()
             if store.sweeper.due():
                 store.sweeper.run()
+            if try_again:
+                try_to_write(store.root)
 
-        return self.disk.run(work).addErrback(self._upkeep_failed)
+        def worked(_: None) -> None:
+            if try_again and manager.catch_up():
+                manager.guard.recovered(now)
+
+        return self.disk.run(work).addCallback(worked).addErrback(self._upkeep_failed)
 
     def _flush_recency(self) -> "Deferred[Any]":
         assert self.store is not None
@@ -187,7 +197,7 @@ class CacheService(Service):
         if manager is None or store is None:
             return ComponentStatus("cache", HealthState.DEGRADED, "The cache directory is not open.")
         data: dict[str, object] = {"usage_bytes": store.usage(), "limit_bytes": self._config.cache.max_cache_size}
-        if manager.guard.last_error is not None and self._now() - manager.guard.last_error[0] < RECENT:
+        if manager.guard.last_error is not None:
             return ComponentStatus(
                 "cache",
                 HealthState.DEGRADED,

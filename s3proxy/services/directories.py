@@ -6,9 +6,10 @@ import attrs
 
 from s3proxy.services.errors import StartError
 
-__all__ = ["NeededDirectory", "prepare"]
+__all__ = ["NeededDirectory", "prepare", "try_to_write"]
 
 _PROBE = ".permission_test"
+_PROBE_BYTES = 64 * 1024
 
 
 @attrs.frozen
@@ -61,12 +62,24 @@ def _make(path: str, mode: int) -> list[str]:
     return missing
 
 
-def _probe(path: str) -> None:
-    """A file can be made and removed. A link of that name, or a file left behind, is removed first."""
+def try_to_write(path: str) -> None:
+    """Make a file in the directory, write some bytes, and remove it.
+
+    :raises OSError: the directory does not take them
+    """
+    _probe(os.path.join(path, _PROBE), bytes(_PROBE_BYTES))
+
+
+def _probe(path: str, data: bytes = b"") -> None:
+    """A file can be made, written and removed. A link of that name, or a file left behind, is removed first."""
     try:
         os.unlink(path)
     except FileNotFoundError:
         pass
     fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600)
-    os.close(fd)
-    os.unlink(path)
+    try:
+        while data:
+            data = data[os.write(fd, data) :]
+    finally:
+        os.close(fd)
+        os.unlink(path)

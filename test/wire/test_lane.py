@@ -1,0 +1,282 @@
+"""The fast lane: the same answers as on the other way, and nothing that it should have left alone."""
+
+import re
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from s3proxy.gateway.lane import Lane
+from s3proxy.policy.rules import Rules
+from s3proxy.telemetry.record import RequestRecord
+from s3proxy.wire.glance import Glancer
+from s3proxy.wire.resource import CachingResource
+from s3proxy.wire.site import CachingSite
+from test.gateway.test_read import BODY, ok, part
+from test.support.gateway import FakeResponse, GatewayHarness
+from test.wire.harness import FakeTransport
+
+HOST = b"bucket.s3.us-east-1.amazonaws.com"
+SIGNATURE = (
+    b"AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20231114/us-east-1/s3/aws4_request, "
+    b"SignedHeaders=host;x-amz-date, Signature=" + b"0" * 64
+)
+LARGE = b"0123456789abcdef" * 10_000
+
+
+def request(method: bytes = b"GET", target: bytes = b"/key", *fields: tuple[bytes, bytes], host: bytes = HOST) -> bytes:
+    """A request as one piece."""
+    lines = [b"%s %s HTTP/1.1" % (method, target), b"Host: " + host, *(b"%s: %s" % field for field in fields)]
+    return b"\r\n".join([*lines, b"", b""])
+
+
+class LaneHarness:
+    """Two listeners before one gateway, one of them with a lane."""
+
+    def __init__(self, **cache: Any) -> None:
+        self.gateway = GatewayHarness(**cache)
+        self.lane_records: list[RequestRecord] = []
+        self.lane = Lane(
+            self.gateway.cache,
+            Rules(self.gateway.config),
+            seconds=self.gateway.clock.seconds,
+            now=self.gateway.now,
+            started=lambda: None,
+            finished=self.lane_records.append,
+        )
+        self.fast = self._site(self.lane)
+        self.slow = self._site(None)
+
+    def _site(self, lane: Lane | None) -> CachingSite:
+        return CachingSite(
+            CachingResource(self.gateway.gateway.handle),
+            self.gateway.clock,
+            wall_clock=self.gateway.now,
+            lane=lane,
+        )
+
+    def fill(self, target: bytes, response: FakeResponse, **headers: bytes) -> None:
+        """Read an object into the cache, with this answer of S3."""
+        self.gateway.get(target, **headers)
+        self.gateway.upstream.last.respond(response)
+
+    def ask(self, data: bytes, lane: bool) -> bytes:
+        """What a new connection gets for these bytes, its request ids taken out."""
+        site = self.fast if lane else self.slow
+        transport = FakeTransport()
+        channel = site.buildProtocol(None)
+        channel.makeConnection(transport)
+        channel.dataReceived(data)
+        return re.sub(rb"x-amz-request-id: [0-9A-F]{16}", b"x-amz-request-id: ID", transport.value())
+
+
+FIELDS = st.sampled_from(
+    [
+        (b"User-Agent", b"Boto3/1.44.5"),
+        (b"user-agent", b"curl/7"),
+        (b"Accept-Encoding", b"identity"),
+        (b"Accept", b"*/*"),
+        (b"X-Amz-Date", b"20231114T221320Z"),
+        (b"Authorization", SIGNATURE),
+        (b"Authorization", b"AWS AKID:signature"),
+        (b"Authorization", b"AWS4-HMAC-SHA256 nonsense"),
+        (b"Range", b"bytes=0-9"),
+        (b"range", b"bytes=-5"),
+        (b"Range", b"bytes=1000-"),
+        (b"Range", b"bytes=5000-"),
+        (b"Range", b"bytes=0-1,3-4"),
+        (b"Range", b"bytes=x"),
+        (b"x-amz-checksum-mode", b"ENABLED"),
+        (b"x-amz-checksum-mode", b"none"),
+        (b"If-None-Match", b'"v1"'),
+        (b"If-Match", b'"v2"'),
+        (b"If-Range", b'"v1"'),
+        (b"If-Modified-Since", b"Wed, 21 Oct 2015 07:28:00 GMT"),
+        (b"Cache-Control", b"no-cache"),
+        (b"Pragma", b"no-cache"),
+        (b"Connection", b"keep-alive"),
+        (b"Connection", b"close"),
+        (b"Content-Length", b"0"),
+        (b"Content-Type", b"application/xml"),
+        (b"x-amz-expected-bucket-owner", b"123456789012"),
+        (b"x-amz-server-side-encryption-customer-algorithm", b"AES256"),
+        (b"x-unknown", b"1"),
+        (b"Referer", b"http://x/"),
+        (b"Transfer-Encoding", b"chunked"),
+    ]
+)
+TARGETS = st.sampled_from(
+    [
+        b"/key", b"/k%65y", b"/empty", b"/large", b"/part", b"/head", b"/absent", b"/key?x-id=GetObject",
+        b"/key?x-id=HeadObject", b"/key?acl", b"/key?versionId=1", b"/key?partNumber=1", b"/sums", b"/", b"/a+b",
+        b"http://bucket.s3.amazonaws.com/key", b"http://other.s3.amazonaws.com/key", b"*",
+        b"/key?X-Amz-Signature=1",
+    ]
+)  # fmt: skip
+
+
+class EquivalenceTests(SynchronousTestCase):
+    """Lane and pipeline."""
+
+    @settings(max_examples=300, deadline=None)
+    @given(
+        method=st.sampled_from([b"GET", b"HEAD", b"PUT", b"get"]),
+        target=TARGETS,
+        fields=st.lists(FIELDS, max_size=5),
+        host=st.sampled_from([HOST, HOST.upper(), b"bucket.s3.amazonaws.com:80", b"", b"a b", b"127.0.0.1:9000"]),
+        age=st.sampled_from([0.0, 1.5, 30.0, 59.0, 60.5, 100.0]),
+        warm=st.booleans(),
+    )
+    def test_same_answer(
+        self,
+        method: bytes,
+        target: bytes,
+        fields: list[tuple[bytes, bytes]],
+        host: bytes,
+        age: float,
+        warm: bool,
+    ) -> None:
+        """Whatever is asked in whatever state, an answer of the lane is that of the other way, byte for byte."""
+        harness = LaneHarness(head_ttl=30.0)
+        try:
+            self._compare(harness, request(method, target, *fields, host=host), age, warm)
+        finally:
+            harness.gateway.close()
+
+    def _compare(self, harness: LaneHarness, data: bytes, age: float, warm: bool) -> None:
+        harness.fill(b"/key", ok())
+        harness.fill(b"/empty", ok(b""))
+        harness.fill(b"/large", ok(LARGE))
+        harness.fill(b"/part", part(0, 100), range=b"bytes=0-99")
+        harness.fill(b"/sums", ok(x_amz_checksum_crc64nvme=b"AAAAAAAAAAA="), x_amz_checksum_mode=b"ENABLED")
+        harness.gateway.head(b"/head")
+        harness.gateway.upstream.last.respond(ok(b""))
+        harness.gateway.clock.advance(age)
+        asked = len(harness.gateway.upstream.asked)
+        if warm:
+            harness.ask(data, lane=False)
+        before = len(harness.lane_records)
+        fast = harness.ask(data, lane=True)
+        if len(harness.lane_records) == before:
+            return
+        slow = harness.ask(data, lane=False)
+        self.assertEqual(fast, slow)
+        self.assertEqual(len(harness.gateway.upstream.asked), asked)
+        mine, theirs = harness.lane_records[-1], harness.gateway.records[-1]
+        for name in (
+            "operation", "bucket", "key", "status", "bytes_sent", "bytes_from_cache", "object_size", "outcome",
+            "reason", "signature_version", "authentication_type", "access_key", "user_agent", "referer", "host",
+            "target", "method", "served_range", "client_address", "listener", "version_id",
+        ):  # fmt: skip
+            self.assertEqual(getattr(mine, name), getattr(theirs, name), name)
+
+    @settings(max_examples=300, deadline=None)
+    @given(st.binary(max_size=200), st.integers(0, 400), st.integers(0, 3))
+    def test_damaged_requests(self, noise: bytes, position: int, mode: int) -> None:
+        """A request with a few wrong bytes in it gets from the lane what it gets elsewhere, or nothing."""
+        data = request(b"GET", b"/key", (b"User-Agent", b"x"), (b"Authorization", SIGNATURE))
+        position %= len(data)
+        if mode == 0:
+            data = data[:position] + noise[:3] + data[position:]
+        elif mode == 1:
+            data = data[:position] + data[position + 1 + len(noise) % 3 :]
+        elif mode == 2:
+            data = data[:position] + noise[:1] + data[position + 1 :]
+        harness = LaneHarness()
+        try:
+            self._compare(harness, data, 1.0, True)
+        finally:
+            harness.gateway.close()
+
+
+class LaneTests(SynchronousTestCase):
+    """What the lane takes, and what it does not."""
+
+    def setUp(self) -> None:
+        self.harness = LaneHarness()
+        self.addCleanup(self.harness.gateway.close)
+        self.harness.fill(b"/key", ok())
+        self.harness.ask(request(), lane=False)
+
+    def takes(self, data: bytes) -> bool:
+        before = self.harness.lane.answered
+        self.harness.ask(data, lane=True)
+        return self.harness.lane.answered > before
+
+    def test_takes_hits(self) -> None:
+        """Ordinary reads of small objects in memory, also ranges and HEAD."""
+        self.assertTrue(self.takes(request()))
+        self.assertTrue(self.takes(request(b"HEAD")))
+        self.assertTrue(self.takes(request(b"GET", b"/key", (b"Range", b"bytes=5-9"), (b"Authorization", SIGNATURE))))
+        self.assertTrue(self.takes(request(b"GET", b"/key?x-id=GetObject")))
+
+    def test_body(self) -> None:
+        """The body is that of the object."""
+        self.assertTrue(self.harness.ask(request(), lane=True).endswith(b"\r\n\r\n" + BODY))
+        ranged = self.harness.ask(request(b"GET", b"/key", (b"Range", b"bytes=5-9")), lane=True)
+        self.assertTrue(ranged.endswith(b"\r\n\r\n" + BODY[5:10]))
+        self.assertIn(b"Content-Range: bytes 5-9/1024", ranged)
+        self.assertTrue(self.harness.ask(request(b"HEAD"), lane=True).endswith(b"Content-Length: 1024\r\n\r\n"))
+
+    def test_age_and_date_move(self) -> None:
+        """A kept head does not keep its time."""
+        first = self.harness.ask(request(), lane=True)
+        self.harness.gateway.clock.advance(3)
+        self.harness.gateway.get(b"/key")
+        second = self.harness.ask(request(), lane=True)
+        self.assertIn(b"Age: 0\r\n", first)
+        self.assertIn(b"Age: 3\r\n", second)
+        self.assertIn(b"22:13:23 GMT", second)
+
+    def test_not_after_the_ttl(self) -> None:
+        """The gate stands before the lane, too."""
+        self.harness.gateway.clock.advance(61)
+        self.harness.ask(request(b"GET", b"/other"), lane=False)
+        self.assertFalse(self.takes(request()))
+
+    def test_not_after_a_write(self) -> None:
+        """An entry that was armed or dropped is no hit."""
+        self.harness.gateway.send(b"DELETE", b"/key")
+        self.assertFalse(self.takes(request()))
+        self.harness.gateway.upstream.asked[1].respond(FakeResponse(204))
+        self.assertFalse(self.takes(request()))
+
+    def test_not_in_pieces(self) -> None:
+        """A request that comes in pieces, or two at once, is parsed."""
+        transport = FakeTransport()
+        channel = self.harness.fast.buildProtocol(None)
+        channel.makeConnection(transport)
+        data = request()
+        channel.dataReceived(data[:10])
+        channel.dataReceived(data[10:])
+        channel.dataReceived(data + data)
+        self.assertEqual(self.harness.lane.answered, 0)
+        self.assertEqual(transport.value().count(b"HTTP/1.1 200 OK"), 3)
+
+    def test_order_on_a_connection(self) -> None:
+        """A request for the lane waits for the answer before it."""
+        transport = FakeTransport()
+        channel = self.harness.fast.buildProtocol(None)
+        channel.makeConnection(transport)
+        channel.dataReceived(request(b"GET", b"/cold"))
+        channel.dataReceived(request())
+        self.assertEqual(transport.value(), b"")
+        self.harness.gateway.upstream.last.respond(ok(b"cold"))
+        self.assertLess(transport.value().index(b"cold"), transport.value().index(BODY))
+
+    def test_new_settings(self) -> None:
+        """A changed configuration counts at once."""
+        config = GatewayHarness(get_ttl=0.0)
+        self.addCleanup(config.close)
+        self.assertTrue(self.takes(request()))
+        self.harness.lane.reconfigure(Rules(config.config))
+        self.assertFalse(self.takes(request()))
+
+    def test_memory_is_bounded(self) -> None:
+        """Neither targets nor spellings of header names are remembered without end."""
+        glancer = Glancer()
+        for number in range(3000):
+            glancer.glance(request(b"GET", b"/key", (b"x-%d" % number, b"")))
+            glancer.glance(request(b"GET", b"/key", (bytes(b"aCCEPT-lANGUAGE"[:7]) + b"-%d" % number, b"")))
+        self.assertLess(len(glancer._names), 1100)
