@@ -27,7 +27,9 @@ __all__ = ["CacheService"]
 LEASE_PULSE = 5.0
 """Seconds between two signs of life of the leases."""
 STORE_PULSE = 1.0
-"""Seconds between two signs of life of this instance and of the files that grow, and looks at the space."""
+"""Seconds between two signs of life of this instance and of the files that grow."""
+SWEEP = 1.0
+"""Seconds between two looks at the space."""
 RECENCY = 10.0
 """Seconds between two notes of what was used."""
 SETTLED = 5.0
@@ -120,6 +122,7 @@ class CacheService(Service):
         self.disk.start()
         self._every(LEASE_PULSE, self.manager.pulse)
         self._every(STORE_PULSE, self._pulse)
+        self._every(SWEEP, self._sweep)
         self._every(RECENCY, self._flush_recency)
         self._scanning = self.disk.run(self._scan)
         self._scanning.addErrback(self._upkeep_failed)
@@ -132,7 +135,7 @@ class CacheService(Service):
         loop.start(seconds, now=False).addErrback(self._upkeep_failed)
 
     def _pulse(self) -> "Deferred[Any]":
-        """A sign of life, eviction when it is due, and after an error a look whether the disk works again."""
+        """A sign of life, and after an error a look whether the disk works again."""
         assert self.store is not None and self.manager is not None
         store, manager = self.store, self.manager
         now = self._now()
@@ -141,8 +144,6 @@ class CacheService(Service):
 
         def work() -> None:
             store.pulse()
-            if store.sweeper.due():
-                store.sweeper.run()
             if try_again:
                 try_to_write(store.root)
 
@@ -151,6 +152,13 @@ class CacheService(Service):
                 manager.guard.recovered(now)
 
         return self.disk.run(work).addCallback(worked).addErrback(self._upkeep_failed)
+
+    def _sweep(self) -> "Deferred[Any] | None":
+        """Evict, if it is due. A sweep may take long, and must not hold up the signs of life."""
+        assert self.store is not None
+        if not self.store.sweeper.due():
+            return None
+        return self.disk.run(self.store.sweeper.run).addErrback(self._upkeep_failed)
 
     def _flush_recency(self) -> "Deferred[Any]":
         assert self.store is not None

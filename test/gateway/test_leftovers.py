@@ -76,7 +76,7 @@ class BrokenBodyTests(LeftoverTestCase):
         """S3's connection does not stay paused when a body turns out wrong."""
         thread = ManualThread()
         self.harness.cache._run = thread
-        body = b"x" * 3_000_000
+        body = b"x" * 4_000_000
         client = self.harness.get()
         response = self.asks(1).respond(ok(None, length=len(body), x_amz_checksum_crc32=CRC))
         response.sink.data_received(body[:1000])
@@ -264,4 +264,3 @@ class FaultTests(LeftoverTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 2)
         self.assertEqual(len(self.harness.records), 1)
         self.nothing_is_left()
-

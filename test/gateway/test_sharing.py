@@ -27,7 +27,8 @@ class WaitingTests(ReadTestCase):
 
     def all_served(self, clients: list[FakeClient]) -> None:
         """Everybody got the object."""
-        self.assertEqual({(client.status, client.answer, client.ended) for client in clients}, {(200, BODY, "finished")})
+        for client in clients:
+            self.assertEqual((client.status, client.answer, client.ended), (200, BODY, "finished"))
 
     def test_confirmation_that_cannot_be_written_down(self) -> None:
         """While a write is on its way no confirmation is stored; who waited for one is served by it all the same."""

@@ -1,5 +1,6 @@
 """The fast lane: the same answers as on the other way, and nothing that it should have left alone."""
 
+import os
 import re
 from typing import Any
 
@@ -23,6 +24,8 @@ SIGNATURE = (
     b"SignedHeaders=host;x-amz-date, Signature=" + b"0" * 64
 )
 LARGE = b"0123456789abcdef" * 10_000
+EXAMPLES = int(os.environ.get("S3PROXY_TEST_EXAMPLES", "60"))
+"""Examples of each property; raise it for a thorough run."""
 
 
 def request(method: bytes = b"GET", target: bytes = b"/key", *fields: tuple[bytes, bytes], host: bytes = HOST) -> bytes:
@@ -119,7 +122,7 @@ TARGETS = st.sampled_from(
 class EquivalenceTests(SynchronousTestCase):
     """Lane and pipeline."""
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=EXAMPLES, deadline=None)
     @given(
         method=st.sampled_from([b"GET", b"HEAD", b"PUT", b"get"]),
         target=TARGETS,
@@ -171,7 +174,7 @@ class EquivalenceTests(SynchronousTestCase):
         ):  # fmt: skip
             self.assertEqual(getattr(mine, name), getattr(theirs, name), name)
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=EXAMPLES, deadline=None)
     @given(st.binary(max_size=200), st.integers(0, 400), st.integers(0, 3))
     def test_damaged_requests(self, noise: bytes, position: int, mode: int) -> None:
         """A request with a few wrong bytes in it gets from the lane what it gets elsewhere, or nothing."""
