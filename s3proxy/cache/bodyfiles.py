@@ -99,13 +99,16 @@ class BodyFiles:
         if self._files:
             self._files[-1].discard()
 
-    def span(self, position: int, stop: int) -> FileSpan | None:
-        """The bytes from ``position`` on that are in one file, at most up to ``stop``, which must have been written."""
+    def span(self, position: int, stop: int, *, hot: bool) -> FileSpan | None:
+        """The bytes from ``position`` on that are in one file, at most up to ``stop``, which must have been written.
+
+        :param hot: whether they are in memory for sure
+        """
         for writer in self._files:
             if writer.start <= position < min(writer.start + writer.length, stop):
                 handle = writer.handle()
                 count = min(stop, writer.start + writer.length) - position
-                return FileSpan(handle.fd, handle.base + position - handle.start, count, True, handle.close)
+                return FileSpan(handle.fd, handle.base + position - handle.start, count, hot, handle.close)
         return None
 
     def drop_read(self, slowest: int) -> bool:

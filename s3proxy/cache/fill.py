@@ -34,6 +34,8 @@ BATCH = 256 * 1024
 """Bytes that are worth a trip to the writer thread."""
 WINDOW = 1024 * 1024
 """Bytes that may wait for the disk (or, passing, for the slowest reader) before S3 is paused."""
+HOT = 32 * 1024 * 1024
+"""Bytes that were written last and so are still in memory."""
 LINGER = 0.005
 """Seconds that fewer than BATCH bytes may wait for company."""
 WORTH_FINISHING = 8 * 1024 * 1024
@@ -135,6 +137,13 @@ class Fill:
         return self._broken is None and not self._passing and not self.condemned and not self._settled
 
     @property
+    def settling(self) -> bool:
+        """The body broke off, and what becomes of its beginning is not decided yet. That takes as long as the disk takes;
+        :meth:`wait` tells.
+        """
+        return self._broken is not None and not self._settled
+
+    @property
     def first(self) -> int:
         """Offset of the first byte that can still be read through the fill."""
         return self.start if self._files is None else self._files.first
@@ -170,7 +179,7 @@ class Fill:
             return None
         if self._files is not None:
             in_files = min(limit, self._memory[0][0]) if self._memory else limit
-            span = self._files.span(position, in_files)
+            span = self._files.span(position, in_files, hot=position >= self.have - HOT)
             if span is not None:
                 return span
         for offset, chunk in self._memory:

@@ -40,6 +40,11 @@ class KeyFlight:
         """Nothing is under way any more."""
         return self.tickets == 0 and not self.fills
 
+    @property
+    def spent(self) -> bool:
+        """Nothing can be published through it any more: the lease is used up, or there never was one."""
+        return self.lease is None and self.renewal is None and not self.fills
+
 
 class Ticket:
     """One request that is about to be sent to S3 for a key; its answer may be stored through the flight."""

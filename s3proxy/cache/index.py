@@ -17,6 +17,8 @@ from s3proxy.util.intervals import Interval
 
 __all__ = ["EntryIndex", "Record"]
 
+_RECORD_WEIGHT = 2048
+
 
 class Record:
     """One entry as it was found on disk."""
@@ -33,6 +35,11 @@ class Record:
         self.version = version
         self._ranges: tuple[Interval, ...] | None = None
 
+    @property
+    def weight(self) -> int:
+        """Bytes in memory, about: the description is there in its stored and in its decoded form."""
+        return _RECORD_WEIGHT + 4 * len(self.stored.meta) + len(self.stored.small_body or b"")
+
     def ranges(self, store: DiskStore) -> tuple[Interval, ...]:
         """The finished range files, sorted; read from the directory once."""
         if self._ranges is None:
@@ -45,7 +52,10 @@ class Record:
 
 
 class EntryIndex:
-    """The records of at most ``max_entries`` objects, least recently used ones leaving first."""
+    """The records of at most ``max_entries`` objects, least recently used ones leaving first.
+
+    :param max_bytes: what the records may take in memory, small bodies included
+    """
 
     def __init__(
         self,
@@ -54,17 +64,25 @@ class EntryIndex:
         now: Callable[[], float],
         *,
         max_entries: int,
+        max_bytes: int,
         refresh_interval: float,
     ) -> None:
         self._store = store
         self._generations = generations
         self._now = now
         self._max_entries = max_entries
+        self._max_bytes = max_bytes
+        self._bytes = 0
         self._refresh_interval = refresh_interval
         self._records: OrderedDict[ObjectId, Record] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._records)
+
+    @property
+    def bytes(self) -> int:
+        """What the records take in memory, about."""
+        return self._bytes
 
     def get(self, id: ObjectId) -> Record | None:
         """The current record of an object, read from disk if need be.
@@ -86,13 +104,15 @@ class EntryIndex:
         stored = self._store.load(name)
         version = None if stored is None else decode_version(stored.meta)
         if stored is None or version is None or version.id != id:
-            self._records.pop(id, None)
+            self.forget(id)
             return None
+        self.forget(id)
         record = Record(name, epoch, now, stored, version)
         self._records[id] = record
-        self._records.move_to_end(id)
-        while len(self._records) > self._max_entries:
-            self._records.popitem(last=False)
+        self._bytes += record.weight
+        while len(self._records) > 1 and (len(self._records) > self._max_entries or self._bytes > self._max_bytes):
+            _, old = self._records.popitem(last=False)
+            self._bytes -= old.weight
         return record
 
     def hot(self, id: ObjectId) -> Record | None:
@@ -108,4 +128,6 @@ class EntryIndex:
 
     def forget(self, id: ObjectId) -> None:
         """Read it from disk the next time."""
-        self._records.pop(id, None)
+        record = self._records.pop(id, None)
+        if record is not None:
+            self._bytes -= record.weight

@@ -8,7 +8,6 @@ ends.
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import attrs
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -20,6 +19,7 @@ from s3proxy.cache.guard import CacheEvents, DiskGuard
 from s3proxy.cache.index import EntryIndex, Record
 from s3proxy.cache.invalidation import ArmedKeys, Invalidation
 from s3proxy.cache.placement import Place, into_entry, into_ranges
+from s3proxy.cache.settings import CacheSettings
 from s3proxy.cache.verify import verifier_for
 from s3proxy.cache.view import View
 from s3proxy.storage.disk import DiskStore
@@ -30,19 +30,6 @@ from s3proxy.util.intervals import Interval
 from s3proxy.util.streams import IByteSource
 
 __all__ = ["ArmedKeys", "CacheEvents", "CacheManager", "CacheSettings"]
-
-
-@attrs.frozen(kw_only=True)
-class CacheSettings:
-    """:ivar small_object_bytes: bodies up to this size are answered from memory and committed behind the answer
-    :ivar keep_ratio: a body that broke off is kept if at least this fraction of it arrived
-    """
-
-    max_cache_size: int
-    small_object_bytes: int = 65536
-    keep_ratio: float = 0.5
-    max_entries: int = 100_000
-    refresh_interval: float = 5.0
 
 
 class CacheManager:
@@ -80,7 +67,12 @@ class CacheManager:
             None
             if store is None
             else EntryIndex(
-                store, generations, now, max_entries=settings.max_entries, refresh_interval=settings.refresh_interval
+                store,
+                generations,
+                now,
+                max_entries=settings.max_entries,
+                max_bytes=settings.max_memory,
+                refresh_interval=settings.refresh_interval,
             )
         )
 
@@ -98,8 +90,12 @@ class CacheManager:
 
     async def view(self, id: ObjectId) -> View | None:
         """What can be read of an object now; None: nothing."""
-        record = self._record(id)
         flight = self._flights.get(id)
+        # Who looks between the end of a body that broke off and the decision what is kept of it would find neither.
+        while flight is not None and (settling := next((fill for fill in flight.fills if fill.settling), None)):
+            await settling.wait()
+            flight = self._flights.get(id)
+        record = self._record(id)
         fills: tuple[Fill, ...] = ()
         if flight is not None and flight.version is not None:
             fills = tuple(fill for fill in flight.fills if fill.joinable)
@@ -150,6 +146,12 @@ class CacheManager:
         :param conditional: the request may be answered with a 304 about the entry on disk
         """
         flight = self._flights.get(id)
+        if flight is not None and flight.spent:
+            # Requests that overlap without end would keep it alive, and the object out of the cache, for ever. What is
+            # still under way in it was asked for before the new flight's lease is taken, and must not use that.
+            flight.revoked = True
+            del self._flights[id]
+            flight = None
         if flight is None:
             flight = self._flights[id] = self._new_flight(id, conditional)
         flight.tickets += 1

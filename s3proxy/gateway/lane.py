@@ -70,11 +70,14 @@ class _Head(NamedTuple):
 
 @attrs.define
 class _Meaning:
-    """What a Host and a target mean, and the heads that were made for the record that was found last."""
+    """What a Host and a target mean, and the heads that were made for the record that was found last.
+
+    :ivar mark: tells that record from others without keeping it, and its body, in memory
+    """
 
     id: ObjectId
     settings: Settings
-    record: Record | None = None
+    mark: tuple[int, int] | None = None
     heads: "dict[tuple[bytes | None, bool], _Head | None]" = attrs.field(factory=dict)
     noted_at: float = 0.0
 
@@ -145,8 +148,9 @@ class Lane:
             unconfirmed=stored.unconfirmed,
         ).fresh:
             return None
-        if meaning.record is not record:
-            meaning.record = record
+        mark = (record.epoch, stored.nonce)
+        if meaning.mark != mark:
+            meaning.mark = mark
             meaning.heads.clear()
         try:
             head = meaning.heads[glance.wanted, glance.checksums]

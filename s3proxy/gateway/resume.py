@@ -25,24 +25,14 @@ async def resume(
     :raises BodyBroken: S3 no longer has that version, or does not give it to this client
     :raises UpstreamError: S3 could not be asked
     """
-    view = await parts.cache.view(id)
-    if view is not None and view.version.same_bytes(reader.version):
-        if not reader.unreadable:
-            reader.use(view)
-            if view.coverage((reader.position, reader.position + 1)) is not Coverage.MISSING:
-                return
-    for fetch in parts.cache.asked(id):
-        if fetch.resumes(reader.version, reader.position):
-            try:
-                answer = await fetch.answer()
-            except UpstreamError:
-                break
-            if answer.kind is Kind.STORED and _continues(answer, reader):
-                assert answer.fill is not None
-                reader.join(answer.fill)
-                return
-            # What S3 said was meant for the other client alone: this one asks for itself.
-            break
+    if await _look(parts, id, reader):
+        return
+    fetch = next((fetch for fetch in parts.cache.asked(id) if fetch.resumes(reader.version, reader.position)), None)
+    if fetch is not None and await _wait_for(fetch, reader):
+        return
+    # What S3 said to the other client was meant for that one alone, but meanwhile the bytes may be here all the same.
+    if fetch is not None and await _look(parts, id, reader):
+        return
     answer = await _ask(parts, transaction, id, wanted, reader)
     if not _continues(answer, reader):
         if answer.fill is None:
@@ -55,6 +45,28 @@ async def resume(
     fill = parts.cache.pass_through(answer.interval, answer.response)
     reader.join(fill, own=True)
     fill.begin()
+
+
+async def _look(parts: Parts, id: ObjectId, reader: BodyReader) -> bool:
+    """Whether the cache has the reader's next byte, or is getting it."""
+    view = await parts.cache.view(id)
+    if view is None or not view.version.same_bytes(reader.version) or reader.unreadable:
+        return False
+    reader.use(view)
+    return view.coverage((reader.position, reader.position + 1)) is not Coverage.MISSING
+
+
+async def _wait_for(fetch: Fetch, reader: BodyReader) -> bool:
+    """Whether another client's request brought the reader's next byte."""
+    try:
+        answer = await fetch.answer()
+    except UpstreamError:
+        return False
+    if answer.kind is not Kind.STORED or not _continues(answer, reader):
+        return False
+    assert answer.fill is not None
+    reader.join(answer.fill)
+    return True
 
 
 def _continues(answer: Answer, reader: BodyReader) -> bool:

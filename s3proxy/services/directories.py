@@ -38,11 +38,26 @@ def prepare(directory: NeededDirectory, owner: tuple[int, int] | None) -> None:
             for new in made:
                 os.chown(new, *owner)
     except OSError as error:
+        file = _file_in(path)
+        if file is not None:
+            raise StartError(
+                f"{directory.key}: {path} can't be used: {file} is a file; remove it, or name another directory"
+            ) from None
         user = owner[0] if owner is not None else os.geteuid()
         raise StartError(
             f"{directory.key}: {path} can't be used: {error.strerror or error}; "
             f"make it with: mkdir -p {path} && chown {user} {path} && chmod u+rwx {path}, or name another directory"
         ) from None
+
+
+def _file_in(path: str) -> str | None:
+    """The part of the path that is something else than a directory, if there is one."""
+    while not os.path.lexists(path):
+        parent = os.path.dirname(path)
+        if parent == path:
+            return None
+        path = parent
+    return None if os.path.isdir(path) else path
 
 
 def _make(path: str, mode: int) -> list[str]:

@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.cache import bodyfiles
+from s3proxy.cache import fill as fill_module
 from s3proxy.cache.fill import BATCH, LINGER, WINDOW, WORTH_FINISHING, Fill, FillBroken
 from s3proxy.cache.spans import FileSpan, MemorySpan
 from s3proxy.cache.verify import Verifier
@@ -136,6 +137,18 @@ class FillTests(SynchronousTestCase):
         fill.data_received(b"a" * 10)
         self.assertEqual(reader.read(), b"a" * 10)
         self.assertEqual(thread.waiting, 0)
+
+    def test_old_bytes_may_have_left_memory(self) -> None:
+        """Only what was written lately is sent without asking whether it is in memory."""
+        self.patch(fill_module, "HOT", 10)
+        fill = self.fill(0, 1000)
+        Reader(fill, 0, 1000)
+        fill.data_received(b"a" * 100)
+        for position, hot in ((0, False), (89, False), (90, True), (99, True)):
+            span = fill.span(position, 1000)
+            assert isinstance(span, FileSpan)
+            self.assertEqual(span.hot, hot, position)
+            span.release()
 
     def test_later_blocks_wait_for_company(self) -> None:
         """Small pieces are written together, at the latest after the linger time."""

@@ -1,12 +1,11 @@
 """What passes through, and what it makes untrue."""
 
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.upstream.interfaces import UpstreamError, UpstreamUnreachable
 from test.gateway.test_read import BODY, ReadTestCase, error, not_modified, ok
 from test.support.gateway import FakeClient, FakeResponse
-from test.support.streams import RecordingSink, ScriptedSource
+from test.support.streams import RecordingSink
 
 DELETE_TWO = b"<Delete><Object><Key>key</Key></Object><Object><Key>other</Key></Object></Delete>"
 BOUNDARY = b"------------------------0123456789abcdef"
@@ -345,22 +344,6 @@ class UnaffectedTests(ForwardTestCase):
         asked = len(self.upstream.asked)
         self.served(self.harness.get(), b"HIT")
         self.asks(asked)
-
-
-class HoldBackTests(SynchronousTestCase):
-    """The last piece of a body."""
-
-    def test_pause_and_abort_reach_the_source(self) -> None:
-        """Back-pressure passes through."""
-        from s3proxy.gateway.bodies import HoldBack
-
-        source = ScriptedSource()
-        body = HoldBack(source, lambda copy: self.fail("not ended"))
-        body.start(RecordingSink())
-        body.pause()
-        body.resume()
-        body.abort()
-        self.assertEqual(source.calls, ["start", "pause", "resume", "abort"])
 
 
 class PermitTests(ReadTestCase):

@@ -6,7 +6,7 @@ import tempfile
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from s3proxy.services.directories import NeededDirectory, prepare
+from s3proxy.services.directories import NeededDirectory, prepare, try_to_write
 from s3proxy.services.errors import StartError
 
 
@@ -56,8 +56,17 @@ class PrepareTests(SynchronousTestCase):
             pass
         error = self.assertRaises(StartError, prepare, self.needed("file", "x"), None)
         text = str(error)
-        self.assertTrue(text.startswith(f"cache.cache_dir: {self.root}/file/x can't be used: "), text)
-        self.assertIn("mkdir -p", text)
+        self.assertEqual(
+            text,
+            f"cache.cache_dir: {self.root}/file/x can't be used: {self.root}/file is a file; remove it, or name another "
+            "directory",
+        )
+
+    def test_try_to_write(self) -> None:
+        """A directory that takes bytes is left as it was; one that is gone does not take any."""
+        try_to_write(self.root)
+        self.assertEqual(os.listdir(self.root), [])
+        self.assertRaises(FileNotFoundError, try_to_write, os.path.join(self.root, "gone"))
 
     def test_given_to_the_owner(self) -> None:
         """What is made belongs to the user who will use it."""

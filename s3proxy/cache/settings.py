@@ -1,0 +1,22 @@
+"""How the cache is to behave, as far as it concerns all objects."""
+
+import attrs
+
+__all__ = ["CacheSettings"]
+
+
+@attrs.frozen(kw_only=True)
+class CacheSettings:
+    """:ivar small_object_bytes: bodies up to this size are answered from memory and committed behind the answer
+    :ivar keep_ratio: a body that broke off is kept if at least this fraction of it arrived
+    :ivar max_entries: descriptions, with small bodies, that are kept at hand
+    :ivar max_memory: bytes that these may take
+    :ivar refresh_interval: seconds after which they are read from disk again
+    """
+
+    max_cache_size: int
+    small_object_bytes: int = 65536
+    keep_ratio: float = 0.5
+    max_entries: int = 100_000
+    max_memory: int = 256 * 1024 * 1024
+    refresh_interval: float = 5.0

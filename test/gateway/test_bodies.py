@@ -1,0 +1,152 @@
+"""The client's body on its way to S3."""
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from s3proxy.gateway.bodies import HoldBack
+from test.support.streams import RecordingSink, ScriptedSource
+
+
+class HoldBackTests(SynchronousTestCase):
+    """With something to be done before the end."""
+
+    def setUp(self) -> None:
+        self.source = ScriptedSource()
+        self.sink = RecordingSink()
+        self.copies: list[bytes] = []
+        self.done: Deferred[None] = Deferred()
+
+    def body(self, copy_limit: int = 0, start: bool = True) -> HoldBack:
+        def before_end(copy: bytes) -> "Deferred[None]":
+            self.copies.append(copy)
+            return self.done
+
+        body = HoldBack(self.source, before_end, copy_limit=copy_limit)
+        if start:
+            body.start(self.sink)
+        return body
+
+    def test_one_piece_behind(self) -> None:
+        """Each piece is let through by the next one; the last one waits."""
+        self.body()
+        self.source.sink.data_received(b"a")
+        self.assertEqual(self.sink.data, b"")
+        self.source.sink.data_received(b"b")
+        self.assertEqual(self.sink.data, b"a")
+        self.source.sink.stream_ended()
+        self.assertEqual((self.sink.data, self.sink.ended), (b"a", None))
+        self.assertEqual(len(self.copies), 1)
+        self.done.callback(None)
+        self.assertEqual((self.sink.data, self.sink.ended), (b"ab", True))
+
+    def test_empty_body(self) -> None:
+        """A body without bytes has an end, too."""
+        self.body()
+        self.source.sink.stream_ended()
+        self.assertIsNone(self.sink.ended)
+        self.done.callback(None)
+        self.assertEqual((self.sink.chunks, self.sink.ended), ([], True))
+
+    def test_refusal(self) -> None:
+        """When what must be done fails, S3 never gets the end."""
+        self.body()
+        self.source.sink.data_received(b"a")
+        self.source.sink.stream_ended()
+        self.done.errback(ValueError("no"))
+        assert isinstance(self.sink.ended, Failure)
+        self.assertTrue(self.sink.ended.check(ValueError))
+        self.assertEqual(self.sink.data, b"")
+
+    def test_broken_body(self) -> None:
+        """A body that breaks off is not ended, and nothing is done."""
+        self.body()
+        self.source.sink.data_received(b"a")
+        self.source.sink.stream_failed(Failure(ValueError("gone")))
+        self.assertIsInstance(self.sink.ended, Failure)
+        self.assertEqual((self.sink.data, self.copies), (b"", []))
+        self.source.sink.stream_ended()
+        self.assertEqual(self.copies, [])
+
+    def test_abort_while_it_waits(self) -> None:
+        """A body that nobody wants any more is not let through afterwards."""
+        for late in (True, False):
+            self.setUp()
+            body = self.body()
+            self.source.sink.data_received(b"a")
+            self.source.sink.stream_ended()
+            body.abort()
+            if late:
+                self.done.callback(None)
+            else:
+                self.done.errback(ValueError("no"))
+            self.assertEqual((self.sink.chunks, self.sink.ended), ([], None))
+            self.assertEqual(self.source.calls, ["start", "abort"])
+
+    def test_nothing_after_abort(self) -> None:
+        """What still comes goes nowhere."""
+        body = self.body()
+        body.abort()
+        self.source.sink.data_received(b"a")
+        self.source.sink.stream_ended()
+        self.source.sink.stream_failed(Failure(ValueError("gone")))
+        self.assertEqual((self.sink.chunks, self.sink.ended, body.received, self.copies), ([], None, 0, []))
+
+    def test_copy(self) -> None:
+        """As many bytes as are asked for, whatever the pieces."""
+        self.body(copy_limit=5)
+        for piece in (b"abc", b"def", b"ghi"):
+            self.source.sink.data_received(piece)
+        self.source.sink.stream_ended()
+        self.assertEqual(self.copies, [b"abcde"])
+
+    def test_no_copy(self) -> None:
+        """By default nothing is kept."""
+        self.body()
+        self.source.sink.data_received(b"abc")
+        self.source.sink.stream_ended()
+        self.assertEqual(self.copies, [b""])
+
+    def test_pace(self) -> None:
+        """Back-pressure passes through."""
+        body = self.body(start=False)
+        self.assertEqual(self.source.calls, [])
+        body.start(self.sink)
+        body.pause()
+        body.resume()
+        self.assertEqual(self.source.calls, ["start", "pause", "resume"])
+
+    def test_done_at_once(self) -> None:
+        """Nothing has to take time."""
+        self.done = succeed(None)
+        self.body()
+        self.source.sink.data_received(b"a")
+        self.source.sink.stream_ended()
+        self.assertEqual((self.sink.data, self.sink.ended), (b"a", True))
+        self.setUp()
+        self.done = fail(ValueError("no"))
+        self.body()
+        self.source.sink.stream_ended()
+        self.assertIsInstance(self.sink.ended, Failure)
+
+
+class CountingTests(SynchronousTestCase):
+    """With nothing to be done."""
+
+    def test_nothing_is_held(self) -> None:
+        """Every piece goes through at once, and is counted."""
+        source, sink = ScriptedSource(), RecordingSink()
+        body = HoldBack(source, None)
+        body.start(sink)
+        source.sink.data_received(b"abc")
+        self.assertEqual((sink.data, body.received), (b"abc", 3))
+        source.sink.data_received(b"d")
+        source.sink.stream_ended()
+        self.assertEqual((sink.chunks, sink.ended, body.received), ([b"abc", b"d"], True, 4))
+
+    def test_failure(self) -> None:
+        """A failure goes through as well."""
+        source, sink = ScriptedSource(), RecordingSink()
+        HoldBack(source, None).start(sink)
+        source.sink.stream_failed(Failure(ValueError("gone")))
+        self.assertIsInstance(sink.ended, Failure)

@@ -1,0 +1,45 @@
+"""Intervals of bytes."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from s3proxy.util.intervals import Interval, gaps, merge, total
+
+INTERVALS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=8)
+
+
+def _bytes(intervals: "list[Interval] | tuple[Interval, ...]") -> set[int]:
+    return {offset for start, stop in intervals for offset in range(start, stop)}
+
+
+class IntervalTests(SynchronousTestCase):
+    """Compared with sets of offsets."""
+
+    @given(INTERVALS)
+    def test_merge(self, intervals: list[Interval]) -> None:
+        """The same bytes, in order, apart from each other, and none of them empty."""
+        merged = merge(intervals)
+        self.assertEqual(_bytes(merged), _bytes(intervals))
+        self.assertTrue(all(start < stop for start, stop in merged))
+        self.assertTrue(all(first[1] < second[0] for first, second in zip(merged, merged[1:])))
+
+    @given(st.tuples(st.integers(0, 30), st.integers(0, 30)), INTERVALS)
+    def test_gaps(self, wanted: Interval, held: list[Interval]) -> None:
+        """Exactly the bytes that are wanted and not held."""
+        missing = gaps(wanted, held)
+        self.assertEqual(_bytes(missing), _bytes([wanted]) - _bytes(held))
+        self.assertTrue(all(start < stop for start, stop in missing))
+        self.assertEqual(missing, merge(missing))
+
+    @given(INTERVALS)
+    def test_total(self, intervals: list[Interval]) -> None:
+        """Each byte once."""
+        self.assertEqual(total(intervals), len(_bytes(intervals)))
+
+    def test_examples(self) -> None:
+        """What touches is joined; what is contained vanishes."""
+        self.assertEqual(merge([(5, 9), (0, 5), (1, 2), (12, 12)]), ((0, 9),))
+        self.assertEqual(gaps((0, 10), [(2, 4), (6, 20)]), ((0, 2), (4, 6)))
+        self.assertEqual(gaps((5, 5), []), ())
+        self.assertEqual(gaps((0, 10), []), ((0, 10),))
