@@ -138,9 +138,7 @@ class Fill:
 
     @property
     def settling(self) -> bool:
-        """The body broke off, and what becomes of its beginning is not decided yet. That takes as long as the disk takes;
-        :meth:`wait` tells.
-        """
+        """The body broke off, and the disk has not decided yet what becomes of its beginning; :meth:`wait` tells."""
         return self._broken is not None and not self._settled
 
     @property

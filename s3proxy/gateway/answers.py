@@ -51,7 +51,7 @@ def marks(outcome: Outcome, reason: Reason = Reason.NONE) -> HeaderList:
 
 def relayed_headers(headers: Headers, outcome: Outcome, reason: Reason) -> HeaderList:
     """S3's headers as they came, with our marks."""
-    return list(relayable_response(headers).without((b"content-length",))) + marks(outcome, reason)
+    return list(relayable_response(headers)) + marks(outcome, reason)
 
 
 def entry_headers(

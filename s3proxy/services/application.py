@@ -299,8 +299,10 @@ class ProxyService(MultiService):
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._reload))
 
     def _end_on_signal(self) -> None:
-        """SIGTERM and SIGINT end the process with exit code 0 when everything is stopped. The reactor's own handlers would
-        have it die of the signal in the end, which looks like a failure to whoever waits for it.
+        """SIGTERM and SIGINT end the process with exit code 0 when everything is stopped.
+
+        The reactor's own handlers would have it die of the signal in the end, which looks like a failure to whoever
+        waits for it.
         """
         ending = False
 

@@ -127,7 +127,7 @@ class EntryTests(SynchronousTestCase):
 
     def test_age(self) -> None:
         """Whole seconds, never negative; none for what was never confirmed."""
-        self.assertEqual(self.head(now=10.0, validated_at=10.9).get(b"age"), b"0")
+        self.assertEqual(self.head(now=10.0, validated_at=15.0).get(b"age"), b"0")
         self.assertNotIn(b"age", self.head(validated_at=0.0))
 
     def test_request_ids(self) -> None:

@@ -3,7 +3,7 @@
 from twisted.python.failure import Failure
 
 from s3proxy.upstream.interfaces import UpstreamError, UpstreamUnreachable
-from test.gateway.test_read import BODY, ReadTestCase, error, not_modified, ok
+from test.gateway.test_read import BODY, ReadTestCase, error, not_modified, ok, part
 from test.support.gateway import FakeClient, FakeResponse
 from test.support.streams import RecordingSink
 
@@ -246,6 +246,22 @@ class InvalidationTests(ForwardTestCase):
         reader = self.harness.get(b"/large")
         self.assertEqual(len(self.upstream.asked), before + 1)
         self.assertEqual(reader.answer, b"")
+
+    def test_joins_after_a_write_that_was_read_meanwhile(self) -> None:
+        """Nor does it join a read that began while the write was on its way, whether that has its answer or not."""
+        for answered in (True, False):
+            target = b"/answered" if answered else b"/unanswered"
+            self.harness.get(target, range=b"bytes=0-99")
+            self.upstream.last.respond(part(0, 100))
+            self.harness.send(b"PUT", target)
+            write = self.upstream.last
+            self.harness.get(target, range=b"bytes=100-1023", cache_control=b"no-cache")
+            if answered:
+                self.upstream.last.respond(part(100, 1024, deliver=False)).sink.data_received(BODY[100:200])
+            write.respond(FakeResponse(200))
+            before = len(self.upstream.asked)
+            reader = self.harness.get(target, range=b"bytes=100-199")
+            self.assertEqual((len(self.upstream.asked), reader.answer), (before + 1, b""))
 
     def test_multi_delete(self) -> None:
         """Every key in the body is dropped before S3 has the body's end."""

@@ -85,6 +85,7 @@ class World:
         self.pending: list[tuple[Asked, Writer | None, RecordingSink]] = []
         self.ready: list[tuple[Asked, FakeResponse]] = []
         self.flowing: list[FakeResponse] = []
+        self.responses: list[FakeResponse] = []
 
     # Clients.
 
@@ -258,6 +259,7 @@ class World:
         if self.ready:
             asked, response = self.ready.pop(self.dice.randrange(len(self.ready)))
             if not asked.cancelled:
+                self.responses.append(response)
                 if response.whole is None:
                     self.flowing.append(response)
                 asked.respond(response)
@@ -392,6 +394,7 @@ class InterleavingTests(SynchronousTestCase):
         harness = world.harness
         self.assertEqual({each.client.ended is None for each in (*world.readers, *world.writers)}, {False})
         self.assertEqual(harness.gateway.in_flight, 0)
+        self.assertEqual([response.calls for response in world.responses if not response.calls], [])
         self.assertEqual(harness.cache._flights, {})
         self.assertEqual(harness.store.volume.live, set())
         harness.store.volume.empty_trash()

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from s3proxy.cache.entry import ObjectId
 from s3proxy.storage.diskio import DiskBusy
 from s3proxy.upstream.interfaces import UpstreamError, UpstreamUnreachable
-from test.gateway.test_read import BODY, ReadTestCase, error, ok, part
+from test.gateway.test_read import BODY, ReadTestCase, error, not_modified, ok, part
 from test.support.gateway import FakeClient, FakeResponse, GatewayHarness
 from test.support.streams import ManualThread, RecordingSink
 
@@ -120,6 +120,30 @@ class NobodyTests(LeftoverTestCase):
         self.assertEqual(follower.status, 403)
         self.assertTrue(response.aborted)
         self.nothing_is_left()
+
+
+class AnswerForNobodyTests(LeftoverTestCase):
+    """Answers for one client alone who has left, and answers without a body."""
+
+    def test_refusal_for_who_left(self) -> None:
+        """It is closed; who waited asks for itself."""
+        leader, follower = self.harness.get(), self.harness.get()
+        leader.leave()
+        refusal = FakeResponse(403, {}, None)
+        self.asks(1).respond(refusal)
+        self.assertTrue(refusal.aborted)
+        self.asks(2).respond(ok())
+        self.served(follower, b"MISS")
+        self.nothing_is_left()
+
+    def test_confirmation(self) -> None:
+        """The end of a 304 is read, so that its connection can be used again."""
+        self.cached()
+        self.harness.clock.advance(61)
+        self.harness.get()
+        confirmation = not_modified()
+        self.asks(1).respond(confirmation)
+        self.assertEqual(confirmation.calls, ["start"])
 
 
 class StaleTests(LeftoverTestCase):

@@ -9,7 +9,8 @@ from twisted.python.failure import Failure
 from s3proxy.storage.layout import entry_name
 from s3proxy.upstream.interfaces import UpstreamUnreachable
 from test.gateway.test_read import BODY, ReadTestCase, not_modified, ok, part
-from test.support.gateway import FakeClient, FakeResponse
+from test.support.gateway import FakeClient, FakeResponse, GatewayHarness
+from test.support.streams import ManualThread
 
 
 class WaitingTests(ReadTestCase):
@@ -39,6 +40,7 @@ class WaitingTests(ReadTestCase):
         self.answer_all()
         self.all_served(clients)
         self.asks(2)
+        self.assertEqual({client.header(b"age") for client in clients}, {b"0"})
 
     def test_confirmation_that_comes_late(self) -> None:
         """The same when S3 takes longer to answer than its answer is trusted."""
@@ -107,6 +109,57 @@ class WaitingTests(ReadTestCase):
         response.sink.data_received(b"x" * 199_999)
         response.sink.stream_ended()
         self.served(self.harness.get(), b"HIT", b"x" * 200_000)
+
+
+class OverlappingTests(ReadTestCase):
+    """Requests for one key of which one is always under way."""
+
+    settings = {"get_ttl": 0.0, "head_ttl": 0.0}
+
+    def test_use_up_no_right_to_store(self) -> None:
+        """An answer is stored although an earlier one was, while a third request has been under way all the time; what
+        that one brings in the end is not.
+        """
+        first = self.harness.get()
+        eternal = self.harness.get(if_none_match=b'"v0"')
+        self.upstream.asked[0].respond(ok())
+        self.served(first, b"MISS")
+        changed = self.harness.get()
+        self.asks(3).respond(ok(BODY[::-1], b'"v2"'))
+        self.served(changed, b"MISS", BODY[::-1])
+        self.harness.get()
+        self.assertEqual(self.asks(4).header(b"if-none-match"), b'"v2"')
+        self.upstream.last.respond(not_modified(b'"v2"'))
+        self.upstream.asked[1].respond(ok())
+        self.served(eternal, b"MISS")
+        self.harness.get()
+        self.assertEqual(self.asks(5).header(b"if-none-match"), b'"v2"')
+
+    def test_who_comes_while_a_broken_body_is_put_away(self) -> None:
+        """Who asks after a body broke off, and before it is decided what is kept of it, waits for that instead of asking
+        for everything in a way that can't be stored.
+        """
+        thread = ManualThread()
+        harness = GatewayHarness(run=thread)
+        self.addCleanup(harness.close)
+        body = b"0123456789" * 20_000
+        first = harness.get()
+        response = harness.upstream.last.respond(ok(None, length=len(body)))
+        response.sink.data_received(body[:1000])
+        response.sink.stream_failed(Failure(UpstreamUnreachable("reset")))
+        late = harness.get()
+        self.assertEqual(len(harness.upstream.asked), 1)
+        thread.finish()
+        self.assertEqual(
+            [asked.header(b"range") for asked in harness.upstream.asked], [None, b"bytes=1000-199999", None]
+        )
+        harness.upstream.asked[2].respond(ok(body))
+        thread.finish()
+        self.assertEqual((late.answer, late.ended), (body, "finished"))
+        harness.upstream.asked[1].respond(part(1000, len(body), body))
+        thread.finish()
+        self.assertEqual((first.answer, first.ended), (body, "finished"))
+        self.assertEqual(harness.get().header(b"x-cache"), b"HIT")
 
 
 class LongBodyTests(ReadTestCase):

@@ -58,8 +58,8 @@ class PrepareTests(SynchronousTestCase):
         text = str(error)
         self.assertEqual(
             text,
-            f"cache.cache_dir: {self.root}/file/x can't be used: {self.root}/file is a file; remove it, or name another "
-            "directory",
+            f"cache.cache_dir: {self.root}/file/x can't be used: {self.root}/file is a file; remove it, or name "
+            "another directory",
         )
 
     def test_try_to_write(self) -> None:

@@ -1,4 +1,4 @@
-"""Many clients ask for one cold object at once: S3 is asked once, and everybody gets every byte at once and unharmed."""
+"""Many clients ask for one cold object at once: S3 is asked once, and everybody gets every byte unharmed."""
 
 import threading
 import time

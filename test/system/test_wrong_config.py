@@ -37,7 +37,7 @@ REAL_ROWS = (
     "mode",
     "several_at_once",
 )
-"""Rows of the table of wrong configurations that the real command is run with; the others are tested where they live."""
+"""Rows of the table of wrong configurations that the real command is run with; all are tested where they live."""
 
 
 def command(*arguments: str, prefix: Sequence[str] = (), twistd: Sequence[str] = ()) -> list[str]:
@@ -100,7 +100,9 @@ class FileTests(CommandTestCase):
     """The configuration file is wrong. One method per row of REAL_ROWS, and these."""
 
     def test_enough_rows(self) -> None:
-        """The table has a row for every rule, and its rows are all of this form: a line number, a key, what is wrong."""
+        """The table has a row for every rule, and its rows are all of this form: a line number, a key, what is
+        wrong.
+        """
         table = rows()
         self.assertGreaterEqual(len(table), 40)
         for name, (_, problems) in table.items():
@@ -306,7 +308,8 @@ class StartTests(SynchronousTestCase):
             raise SkipTest("needs root")
         user = 65534
         become = f"import os; os.setgroups([]); os.setgid({user}); os.setuid({user}); import encodings.ascii, twisted"
-        if subprocess.run([sys.executable, "-c", become], env=environment(), capture_output=True, timeout=20).returncode:
+        command = [sys.executable, "-c", become]
+        if subprocess.run(command, env=environment(), capture_output=True, timeout=20).returncode:
             raise SkipTest(f"user {user} may not read this Python's files")
         stage = Stage(start=False)
         self.addCleanup(stage.stop)
