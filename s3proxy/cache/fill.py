@@ -170,6 +170,12 @@ class Fill:
                 self.stream_failed(Failure(FillBroken("nobody reads it any more")))
         self._close_if_over()
 
+    def break_off(self) -> None:
+        """No more is taken from S3. What has come is kept or removed as after any other end."""
+        if not self._ended:
+            self._source.abort()
+            self.stream_failed(Failure(FillBroken("the proxy stops")))
+
     def span(self, position: int, stop: int) -> Span | None:
         """What can be sent now from ``position`` on, at most up to ``stop``; None if nothing is there yet."""
         limit = min(self.have, stop)

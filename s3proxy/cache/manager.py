@@ -63,6 +63,7 @@ class CacheManager:
         self.guard = DiskGuard(now, events)
         self._invalidation = Invalidation(store, self.guard, run, self._revoke, events)
         self._flights: dict[ObjectId, KeyFlight] = {}
+        self._fills: set[Fill] = set()
         self._index = (
             None
             if store is None
@@ -80,8 +81,8 @@ class CacheManager:
 
     @property
     def fills_in_flight(self) -> int:
-        """Bodies on their way into the cache."""
-        return sum(len(flight.fills) for flight in self._flights.values())
+        """Bodies on their way into the cache, those included that will not be kept."""
+        return len(self._fills)
 
     @property
     def entries_in_memory(self) -> int:
@@ -204,6 +205,7 @@ class CacheManager:
             flight.version = version
             flight.brought_at = ticket.sent_at
             flight.fills.append(fill)
+            self._fills.add(fill)
         return fill
 
     def pass_through(self, interval: Interval, source: IByteSource) -> Fill:
@@ -260,6 +262,11 @@ class CacheManager:
     def catch_up(self) -> bool:
         """The disk takes writes again: write down some of the invalidations that it did not take; whether all are."""
         return self._invalidation.catch_up_some()
+
+    def break_off(self) -> None:
+        """The bodies that are on their way end here; ``fills_in_flight`` tells when the disk has what is kept of them."""
+        for fill in tuple(self._fills):
+            fill.break_off()
 
     def end(self) -> None:
         """Give back what is held on disk; nothing is stored any more."""
@@ -403,6 +410,7 @@ class CacheManager:
             self.drop(flight.id)
 
     def _settled(self, flight: KeyFlight, fill: Fill, results: list[Any]) -> None:
+        self._fills.discard(fill)
         if fill in flight.fills:
             flight.fills.remove(fill)
         if fill.condemned:

@@ -1,18 +1,20 @@
 """The cache as a service: opens the directory, looks after it, closes it."""
 
 import errno
+import os
 import time
 from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.task import LoopingCall
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from s3proxy.admin.board import ComponentStatus, HealthState
 from s3proxy.cache.manager import CacheManager, CacheSettings
+from s3proxy.config.check import effective_ram_cache_size
 from s3proxy.config.model import Config
 from s3proxy.services.directories import try_to_write
 from s3proxy.services.errors import StartError
@@ -30,8 +32,14 @@ STORE_PULSE = 1.0
 """Seconds between two signs of life of this instance and of the files that grow."""
 SWEEP = 1.0
 """Seconds between two looks at the space."""
+DESCRIPTIONS = 32 * 1024 * 1024
+"""Bytes for the descriptions of entries where there is no RAM cache."""
 RECENCY = 10.0
 """Seconds between two notes of what was used."""
+LAST_WRITES = 5.0
+"""Seconds for what is under way to get onto the disk at the end."""
+TURN = 0.01
+"""Seconds between two looks at that."""
 SETTLED = 5.0
 """Seconds after an error of the disk before it is tried whether it works again."""
 
@@ -108,12 +116,21 @@ class CacheService(Service):
                 small_object_bytes=cache.small_object_bytes,
                 keep_ratio=cache.partial_range_commit_ratio,
                 max_entries=cache.metadata_cache.max_entries,
+                max_memory=self._memory(),
                 refresh_interval=cache.metadata_cache.refresh_interval,
             ),
             now=self._now,
             events=_Counted(self._metrics),
         )
         return self.manager
+
+    def _memory(self) -> int:
+        """Bytes for what is kept at hand: the RAM cache's, or, without one, enough for descriptions."""
+        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        size, notice = effective_ram_cache_size(self._config, machine)
+        if notice is not None:
+            self.log.warn("{text}", text=notice.text)
+        return max(size, DESCRIPTIONS)
 
     def startService(self) -> None:
         """Start the threads and the upkeep."""
@@ -178,12 +195,16 @@ class CacheService(Service):
             self.log.failure("upkeep of the cache directory", reason)
 
     async def close(self) -> None:
-        """Stop the upkeep, let writes end, close the directory."""
+        """Stop the upkeep and the bodies under way, let writes end, close the directory."""
         super().stopService()
         for loop in self._loops:
             if loop.running:
                 loop.stop()
         if self.manager is not None:
+            self.manager.break_off()
+            limit = self._reactor.seconds() + LAST_WRITES
+            while self.manager.fills_in_flight and self._reactor.seconds() < limit:
+                await deferLater(self._reactor, TURN)
             self.manager.end()
         self.disk.stop()
         if self.store is not None:

@@ -48,9 +48,9 @@ class SharedResult(Generic[T]):
         """Set the result. Waiters are called in the order in which they came."""
         self._fired = True
         self._result = result
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            self._give(waiter)
+        while self._waiters:
+            # One by one: what a waiter does with the result may make another one leave.
+            self._give(self._waiters.pop(0))
 
     def _give(self, waiter: "Deferred[T]") -> None:
         if isinstance(self._result, Failure):
@@ -62,7 +62,7 @@ class SharedResult(Generic[T]):
     def _left(self, waiter: "Deferred[T]") -> None:
         if waiter in self._waiters:
             self._waiters.remove(waiter)
-            if not self._waiters and self._on_deserted is not None:
+            if not self._waiters and not self._fired and self._on_deserted is not None:
                 self._on_deserted()
 
 
@@ -71,6 +71,7 @@ class WakeUps:
 
     def __init__(self) -> None:
         self._waiters: list[Deferred[None]] = []
+        self._waking: list[Deferred[None]] = []
 
     def wait(self) -> Deferred[None]:
         """A Deferred that fires at the next :meth:`wake`; cancelling it affects nobody else."""
@@ -80,10 +81,13 @@ class WakeUps:
 
     def wake(self) -> None:
         """Fire everybody who waits now."""
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            waiter.callback(None)
+        self._waking += self._waiters
+        self._waiters = []
+        while self._waking:
+            # One by one: what a waiter does may make another one leave.
+            self._waking.pop(0).callback(None)
 
     def _left(self, waiter: "Deferred[None]") -> None:
-        if waiter in self._waiters:
-            self._waiters.remove(waiter)
+        for waiters in (self._waiters, self._waking):
+            if waiter in waiters:
+                waiters.remove(waiter)

@@ -85,21 +85,32 @@ class Cached:
 
     @classmethod
     def of(cls, folder: Path) -> "Cached":
-        """Look through the whole directory."""
-        seen: dict[int, tuple[int, bool]] = {}
+        """Look through the whole directory.
+
+        While it is read, files come and go. Counted is what was there at the moment when the walk ended: it is looked at
+        a second time, and what is gone by then, or has another name, does not count.
+        """
+        met: dict[str, int] = {}
         for parent, folders, names in os.walk(folder):
             for name in (*folders, *names):
+                path = os.path.join(parent, name)
                 try:
-                    status = os.lstat(os.path.join(parent, name))
+                    met[path] = os.lstat(path).st_ino
                 except FileNotFoundError:
                     continue
-                # A file that gets its final name while the directory is read may be met under both.
-                unfinished = _is_unfinished(name) or seen.get(status.st_ino, (0, False))[1]
-                seen[status.st_ino] = (status.st_blocks * 512, unfinished)
-        return cls(
-            published=sum(size for size, unfinished in seen.values() if not unfinished),
-            in_flight=sum(size for size, unfinished in seen.values() if unfinished),
-        )
+        published = in_flight = 0
+        for path, inode in met.items():
+            try:
+                status = os.lstat(path)
+            except FileNotFoundError:
+                continue
+            if status.st_ino != inode:
+                continue
+            if _is_unfinished(os.path.basename(path)):
+                in_flight += status.st_blocks * 512
+            else:
+                published += status.st_blocks * 512
+        return cls(published=published, in_flight=in_flight)
 
 
 def _is_unfinished(name: str) -> bool:

@@ -13,7 +13,7 @@ from test.support.content import content
 from test.support.fake_script import Action, Match
 from test.support.raw_client import ConnectionEnded, RawClient
 from test.support.waiting import poll
-from test.system.stage import MIB, Stage, at_once
+from test.system.stage import MIB, Stage, at_once, unfinished_files
 
 SIZE = 4 * MIB
 
@@ -133,6 +133,7 @@ class ShortDrainTests(LifecycleTestCase):
         self.assertEqual(self.stage.tracebacks(), [])
         lines = [line for line in self.proxy.access_log().splitlines() if "/held" in line]
         self.assertEqual(len(lines), 1, "the request that was cut is not in the access log")
+        self.assertEqual(unfinished_files(self.proxy.cache_dir), [], "the cut fetch left files behind")
 
 
 class AccessLogTests(LifecycleTestCase):

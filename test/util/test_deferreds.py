@@ -32,6 +32,17 @@ class SharedResultTests(SynchronousTestCase):
         self.assertEqual(len({id(failure) for failure in failures}), 3)
         self.assertEqual(len({id(failure.value) for failure in failures}), 1)
 
+    def test_one_sends_another_away(self) -> None:
+        """What one waiter does with the result may cancel another one; the rest still get it."""
+        deserted: list[None] = []
+        shared: SharedResult[int] = SharedResult(lambda: deserted.append(None))
+        first, second, third = (shared.wait() for _ in range(3))
+        first.addCallback(lambda result: second.cancel() or result)
+        third.addCallback(lambda result: result + 1)
+        shared.fire(7)
+        self.failureResultOf(second, CancelledError)
+        self.assertEqual((self.successResultOf(third), deserted), (8, []))
+
     def test_one_leaves(self) -> None:
         """The others don't notice."""
         deserted: list[None] = []
