@@ -30,9 +30,9 @@ from s3proxy.util.streams import IByteSink, IByteSource
 
 __all__ = ["BATCH", "LINGER", "WINDOW", "WORTH_FINISHING", "Fill", "FillBroken", "RunInThread"]
 
-BATCH = 256 * 1024
+BATCH = 512 * 1024
 """Bytes that are worth a trip to the writer thread."""
-WINDOW = 1024 * 1024
+WINDOW = 2 * 1024 * 1024
 """Bytes that may wait for the disk (or, passing, for the slowest reader) before S3 is paused."""
 HOT = 32 * 1024 * 1024
 """Bytes that were written last and so are still in memory."""
