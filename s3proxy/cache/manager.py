@@ -264,7 +264,7 @@ class CacheManager:
         return self._invalidation.catch_up_some()
 
     def break_off(self) -> None:
-        """The bodies that are on their way end here; ``fills_in_flight`` tells when the disk has what is kept of them."""
+        """The bodies that are on their way end here; ``fills_in_flight`` tells when all that is kept is on disk."""
         for fill in tuple(self._fills):
             fill.break_off()
 

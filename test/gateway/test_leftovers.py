@@ -2,6 +2,9 @@
 
 import errno
 from collections.abc import Callable
+from test.gateway.test_read import BODY, ReadTestCase, error, not_modified, ok, part
+from test.support.gateway import FakeClient, FakeResponse, GatewayHarness
+from test.support.streams import ManualThread, RecordingSink
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
@@ -9,11 +12,9 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.cache.entry import ObjectId
+from s3proxy.cache.fill import WINDOW
 from s3proxy.storage.diskio import DiskBusy
 from s3proxy.upstream.interfaces import UpstreamError, UpstreamUnreachable
-from test.gateway.test_read import BODY, ReadTestCase, error, not_modified, ok, part
-from test.support.gateway import FakeClient, FakeResponse, GatewayHarness
-from test.support.streams import ManualThread, RecordingSink
 
 LARGE = b"0123456789" * 20_000
 CRC = b"AAAAAA=="
@@ -76,12 +77,12 @@ class BrokenBodyTests(LeftoverTestCase):
         """S3's connection does not stay paused when a body turns out wrong."""
         thread = ManualThread()
         self.harness.cache._run = thread
-        body = b"x" * 4_000_000
+        body = b"x" * (4 * WINDOW)
         client = self.harness.get()
         response = self.asks(1).respond(ok(None, length=len(body), x_amz_checksum_crc32=CRC))
         response.sink.data_received(body[:1000])
-        response.sink.data_received(body[1000:2_000_000])
-        response.sink.data_received(body[2_000_000:])
+        response.sink.data_received(body[1000 : 2 * WINDOW])
+        response.sink.data_received(body[2 * WINDOW :])
         self.assertTrue(response.paused)
         thread.finish()
         self.assertEqual(client.ended, "aborted")

@@ -136,8 +136,8 @@ class OverlappingTests(ReadTestCase):
         self.assertEqual(self.asks(5).header(b"if-none-match"), b'"v2"')
 
     def test_who_comes_while_a_broken_body_is_put_away(self) -> None:
-        """Who asks after a body broke off, and before it is decided what is kept of it, waits for that instead of asking
-        for everything in a way that can't be stored.
+        """Who asks after a body broke off, and before it is decided what is kept of it, waits for that instead of
+        asking for everything in a way that can't be stored.
         """
         thread = ManualThread()
         harness = GatewayHarness(run=thread)

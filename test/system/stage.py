@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 
 import attrs
 
+from s3proxy.storage.errors import RecordError
 from s3proxy.storage.layout import parse_generation, parse_temp
-from s3proxy.storage.record import HEADER_SIZE, RANGES, RecordError, decode_header
+from s3proxy.storage.record import HEADER_SIZE, RANGES, decode_header
 from test.support.content import content, content_pieces
 from test.support.fake_control import RemoteFakeS3
 from test.support.proxy_process import ProxyProcess
@@ -87,8 +88,8 @@ class Cached:
     def of(cls, folder: Path) -> "Cached":
         """Look through the whole directory.
 
-        While it is read, files come and go. Counted is what was there at the moment when the walk ended: it is looked at
-        a second time, and what is gone by then, or has another name, does not count.
+        While it is read, files come and go. Counted is what was there at the moment when the walk ended: it is looked
+        at a second time, and what is gone by then, or has another name, does not count.
         """
         met: dict[str, int] = {}
         for parent, folders, names in os.walk(folder):

@@ -11,7 +11,7 @@ from test.support.raw_client import ConnectionEnded, RawClient
 from test.support.waiting import poll
 from test.system.stage import MIB, Stage
 
-PATIENCE = 0.3
+PATIENCE = 0.1
 """Seconds of silence after which a client leaves."""
 
 

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -55,7 +56,7 @@ class HerdTests(SynchronousTestCase):
         at_half = threading.Semaphore(0)
         first_bytes: list[float] = []
 
-        def client(_: int) -> bool:
+        def client() -> bool:
             began = time.monotonic()
             with self.begin(b"large") as connection:
                 exact = connection.read_head().status == 200
@@ -90,7 +91,8 @@ class HerdTests(SynchronousTestCase):
                 connection.close()
             return held == 1
 
-        results = at_once([conductor, *(partial(client, number) for number in range(CLIENTS))], 90)
+        clients: list[Callable[[], bool]] = [client] * CLIENTS
+        results = at_once([conductor, *clients], 90)
         self.assertEqual(results, [True] * (CLIENTS + 1))
         self.assert_asked_once(b"large")
         self.assertEqual(self.stage.read(b"large", 1, LARGE).x_cache, b"HIT")

@@ -129,6 +129,7 @@ class ShortDrainTests(LifecycleTestCase):
         self.assertRaises(ConnectionEnded, client.read_exactly, SIZE // 2)
         self.assertGreater(time.monotonic() - began, 0.9)
         self.assertEqual(self.proxy.wait(10), 0)
+        self.assertLess(time.monotonic() - began, 4, "the fetch from S3 held up the end")
         self.assertIn("were cut", self.proxy.app_log())
         self.assertEqual(self.stage.tracebacks(), [])
         lines = [line for line in self.proxy.access_log().splitlines() if "/held" in line]

@@ -70,7 +70,7 @@ class SpaceTests(SynchronousTestCase):
         """Reads of objects that nobody asks for twice, 8 at a time, in between reads of a few hot ones."""
         hot = [(b"hot-%d" % number, number % SEEDS, HOT_SIZES[number % len(HOT_SIZES)]) for number in range(HOT)]
         choice = random.Random(1)
-        cold = []
+        cold: list[tuple[bytes, int, int]] = []
         while sum(size for _, _, size in cold) < TOTAL:
             cold.append((b"cold-%d" % len(cold), len(cold) % SEEDS, choice.choice(SIZES) + choice.randrange(1000)))
         for key, seed, size in hot + cold:
@@ -81,7 +81,7 @@ class SpaceTests(SynchronousTestCase):
         outcomes: list[tuple[float, bytes]] = []
 
         def reader() -> list[str]:
-            wrong = []
+            wrong: list[str] = []
             while True:
                 with lock:
                     job = next(queue, None)
@@ -98,9 +98,9 @@ class SpaceTests(SynchronousTestCase):
                     wrong.append(repr(key))
 
         with Sampler(self.stage) as sampler:
-            wrong = [problem for result in at_once([reader] * READERS, 120) for problem in result]
+            results = at_once([reader] * READERS, 120)
             poll(lambda: not unfinished_files(self.stage.proxy.cache_dir), 10, "the last fills to end", 0.1)
-        self.assertEqual(wrong, [])
+        self.assertEqual([problem for wrong in results for problem in wrong], [])
         self.assertGreater(sampler.samples, 20)
         self.assertLessEqual(sampler.over, 0, f"over the limit by {sampler.over} bytes")
         self.assertGreater(sampler.peak, LIMIT // 2, "the cache was never full: nothing is tested")

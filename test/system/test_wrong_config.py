@@ -31,16 +31,14 @@ REAL_ROWS = (
     "size_with_a_suffix",
     "compound_duration",
     "rule_1_high",
-    "rule_29_expression",
     "rule_37_metrics",
     "no_usable_resolver",
-    "mode",
     "several_at_once",
 )
 """Rows of the table of wrong configurations that the real command is run with; all are tested where they live."""
 
 
-def command(*arguments: str, prefix: Sequence[str] = (), twistd: Sequence[str] = ()) -> list[str]:
+def twistd_command(*arguments: str, prefix: Sequence[str] = (), twistd: Sequence[str] = ()) -> list[str]:
     """``twistd -n s3proxy`` of this checkout with these arguments."""
     return [*prefix, *_TWISTD, "-n", "--pidfile=", *twistd, "s3proxy", *arguments]
 
@@ -72,7 +70,7 @@ class CommandTestCase(SynchronousTestCase):
     def run_command(self, *arguments: str, prefix: Sequence[str] = ()) -> "subprocess.CompletedProcess[str]":
         """Run it. It has to end by itself."""
         return subprocess.run(
-            command(*arguments, prefix=prefix),
+            twistd_command(*arguments, prefix=prefix),
             cwd=self.folder,
             env=environment(),
             stdin=subprocess.DEVNULL,
@@ -329,7 +327,7 @@ class StartTests(SynchronousTestCase):
         proxy.config_file.write_text(yaml.safe_dump(proxy.config))
         with (proxy.folder / "output-0.txt").open("wb") as output:
             process = subprocess.Popen(
-                command("--config", str(proxy.config_file), twistd=["--uid", str(user), "--gid", str(user)]),
+                twistd_command("--config", str(proxy.config_file), twistd=["--uid", str(user), "--gid", str(user)]),
                 cwd=proxy.folder, env=environment(), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             )
         self.addCleanup(process.wait)
