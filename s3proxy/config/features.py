@@ -38,8 +38,6 @@ FEATURES: tuple[Feature, ...] = (
     Feature("the TLS listener", ("server.tls",), lambda c: c.server.tls.enabled),
     Feature("the limit on buffered bodies", ("server.max_inflight_buffer_bytes",),
             lambda c: c.server.max_inflight_buffer_bytes > 0),
-    Feature("the RAM cache", ("cache.ram_cache_enabled", "cache.max_ram_cache_size"),
-            lambda c: c.cache.ram_cache_enabled and c.cache.max_ram_cache_size > 0),
     Feature("the write-through cache", (
         "server.write_cache_tee_channel_depth", "cache.write_cache_enabled", "cache.write_cache_percent",
         "cache.write_cache_max_object_size", "cache.put_ttl", "cache.incomplete_upload_ttl",
