@@ -90,6 +90,8 @@ class _ConnectionCreator:
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         connection = SSL.Connection(self._context, None)
+        # Verification calls back with the connection only. Older releases of Twisted do not set this themselves.
+        connection.set_app_data(tlsProtocol)
         if self._server_name is not None:
             connection.set_tlsext_host_name(self._server_name)
         return connection

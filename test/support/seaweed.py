@@ -80,6 +80,7 @@ class SeaweedFS:
                     "-s3.port.iceberg=0",
                     "-s3.port.lance=0",
                     f"-master.port={master}",
+                    "-master.telemetry=false",
                     f"-volume.port={volume}",
                     f"-filer.port={filer}",
                     f"-s3.port={self.port}",
