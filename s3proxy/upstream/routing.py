@@ -3,6 +3,7 @@
 import ipaddress
 import socket
 from collections.abc import Callable, Container, Mapping
+from functools import lru_cache
 
 import attrs
 
@@ -44,6 +45,7 @@ class Route:
     overridden: bool = False
 
 
+@lru_cache(maxsize=1024)
 def ip_literal(text: str) -> str | None:
     """The canonical text of an IP address (v4-mapped ones as IPv4), or None when it is none."""
     try:
