@@ -283,3 +283,15 @@ class LaneTests(SynchronousTestCase):
             glancer.glance(request(b"GET", b"/key", (b"x-%d" % number, b"")))
             glancer.glance(request(b"GET", b"/key", (bytes(b"aCCEPT-lANGUAGE"[:7]) + b"-%d" % number, b"")))
         self.assertLess(len(glancer._names), 1100)
+
+    def test_long_targets_are_not_remembered(self) -> None:
+        """No key is so long; what a client makes up must not fill the memory."""
+        for number in range(50):
+            self.harness.ask(request(target=b"/%d" % number + b"x" * 20_000), lane=True)
+        self.assertEqual(self.harness.lane._meanings, {})
+
+    def test_repeated_content_length(self) -> None:
+        """More than one Content-Length, even if equal, is what the parser refuses."""
+        data = request(b"GET", b"/key", (b"Content-Length", b"0"), (b"content-length", b"0"))
+        self.assertEqual(self.harness.ask(data, lane=True), self.harness.ask(data, lane=False))
+        self.assertEqual(self.harness.lane.answered, 0)

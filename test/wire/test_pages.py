@@ -1,10 +1,12 @@
 """The page cache as the listener sees it."""
 
+import errno
 import os
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
+from s3proxy.storage.diskio import DiskBusy
 from s3proxy.wire.pages import SAMPLE, PageCache
 
 
@@ -82,3 +84,25 @@ class PageCacheTests(SynchronousTestCase):
         self.assertEqual(calls, [])
         self.successResultOf(PageCache(run, lambda *window: False).read(self.fd, 2, 3))
         self.assertEqual(calls, [(os.pread, self.fd, 3, 2)])
+
+    def test_no_thread_is_free(self) -> None:
+        """When too many calls wait for the disk, what is asked for is read here and now: an answer that has begun must
+        not break, and the copy of the descriptor is closed.
+        """
+        ahead: list[tuple[int, int]] = []
+
+        def read_ahead(fd: int, offset: int, count: int) -> None:
+            os.fstat(fd)
+            ahead.append((offset, count))
+
+        def busy(*call: object) -> "Deferred[bytes]":
+            return fail(DiskBusy(errno.EAGAIN, "1032 calls wait for the disk"))
+
+        pages = PageCache(busy, lambda *window: False, read_ahead)
+        before = os.listdir("/proc/self/fd")
+        self.successResultOf(pages.load(self.fd, 2, 3))
+        self.assertEqual(ahead, [(2, 3)])
+        self.assertEqual(os.listdir("/proc/self/fd"), before)
+        read = pages.read(self.fd, 2, 3)
+        assert isinstance(read, Deferred)
+        self.assertEqual(self.successResultOf(read), b"234")
