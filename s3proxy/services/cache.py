@@ -19,7 +19,7 @@ from s3proxy.config.model import Config
 from s3proxy.services.directories import try_to_write
 from s3proxy.services.errors import StartError
 from s3proxy.storage.disk import DiskStore, open_store
-from s3proxy.storage.diskio import DiskIO
+from s3proxy.storage.diskio import DiskBusy, DiskIO
 from s3proxy.storage.errors import StoreError
 from s3proxy.storage.generations import GenerationTable
 from s3proxy.telemetry.metrics import Metrics
@@ -40,6 +40,8 @@ LAST_WRITES = 5.0
 """Seconds for what is under way to get onto the disk at the end."""
 TURN = 0.01
 """Seconds between two looks at that."""
+SCAN_PAUSE = 1.0
+"""Seconds after which the scan tries again when no thread was to be had."""
 SETTLED = 5.0
 """Seconds after an error of the disk before it is tried whether it works again."""
 
@@ -141,7 +143,7 @@ class CacheService(Service):
         self._every(STORE_PULSE, self._pulse)
         self._every(SWEEP, self._sweep)
         self._every(RECENCY, self._flush_recency)
-        self._scanning = self.disk.run(self._scan)
+        self._scanning = Deferred.fromCoroutine(self._scan())
         self._scanning.addErrback(self._upkeep_failed)
 
     def _every(self, seconds: float, call: Callable[[], Any]) -> None:
@@ -181,12 +183,18 @@ class CacheService(Service):
         assert self.store is not None
         return self.disk.run(self.store.flush_recency).addErrback(self._upkeep_failed)
 
-    def _scan(self) -> None:
-        """What an earlier run left behind; in a thread, in steps, until the service stops."""
+    async def _scan(self) -> None:
+        """What an earlier run left behind; in threads, step by step, until the service stops. Between two steps others
+        get their turn, be there only one thread.
+        """
         assert self.store is not None
         scan = self.store.scan()
-        while self.running and not scan.step():
-            continue
+        over = False
+        while self.running and not over:
+            try:
+                over = await self.disk.run(lambda: not self.running or scan.step())
+            except DiskBusy:
+                await deferLater(self._reactor, SCAN_PAUSE)
 
     def _upkeep_failed(self, reason: Failure) -> None:
         if self.manager is not None and reason.check(OSError):

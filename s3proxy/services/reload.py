@@ -54,8 +54,22 @@ def changes(old: Config, new: Config) -> Changes:
     )
 
 
+def _with_live(old: Config, new: Config) -> Config:
+    """The old configuration with the new values of the keys that are :data:`LIVE`."""
+    sections: dict[str, dict[str, object]] = {}
+    for path in LIVE:
+        section, _, name = path.partition(".")
+        sections.setdefault(section, {})[name] = _value(new, path)
+    return attrs.evolve(
+        old, **{section: attrs.evolve(getattr(old, section), **values) for section, values in sections.items()}
+    )
+
+
 def reload(old: Config, load: Callable[[], Loaded]) -> Config | None:
-    """Read the configuration again and say what that changes; None: it can't be used, and everything stays."""
+    """Read the configuration again and say what that changes; None: it can't be used, and everything stays.
+
+    :return: what is in effect now: of keys that need a restart, the old values
+    """
     try:
         new = load().config
     except ConfigError as error:
@@ -69,4 +83,4 @@ def reload(old: Config, load: Callable[[], Loaded]) -> Config | None:
         _log.warn("in effect after a restart only: {paths}", paths=", ".join(found.restart))
     if not found.live and not found.restart:
         _log.info("the configuration is unchanged")
-    return new
+    return _with_live(old, new)

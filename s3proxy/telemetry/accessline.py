@@ -161,16 +161,18 @@ class LineFormatter:
         request_id = record.request_id or "-"
         instance = _name(record.instance)
         size = record.object_size
-        shared = (record.signature_version, record.cipher_suite, record.authentication_type, record.host, record.tls)
+        # Cut before they are remembered.
+        host, agent, bucket = record.host[:MAX_TEXT], record.user_agent[:MAX_TEXT], record.bucket[:MAX_TEXT]
+        shared = (record.signature_version, record.cipher_suite, record.authentication_type, host, record.tls)
         return (
-            f"- {_word(record.bucket)} {self._time} {record.client_address or '-'} "
+            f"- {_word(bucket)} {self._time} {record.client_address or '-'} "
             f"{self._requester(record.access_key)} "
             f"{_unique(record.upstream_request_id) if record.upstream_request_id else request_id} "
             f"{log_word(record.operation, method)} {self._key(record.key)} "
             f'"{_word(method)} {uri or "-"} {_word(record.http_version)}" {record.status or "-"} '
             f"{_name(record.error_code)} {record.bytes_sent or '-'} {'-' if size is None else size} "
             f"{int(record.total_seconds * 1000)} {'-' if first is None else int(first * 1000)} "
-            f"{self._referer(record.referer)} {_text(record.user_agent)} {_unique(record.version_id)} "
+            f"{self._referer(record.referer[:MAX_TARGET])} {_text(agent)} {_unique(record.version_id)} "
             f"{_unique(record.host_id) if record.host_id else instance} {_connection(shared)} "
             f"{record.outcome or '-'} {_milliseconds(first)} {record.served_range or '-'} "
             f"{record.bytes_from_cache or '-'} {record.upstream_address or '-'} "

@@ -180,6 +180,8 @@ class Exchange:
         elif upload.complete:
             self._no_answer()
         else:
+            # With all of it taken by the peer it is the client who sends no more: no reason to avoid this address.
+            self._hopeless = unsent == 0
             self._fail(UpstreamTimeout(f"the upload to {self._connection.address} does not move on", sent=True))
 
     def _body_sent(self) -> None:

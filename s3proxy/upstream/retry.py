@@ -21,7 +21,7 @@ class Stage(enum.Enum):
     UNANSWERED = "sent, and lost before any byte of an answer"
     SILENT = "sent, and no answer in time"
     ANSWERING = "a part of the answer had come"
-    FORBIDDEN = "a bad certificate, a loop, a request that can't be sent: nothing that another attempt changes"
+    FORBIDDEN = "a bad certificate, a loop, a request that can't be sent in full: nothing that another attempt changes"
 
 
 @attrs.frozen

@@ -163,10 +163,16 @@ class LoopGuard:
 
     def check(self, host: str, ip: str, port: int) -> None:
         """:raises UpstreamRefused: connecting to *ip* and *port* would reach this proxy"""
+        address = ip_literal(ip) or ip
         for own_ip, own_port in self._own_addresses():
             if own_port != port:
                 continue
-            if (ip_literal(own_ip) or own_ip) == ip or own_ip in _WILDCARDS and self._is_local(ip):
+            if (
+                (ip_literal(own_ip) or own_ip) == address
+                # Who connects to the wildcard address reaches the machine itself.
+                or address in _WILDCARDS
+                or own_ip in _WILDCARDS and self._is_local(address)
+            ):
                 raise UpstreamRefused(
                     f"{host} resolves to {show_address(ip, port)}, which is this proxy itself; set "
                     "connection_pool.dns_servers to a resolver that knows S3's own addresses"

@@ -12,6 +12,10 @@ __all__ = ["Glancer"]
 
 MOST_NAMES = 1000
 """Spellings of header names that are remembered."""
+LONGEST_TARGET = 4096
+LONGEST_HOST = 256
+LONGEST_RANGE = 64
+"""Bytes. What is longer is no object's name and no ordinary range, and nobody should have to remember it."""
 
 _OTHER, _HARMLESS, _HOST, _RANGE, _AUTHORIZATION, _CHECKSUMS, _CONNECTION, _LENGTH, _AGENT, _REFERER = range(10)
 _KINDS = {
@@ -71,7 +75,9 @@ class Glancer:
         words = lines[0].split(b" ")
         if len(words) != 3 or words[2] != b"HTTP/1.1" or words[0] not in (b"GET", b"HEAD"):
             return None
-        host = wanted = agent = referer = None
+        if len(words[1]) > LONGEST_TARGET:
+            return None
+        host = wanted = agent = referer = length = None
         access_key = None
         checksums = False
         names = self._names
@@ -97,9 +103,11 @@ class Glancer:
                 checksums = True
             elif kind == _REFERER and referer is None:
                 referer = value
-            elif not (kind == _CONNECTION and value.lower() == b"keep-alive" or kind == _LENGTH and value == b"0"):
+            elif kind == _LENGTH and length is None and value == b"0":
+                length = value
+            elif not (kind == _CONNECTION and value.lower() == b"keep-alive"):
                 return None
-        if host is None:
+        if host is None or len(host) > LONGEST_HOST or wanted is not None and len(wanted) > LONGEST_RANGE:
             return None
         return Glance(words[0], words[1], host, wanted, checksums, access_key, agent or b"", referer or b"")
 

@@ -6,8 +6,10 @@ from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from s3proxy.storage import residency
+from s3proxy.storage.diskio import DiskBusy
 
 __all__ = ["PageCache"]
 
@@ -25,6 +27,9 @@ def _read_and_close(read_ahead: Callable[[int, int, int], None], fd: int, offset
 @attrs.frozen
 class PageCache:
     """The kernel's page cache as the listener sees it.
+
+    When no thread takes a read, because too many wait already, it happens at once and holds up everybody: better than
+    to break an answer whose head is out.
 
     :ivar run: calls a function in a thread of a pool made for disk reads
     :ivar resident: whether both ends of ``(fd, offset, count)`` are in memory; None when the file system can't tell
@@ -44,14 +49,25 @@ class PageCache:
     def load(self, fd: int, offset: int, count: int) -> "Deferred[None]":
         """Bring these bytes into memory in a thread. ``fd`` may be closed meanwhile: the thread has a copy."""
         own = os.dup(fd)
+
+        def busy(reason: Failure) -> None:
+            reason.trap(DiskBusy)
+            _read_and_close(self.read_ahead, own, offset, count)
+
         try:
-            return self.run(_read_and_close, self.read_ahead, own, offset, count)
+            loading = self.run(_read_and_close, self.read_ahead, own, offset, count)
         except BaseException:
             os.close(own)
             raise
+        return loading.addErrback(busy)
 
     def read(self, fd: int, offset: int, count: int) -> "bytes | Deferred[bytes]":
         """At most ``count`` bytes: at once if they are in memory, else from a thread, which needs ``fd`` open."""
         if self.holds(fd, offset, count):
             return os.pread(fd, count, offset)
-        return self.run(os.pread, fd, count, offset)
+
+        def busy(reason: Failure) -> bytes:
+            reason.trap(DiskBusy)
+            return os.pread(fd, count, offset)
+
+        return self.run(os.pread, fd, count, offset).addErrback(busy)

@@ -111,10 +111,11 @@ class ClientRequest(http.Request):
             self._final_count = self._count()
         self._ended = True
         super().connectionLost(reason)
-        self.body.failed(Failure(ClientGone(str(reason.value))))
+        # First: who forwards the body is to know why it breaks off.
         waiters, self._gone_waiters = self._gone_waiters, []
         for waiter in waiters:
             waiter.callback(None)
+        self.body.failed(Failure(ClientGone(str(reason.value))))
 
     # The answer
 

@@ -4,7 +4,7 @@ import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.config.load import ConfigError, Loaded, Problem
-from s3proxy.config.model import Cache, Config, Server
+from s3proxy.config.model import Cache, Config, Logging, Server
 from s3proxy.config.schema import keys
 from s3proxy.services.reload import LIVE, changes, reload
 
@@ -35,4 +35,17 @@ class ReloadTests(SynchronousTestCase):
     def test_new_configuration(self) -> None:
         """The new values are returned."""
         new = Config(cache=Cache(get_ttl=5.0))
-        self.assertIs(reload(Config(), lambda: Loaded(new)), new)
+        self.assertEqual(reload(Config(), lambda: Loaded(new)), new)
+
+    def test_what_needs_a_restart_stays(self) -> None:
+        """What is said to wait for a restart does wait: whoever reads the result finds the old value."""
+        old = Config(logging=Logging(access_log_enabled=False), server=Server(drain_timeout=7.0))
+        new = Config(
+            cache=Cache(get_ttl=5.0, max_cache_size=1), logging=Logging(access_log_enabled=True, log_level="debug")
+        )
+        result = reload(old, lambda: Loaded(new))
+        assert result is not None
+        self.assertEqual((result.cache.get_ttl, result.logging.log_level), (5.0, "debug"))
+        self.assertEqual(result.cache.max_cache_size, old.cache.max_cache_size)
+        self.assertFalse(result.logging.access_log_enabled)
+        self.assertEqual(result.server.drain_timeout, 7.0)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.s3.signature import redact_target
+from s3proxy.telemetry import accessline
 from s3proxy.telemetry.accessline import MAX_TARGET, MAX_TEXT, LineFormatter
 from s3proxy.telemetry.record import RequestRecord
 from test.telemetry.records import a_record
@@ -111,6 +112,30 @@ class LayoutTests(SynchronousTestCase):
         self.assertEqual(fields_of(line)[4], "AKIA...MPLE")
         short = LineFormatter(redact_target, log_requester=True)(a_record(access_key="short")).decode()
         self.assertEqual(fields_of(short)[4], "-")
+
+
+class MemoryTests(SynchronousTestCase):
+    def test_long_words_are_not_remembered(self) -> None:
+        """What is remembered of a word that a client made up is no longer than what is logged of it."""
+        longest = 0
+
+        def note(value: bytes) -> str:
+            nonlocal longest
+            longest = max(longest, len(value))
+            return "-"
+
+        def note_all(words: tuple[Any, ...]) -> str:
+            note(words[3])
+            return "- - - - - - - -"
+
+        self.patch(accessline, "_word", note)
+        self.patch(accessline, "_text", note)
+        self.patch(accessline, "_connection", note_all)
+        word = b"x" * 60_000
+        formatter = LineFormatter(redact_target)
+        self.patch(formatter, "_referer", note)
+        formatter(a_record(bucket=word, host=word, user_agent=word, referer=word))
+        self.assertLessEqual(longest, MAX_TARGET)
 
 
 class ForgeryTests(SynchronousTestCase):

@@ -601,6 +601,17 @@ class UploadTests(ExchangeTestCase):
         self.assertIs(bench.exchange.stage, Stage.SILENT)
         self.assert_clean(bench)
 
+    def test_whose_fault_a_stall_is(self) -> None:
+        """A client that sends no more of its body says nothing about S3; an S3 that takes no more of it does."""
+        for unsent, stage in ((0, Stage.FORBIDDEN), (7, Stage.UNANSWERED)):
+            source = Source([b"a"], end=False)
+            bench = Bench(a_put(source, 2))
+            bench.transport.waiting = unsent
+            bench.clock.pump([5] * 14)
+            self.failureResultOf(bench.answer, UpstreamTimeout)
+            self.assertIs(bench.exchange.stage, stage)
+            self.assert_clean(bench)
+
     def test_sent_at(self) -> None:
         """The time to the first byte counts from the end of the upload."""
         source = Source([b"a"], end=False)

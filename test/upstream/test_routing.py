@@ -106,6 +106,16 @@ class LoopTests(SynchronousTestCase):
         guard.check("s3.test", "192.0.2.7", 443)
         guard.check("s3.test", "127.0.0.1", 80)
 
+    def test_other_spellings(self) -> None:
+        """DNS may name one of our addresses so that it looks like another: IPv4 within IPv6, or no address at all,
+        which the kernel takes for the machine itself.
+        """
+        guard = self.guard(("127.0.0.1", 443))
+        for ip in ("::ffff:127.0.0.1", "0.0.0.0", "::"):
+            self.assertRaises(UpstreamRefused, guard.check, "s3.test", ip, 443)
+        self.assertRaises(UpstreamRefused, self.guard(("0.0.0.0", 443)).check, "s3.test", "::ffff:192.0.2.7", 443)
+        self.assertRaises(UpstreamRefused, self.guard(("::1", 443)).check, "s3.test", "::", 443)
+
     def test_wildcard(self) -> None:
         """A listener on all addresses makes every address of the machine ours, at its port."""
         for wildcard in ("0.0.0.0", "::", ""):

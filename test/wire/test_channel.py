@@ -731,6 +731,22 @@ class GoneTests(SynchronousTestCase):
         self.successResultOf(wire.requests[0].when_gone())
         self.assertEqual(wire.site.requests_in_flight, 0)
 
+    def test_before_the_body_fails(self) -> None:
+        """Whoever forwards the body must know that it is the client who left before it hears that the body broke off:
+        else it looks like a failure of the upload.
+        """
+        wire = Connected()
+        wire.receive(b"PUT /k HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nabc")
+        request = wire.requests[0]
+        sink = Collector()
+        request.body.start(sink)
+        failed: list[bool] = []
+        request.when_gone().addCallback(lambda _: failed.append(sink.failure is not None))
+        wire.lose()
+        self.assertEqual(failed, [False])
+        assert sink.failure is not None
+        sink.failure.trap(ClientGone)
+
     def test_not_after_the_answer(self) -> None:
         """A connection that ends after the answer is nobody's loss."""
         wire = Connected(reply)
