@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from s3proxy.cache.entry import ObjectId, ObjectVersion, encode_version
+from s3proxy.cache.entry import ObjectId, ObjectVersion, decode_version, encode_version
 from s3proxy.cache.fill import Fill, RunInThread
 from s3proxy.cache.flight import KeyFlight, Ticket
 from s3proxy.cache.guard import CacheEvents, DiskGuard
@@ -172,10 +172,14 @@ class CacheManager:
         ticket.flight.tickets -= 1
         self._end_if_idle(ticket.flight)
 
-    def confirmed(self, ticket: Ticket) -> None:
-        """S3 answered the ticket's request with 304 for the version on disk."""
+    def confirmed(self, ticket: Ticket, version: ObjectVersion) -> None:
+        """S3 confirmed this version in its answer to the ticket's request: the entry that holds it is renewed."""
         flight = ticket.flight
-        if flight.renewal is not None and not flight.revoked:
+        if flight.renewal is None or flight.revoked:
+            return
+        # The entry that was opened for it may be a later one than the one that was asked about.
+        held = decode_version(flight.renewal.entry.meta)
+        if held is not None and held.same_bytes(version):
             renewal, flight.renewal = flight.renewal, None
             self.guard.attempt(renewal.confirm, ticket.sent_at)
             self._forget(flight.id)
@@ -326,7 +330,7 @@ class CacheManager:
         """S3 described the bytes that are held: the entry is confirmed, under the newer description if that differs."""
         merged = record.version.merged(version)
         if merged == record.version:
-            self.confirmed(ticket)
+            self.confirmed(ticket, version)
             return
         assert self.store is not None
         store = self.store
@@ -368,13 +372,13 @@ class CacheManager:
             if whole:
                 self._renew_or_redescribe(ticket, record, version)
             else:
-                self.confirmed(ticket)
+                self.confirmed(ticket, version)
             place = into_ranges(store, record.stored, interval, small)
         elif whole and version.size <= store.inline_max:
             place = into_entry(store, self.guard, self._take_lease(flight), facts, small)
         elif record is not None and record.stored.kind == INLINE:
             # Every byte is held already.
-            self.confirmed(ticket)
+            self.confirmed(ticket, version)
             return None
         else:
             lease = self._take_lease(flight)

@@ -185,8 +185,8 @@ class Fetch:
                 # The same bytes were written again, perhaps under other metadata, which a 304 does not show.
                 cache.drop(self._id)
                 return Answer(Kind.CHANGED if self._confirming else Kind.RELAY, response, reason=Reason.CHANGED)
-            if same:
-                cache.confirmed(self._ticket)
+            if same and known is not None:
+                cache.confirmed(self._ticket, known)
             if same and self._confirming:
                 return Answer(Kind.CONFIRMED, response, known)
             return Answer(Kind.RELAY, response, reason=Reason.CLIENT_CONDITION)

@@ -30,9 +30,9 @@ from s3proxy.util.intervals import Interval
 
 __all__ = ["Glance", "Lane"]
 
-MOST_TARGETS = 20_000
+MOST_TARGETS = 10_000
 """Targets whose meaning is remembered."""
-MOST_HEADS = 16
+MOST_HEADS = 4
 """Heads of answers that are kept for one object."""
 NOTE_INTERVAL = 1.0
 """Seconds after which the use of an entry is noted again."""

@@ -197,6 +197,9 @@ class CacheService(Service):
                 await deferLater(self._reactor, SCAN_PAUSE)
 
     def _upkeep_failed(self, reason: Failure) -> None:
+        if reason.check(DiskBusy):
+            # Too much to do is no fault of the disk; the next turn comes soon.
+            return
         if self.manager is not None and reason.check(OSError):
             self.manager.guard.failed(reason.value)
         else:
