@@ -82,9 +82,9 @@ def demonstrate(stack: ExitStack, stay: bool) -> int:
     print_summary(proxy)
     if stay:
         print_hints(store, proxy)
-        while proxy.running:
+        while proxy.running and answers(store.port):
             time.sleep(0.5)
-        print(f"S3 Proxy ended:\n{proxy.output()}", file=sys.stderr)
+        print("The S3 server ended." if proxy.running else f"S3 Proxy ended:\n{proxy.output()}", file=sys.stderr)
         wrong += 1
     return wrong
 

@@ -17,6 +17,9 @@ class CacheEvents(Protocol):
     def entry_stored(self, size: int) -> None:
         """An answer, or a range of one, was published."""
 
+    def entry_declined(self) -> None:
+        """A whole body arrived, and the store had no room for it or did not want it any more."""
+
     def fill_failed_verification(self) -> None:
         """A body did not match S3's own checksum."""
 

@@ -423,6 +423,8 @@ class CacheManager:
             self.drop(flight.id)
         elif any(result is not None for result in results):
             self._events.entry_stored(fill.have - fill.start)
+        elif fill.failure is None:
+            self._events.entry_declined()
         self._forget(flight.id)
         self._end_if_idle(flight)
 

@@ -4,6 +4,7 @@ Nothing else starts or ends a request, and no other module turns exceptions into
 """
 
 from collections.abc import Callable
+from http import HTTPStatus
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred
@@ -240,7 +241,7 @@ class Gateway:
             request.abort()
             return
         outcome = Outcome.ERROR if error.status != 416 else Outcome(record.outcome)
-        body = errors.render(error, record.request_id, request.target)
+        body = errors.render(error, record.request_id, _path_of(request.target))
         headers = [
             (b"x-amz-request-id", record.request_id.encode("ascii")),
             (b"Content-Type", errors.CONTENT_TYPE),
@@ -248,7 +249,7 @@ class Gateway:
             *marks(outcome),
         ]
         record.status = error.status
-        request.start_response(error.status, error.code.encode("ascii"), headers, len(body))
+        request.start_response(error.status, _phrase(error.status), headers, len(body))
         if request.method != b"HEAD":
             room = request.write(body)
             if room is not None:
@@ -282,6 +283,21 @@ class Gateway:
             record.status = request.status
         record.close(self._clock.seconds())
         self._accounts.finished(record)
+
+
+def _path_of(target: bytes) -> bytes:
+    """The path of a target, also of one in absolute-form; S3's error documents name nothing else."""
+    if target.startswith(b"/") or b"://" not in target:
+        return target
+    return b"/" + target.partition(b"://")[2].partition(b"/")[2]
+
+
+def _phrase(status: int) -> bytes:
+    """The standard reason phrase."""
+    try:
+        return HTTPStatus(status).phrase.encode("ascii")
+    except ValueError:
+        return b"Error"
 
 
 def _range(headers: Headers) -> RangeSpec | None:

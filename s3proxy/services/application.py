@@ -206,12 +206,12 @@ class ProxyService(MultiService):
         """The first lines of the log: who this is, and everything that was found while the configuration was read."""
         config = self._config
         self.log.info(
-            "S3 Proxy {version}: mode {mode}, port {port}; cache {directory}, at most {size} bytes, {algorithm}",
+            "S3 Proxy {version}: mode {mode}, port {port}; cache {directory}, {size}, {algorithm}",
             version=__version__,
             mode=config.server.mode,
             port=self._bound.port,
             directory=config.cache.cache_dir,
-            size=config.cache.max_cache_size,
+            size=f"at most {config.cache.max_cache_size} bytes" if config.cache.max_cache_size else "without a limit",
             algorithm=config.cache.eviction_algorithm,
         )
         for notice in self._loaded.notices:
@@ -277,7 +277,7 @@ class ProxyService(MultiService):
         ]
         if dead:
             return ComponentStatus(
-                "upstream", HealthState.DEGRADED, f"No address answers of: {', '.join(sorted(dead))}.", data=snapshot
+                "upstream", HealthState.DEGRADED, f"No address answers for {', '.join(sorted(dead))}.", data=snapshot
             )
         return ComponentStatus("upstream", HealthState.HEALTHY, data=snapshot)
 

@@ -55,6 +55,9 @@ class _Counted:
     def entry_stored(self, size: int) -> None:
         self._metrics.cache_filled("stored", size)
 
+    def entry_declined(self) -> None:
+        self._metrics.cache_filled("declined")
+
     def fill_failed_verification(self) -> None:
         self._metrics.cache_filled("failed")
         self._metrics.cache_verification_failed("range")
@@ -108,6 +111,7 @@ class CacheService(Service):
             )
         except (StoreError, OSError) as error:
             raise StartError(f"cache.cache_dir: {cache.cache_dir}: {error}") from None
+        self._compare_with_file_system()
         self.manager = CacheManager(
             self._reactor,
             self.store,
@@ -125,6 +129,21 @@ class CacheService(Service):
             events=_Counted(self._metrics),
         )
         return self.manager
+
+    def _compare_with_file_system(self) -> None:
+        """Say so when the disk will be full before the cache is."""
+        cache = self._config.cache
+        try:
+            space = os.statvfs(cache.cache_dir)
+        except OSError:
+            return
+        whole = space.f_blocks * space.f_frsize
+        if 0 < whole < cache.max_cache_size:
+            self.log.warn(
+                "cache.max_cache_size is {limit}, but the file system of {directory} has {whole} bytes; "
+                "set it to at most 90 % of them, {fitting}",
+                limit=cache.max_cache_size, directory=cache.cache_dir, whole=whole, fitting=whole * 9 // 10,
+            )  # fmt: skip
 
     def _memory(self) -> int:
         """Bytes for what is kept at hand: the RAM cache's, or, without one, enough for descriptions."""

@@ -17,6 +17,7 @@ POOL = 1024
 _STATS_PER_DIRECTORY = 2048
 _EMPTY_GRACE = 60.0
 _SQUEEZE_SECONDS = 600.0
+_LOOK_SECONDS = 1.0
 _RESERVE_ATTEMPTS = 8
 
 
@@ -55,6 +56,7 @@ class Evictor:
         self._score = score
         self._exclusive = threading.RLock()
         self._squeezed_at = 0.0
+        self._looked_at = 0.0
         self.evicted_bytes = 0
         self.evicted_items = 0
         self.oldest_age = 0.0
@@ -64,6 +66,8 @@ class Evictor:
     def reserve(self, size: int) -> bool:
         """Set room for ``size`` bytes aside, evicting if need be; False when there can't be."""
         ledger = self._volume.ledger
+        if self._squeezed_at:
+            self._relax()
         if not ledger.could_fit(size):
             return False
         for _ in range(_RESERVE_ATTEMPTS):
@@ -114,6 +118,22 @@ class Evictor:
             while ledger.excess > 0 and self._evict(ledger.excess):
                 volume.empty_trash()
             return self.evicted_bytes > before
+
+    def _relax(self) -> None:
+        """The file system was full; often that was a body under way, which is gone by now: allow what fits there again.
+
+        A sixteenth of the free space is left to others.
+        """
+        volume, ledger = self._volume, self._volume.ledger
+        now = volume.now()
+        if 0 <= now - self._looked_at < _LOOK_SECONDS:
+            return
+        self._looked_at = now
+        space = volume.calls.statvfs(volume.root)
+        free = int(space.f_bavail * space.f_frsize)
+        capacity = ledger.used + ledger.reserved + free - free // 16
+        if capacity > ledger.capacity:
+            ledger.squeeze(capacity)
 
     def shrink(self, target: int) -> int:
         """Delete the trash, then evict until at most ``target`` bytes are used or reserved; returns how many went."""

@@ -33,6 +33,7 @@ class SystemCalls:
     listdir = staticmethod(os.listdir)
     utime = staticmethod(os.utime)
     chmod = staticmethod(os.chmod)
+    statvfs = staticmethod(os.statvfs)
 
     def __init__(self) -> None:
         libc = ctypes.CDLL(None, use_errno=True)

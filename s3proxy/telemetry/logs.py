@@ -12,6 +12,7 @@ here reaches whoever logs.
 
 import io
 import os
+import re
 import sys
 import threading
 import time
@@ -45,6 +46,8 @@ _MOST_EARLY: Final = 1000
 _MOST_TEXT: Final = 16 * 1024
 _CHECK_SECONDS: Final = 5.0
 _COMPLAIN_SECONDS: Final = 60.0
+#: What Twisted says of every port, including those that single DNS queries use.
+_ports: Final = re.compile(r"\S+ starting on \S+|\(\w+ Port \S+ Closed\)").fullmatch
 _ESCAPES: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
     9: "\t", 10: "\\n", 13: "\\r", 0x2028: "\\u2028", 0x2029: "\\u2029",
 }  # fmt: skip
@@ -56,7 +59,8 @@ def format_line(event: LogEvent) -> str:
     level = event.get("log_level") or LogLevel.info
     namespace = str(event.get("log_namespace") or "-")
     text = formatEvent(event)
-    failure = event.get("log_failure")
+    # What comes by twisted.python.log has its traceback here, and in the text once more.
+    failure = event.get("log_failure") or event.get("failure")
     trace = ""
     if isinstance(failure, Failure):
         text = text.partition("\n")[0]
@@ -243,5 +247,7 @@ def _noise(event: LogEvent, level: object) -> int:
     if str(event.get("log_namespace", "")).startswith("twisted.names"):
         return _TRACE
     if str(event.get("log_format") or "").startswith(("Starting factory", "Stopping factory")):
+        return LEVELS.index("debug")
+    if event.get("log_namespace") == "log_legacy" and _ports(str(event.get("log_text") or "")):
         return LEVELS.index("debug")
     return 0

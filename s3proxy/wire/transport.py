@@ -384,7 +384,8 @@ class FileServer(tcp.Server):
         queue, self._queue = self._queue, deque()
         super().connectionLost(reason)
         for item in queue:
-            if isinstance(item, _Span):
+            # The protocol may have cancelled it a moment ago, when it was told.
+            if isinstance(item, _Span) and not item.done.called:
                 item.done.errback(Failure(reason.value, reason.type))
 
 

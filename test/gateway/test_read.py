@@ -246,10 +246,12 @@ class WholeObjectTests(ReadTestCase):
             (UpstreamUnreachable("down"), 502, b"BadGateway"),
             (UpstreamTimeout("silent"), 504, b"GatewayTimeout"),
         ):
-            client = self.harness.get()
+            client = self.harness.get(b"http://bucket.s3.us-east-1.amazonaws.com/a/key")
             self.upstream.last.fail(failure)
             self.assertEqual(client.status, status)
             self.assertIn(code, client.answer)
+            self.assertIn(b"<Resource>/a/key</Resource>", client.answer)
+            self.assertIn(client.reason, (b"Bad Gateway", b"Gateway Timeout"))
             self.assertIn(client.header(b"x-amz-request-id") or b"?", client.answer)
 
     def test_restart_keeps_the_cache(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.config.model import Cache, Config
@@ -108,3 +109,28 @@ class ScanTests(SynchronousTestCase):
         self.close()
         self.disk.work()
         self.assertEqual((self.scan.left, self.disk.calls), (3, []))
+
+
+class SpaceTests(SynchronousTestCase):
+    """The size of the cache and that of its disk."""
+
+    def warnings(self, max_cache_size: int) -> list[str]:
+        """What is logged when a cache of this size is opened."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        config = Config(cache=Cache(cache_dir=folder.name, max_cache_size=max_cache_size))
+        service = CacheService(Clock(), config, Metrics(CollectorRegistry()))
+        with capturedLogs() as logged:
+            service.open()
+        self.addCleanup(service.store.close)  # type: ignore[union-attr]
+        return [text for event in logged if "max_cache_size" in (text := formatEvent(event))]
+
+    def test_more_than_the_disk_has(self) -> None:
+        """A limit that can't be reached is named, and one that fits."""
+        (warning,) = self.warnings(1 << 60)
+        self.assertTrue(warning.startswith("cache.max_cache_size is 1152921504606846976, but the file system"), warning)
+
+    def test_fits(self) -> None:
+        """Nothing is said about a limit that the disk has room for, or about none."""
+        self.assertEqual(self.warnings(1 << 20), [])
+        self.assertEqual(self.warnings(0), [])

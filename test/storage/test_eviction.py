@@ -4,6 +4,7 @@ import errno
 import os
 import random
 import threading
+from types import SimpleNamespace
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -343,3 +344,24 @@ class VictimTests(SynchronousTestCase):
         clock[0] += 601
         store.sweeper.run()
         self.assertEqual(store.volume.ledger.capacity, 16 * MIB)
+
+
+class FullFileSystemTests(SynchronousTestCase):
+    """A file system that has less room than the limit allows."""
+
+    def test_room_comes_back(self) -> None:
+        """What a body under way took is granted to others again when the body is gone, and not minutes later."""
+        times = [1000.0]
+        calls = FailingCalls()
+        store = make_store(self, max_size=64 * MIB, calls=calls, now=lambda: times[0])
+        fill(store, 0, 40, 100_000)
+        space = SimpleNamespace(f_bavail=0, f_frsize=4096)
+        calls.statvfs = lambda path: space
+        for _ in range(40):
+            store.evictor.exhausted(65536)
+        self.assertFalse(store.evictor.reserve(MIB))
+        space.f_bavail = 16 * MIB // 4096
+        times[0] += 2
+        self.assertTrue(store.evictor.reserve(MIB))
+        store.evictor.release(MIB)
+        self.assertFalse(store.evictor.reserve(32 * MIB))

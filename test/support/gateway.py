@@ -243,12 +243,16 @@ class CountingEvents:
 
     def __init__(self) -> None:
         self.stored = 0
+        self.declined = 0
         self.condemned = 0
         self.invalidations = 0
         self.errors: list[BaseException] = []
 
     def entry_stored(self, size: int) -> None:
         self.stored += 1
+
+    def entry_declined(self) -> None:
+        self.declined += 1
 
     def fill_failed_verification(self) -> None:
         self.condemned += 1

@@ -63,6 +63,15 @@ class FormatTests(SynchronousTestCase):
         for part in rest:
             self.assertTrue(part.startswith("    "), part)
 
+    def test_legacy_traceback(self) -> None:
+        """The same for what reaches twisted.python.log, whose text has the traceback in it."""
+        text = "Unhandled Error\nTraceback (most recent call last):\n  File"
+        line = format_line(an_event("{log_text}", LogLevel.critical, log_text=text, failure=a_failure("broken")))
+        first, *rest = line.splitlines()
+        self.assertTrue(first.endswith(": Unhandled Error"), first)
+        self.assertTrue(all(part.startswith("    ") for part in rest))
+        self.assertIn("broken", rest[-1])
+
     def test_secrets(self) -> None:
         """Neither text nor traceback shows a signature."""
         line = format_line(
@@ -245,6 +254,18 @@ class LevelTests(ApplicationLogCase):
         self.assertEqual(shown[2:], [("info", False, False), ("debug", False, True), ("trace", True, True)])
         self.log.set_level("error")
         self.assertTrue(self.log.wants(an_event(log_namespace="twisted.names.client", level=LogLevel.error)))
+
+    def test_ports(self) -> None:
+        """What Twisted says of its ports is for debugging; the start tells where the proxy listens."""
+        for text in ("CachingSite starting on 3128", "(TCP Port 3128 Closed)", "(UDP Port 60211 Closed)"):
+            event = an_event("{log_text}", log_namespace="log_legacy", log_text=text)
+            self.log.set_level("info")
+            self.assertFalse(self.log.wants(event), text)
+            self.log.set_level("debug")
+            self.assertTrue(self.log.wants(event), text)
+        self.log.set_level("info")
+        for namespace, text in (("log_legacy", "the world is starting on Monday"), ("s3proxy", "x starting on 1")):
+            self.assertTrue(self.log.wants(an_event("{log_text}", log_namespace=namespace, log_text=text)), text)
 
     def test_readings(self) -> None:
         """Lines are counted by level."""

@@ -402,6 +402,26 @@ class LossTests(FileServerCase):
         self.assertEqual(self.server.bytes_sent, count)
 
     @coroutine
+    async def test_cancelled_when_the_connection_is_lost(self) -> None:
+        """A protocol that is told of the end may cancel what it waited for: that is all that happens to it."""
+        await self.connect()
+        fd = self.file_with(DATA)
+        self.client.pauseProducing()
+        sent = [self.server.sendFile(fd, 0, len(DATA)) for _ in range(20)]
+        protocol = self.server.protocol
+        told = protocol.connectionLost
+
+        def give_up(reason: object) -> None:
+            for each in sent:
+                if not each.called:
+                    each.cancel()
+            told(reason)
+
+        protocol.connectionLost = give_up
+        self.server.abortConnection()
+        self.assertEqual(set(await outcomes(sent)), {None, CancelledError})
+
+    @coroutine
     async def test_truncated_file(self) -> None:
         """A file that is too short aborts the connection: the client can't take what it got for all."""
         await self.connect()
