@@ -29,10 +29,16 @@ def makeService(options: Options) -> IService:  # noqa: N802
             print(problem, file=sys.stderr)
         raise SystemExit(1) from None
     if options["check"]:
+        from s3proxy.services.rules_source import rules_problems
+
         for notice in loaded.notices:
             print(f"{notice.level}: {notice.text}")
-        print("The configuration can be used.")
-        raise SystemExit(0)
+        wrong_rules = rules_problems(loaded.config)
+        for line in wrong_rules:
+            print(line, file=sys.stderr)
+        # The proxy would start, without these rules.
+        print("The configuration can be used, the rules can't." if wrong_rules else "The configuration can be used.")
+        raise SystemExit(1 if wrong_rules else 0)
     # Only now: these modules are many, and some of them must not be imported before twistd has chosen the reactor.
     from twisted.internet import reactor
 

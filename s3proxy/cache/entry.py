@@ -3,14 +3,18 @@
 The encoding is JSON whose strings are latin-1, so that any header byte survives::
 
     {"v": 1, "store": "aws", "bucket": "b", "key": "k", "etag": "\\"…\\"", "modified": "…" | null,
-     "size": 1, "headers": [["Content-Type", "text/plain"], …], "checksums": true}
+     "size": 1, "headers": [["Content-Type", "text/plain"], …], "checksums": true, "parts": {…}}
+
+``parts`` is there when anything is known of them; see :meth:`s3proxy.s3.parts.PartMap.document`.
 """
 
 import json
+from typing import Any
 
 import attrs
 
 from s3proxy.s3.headers import CHECKSUM_FIELDS, Headers
+from s3proxy.s3.parts import PartMap
 
 __all__ = ["ObjectId", "ObjectVersion", "decode_version", "encode_version"]
 
@@ -39,6 +43,7 @@ class ObjectVersion:
     :ivar size: of the whole object, in bytes
     :ivar headers: as S3 sent them, in order, without those that belong to a single answer
     :ivar checksums: whether ``headers`` holds all checksums S3 has, because the whole object was asked for with them
+    :ivar parts: what is known of the parts in which it was uploaded; None: nothing
     """
 
     id: ObjectId
@@ -47,18 +52,28 @@ class ObjectVersion:
     size: int
     headers: Headers
     checksums: bool = False
+    parts: PartMap | None = None
 
     def same_bytes(self, other: "ObjectVersion") -> bool:
         """Whether both describe the same content."""
         return self.etag == other.etag and self.size == other.size
 
     def merged(self, newer: "ObjectVersion") -> "ObjectVersion":
-        """This version as a later answer about the same bytes describes it; checksums that only this one knows stay."""
+        """This version as a later answer about the same bytes describes it; what only this one knows of checksums and
+        parts stays.
+        """
+        newer = attrs.evolve(newer, parts=self.knowing(newer.parts).parts)
         if newer.checksums or not self.checksums:
             return newer
         kept = tuple(pair for pair in self.headers if pair[0].lower() in CHECKSUM_FIELDS)
         headers = newer.headers.without(CHECKSUM_FIELDS).adding(*kept)
         return attrs.evolve(newer, headers=headers, checksums=True)
+
+    def knowing(self, parts: PartMap | None) -> "ObjectVersion":
+        """This version with what is known of its parts elsewhere."""
+        if parts is None or parts is self.parts:
+            return self
+        return attrs.evolve(self, parts=parts if self.parts is None else self.parts.merged(parts))
 
 
 def encode_version(version: ObjectVersion) -> bytes:
@@ -67,7 +82,7 @@ def encode_version(version: ObjectVersion) -> bytes:
     def text(value: bytes) -> str:
         return value.decode("latin-1")
 
-    document = {
+    document: dict[str, Any] = {
         "v": FORMAT,
         "store": version.id.store,
         "bucket": text(version.id.bucket),
@@ -78,6 +93,8 @@ def encode_version(version: ObjectVersion) -> bytes:
         "headers": [[text(name), text(value)] for name, value in version.headers],
         "checksums": version.checksums,
     }
+    if version.parts is not None:
+        document["parts"] = version.parts.document()
     return json.dumps(document, separators=(",", ":"), ensure_ascii=True).encode("ascii")
 
 
@@ -92,7 +109,7 @@ def decode_version(data: bytes) -> ObjectVersion | None:
             return value.encode("latin-1")
 
         modified = document["modified"]
-        size = document["size"]
+        size, parts = document["size"], document.get("parts")
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:
             return None
         return ObjectVersion(
@@ -102,6 +119,7 @@ def decode_version(data: bytes) -> ObjectVersion | None:
             size=size,
             headers=Headers((raw(name), raw(value)) for name, value in document["headers"]),
             checksums=bool(document["checksums"]),
+            parts=None if parts is None else PartMap.from_document(parts),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         return None

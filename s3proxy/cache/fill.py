@@ -25,6 +25,7 @@ from zope.interface import implementer
 from s3proxy.cache.bodyfiles import BodyFiles, IWriter
 from s3proxy.cache.spans import MemorySpan, Span
 from s3proxy.cache.verify import Verifier
+from s3proxy.storage.errors import NotNow
 from s3proxy.util.deferreds import WakeUps
 from s3proxy.util.streams import IByteSink, IByteSource
 
@@ -54,6 +55,7 @@ class Fill:
 
     :param writers: gives the writer for the bytes from an offset on (it decides how many it takes); None: memory form
     :param commit_small: memory form: called in a thread with all chunks when the body is complete
+    :param commit_promptly: memory form: tried before, in the reactor's thread; raises NotNow when it would take long
     :param passing: keep nothing
     :param verify: checks the whole body; one that does not match is not kept, and if S3 stated the checksum itself, its
         last piece is not shown to anybody
@@ -75,6 +77,7 @@ class Fill:
         *,
         writers: Callable[[int], IWriter] | None,
         commit_small: Callable[[list[bytes]], Any] | None = None,
+        commit_promptly: Callable[[list[bytes]], Any] | None = None,
         passing: bool = False,
         verify: Verifier | None = None,
         keep_ratio: float = 0.5,
@@ -96,6 +99,7 @@ class Fill:
         self._source = source
         self._files = None if writers is None else BodyFiles(start, writers)
         self._commit_small = commit_small
+        self._commit_promptly = commit_promptly
         self._give_up = give_up
         self._on_file = on_file
         self._verify = verify
@@ -105,6 +109,7 @@ class Fill:
         self._on_disk_error = on_disk_error
 
         self._received = start
+        self._worth = WORTH_FINISHING
         self._ended = False
         self._broken: Failure | None = None
         self._passing = passing
@@ -130,6 +135,11 @@ class Fill:
     def complete(self) -> bool:
         """Every byte can be read."""
         return self.have >= self.stop
+
+    @property
+    def ended(self) -> bool:
+        """S3 sends no more of it."""
+        return self._ended
 
     @property
     def joinable(self) -> bool:
@@ -165,10 +175,14 @@ class Fill:
             return
         if not self._ended:
             missing = self.stop - self._received
-            if self._passing or missing > max(WORTH_FINISHING, (self.stop - self.start) // 4):
+            if self._passing or missing > max(self._worth, (self.stop - self.start) // 4):
                 self._source.abort()
                 self.stream_failed(Failure(FillBroken("nobody reads it any more")))
         self._close_if_over()
+
+    def finish_anyway(self) -> None:
+        """It is worth finishing, whoever reads it."""
+        self._worth = self.stop - self.start
 
     def break_off(self) -> None:
         """No more is taken from S3. What has come is kept or removed as after any other end."""
@@ -382,6 +396,17 @@ class Fill:
             self._abandon()
             self._settled_with(None)
             return
+        if self._files is None and self._commit_promptly is not None:
+            try:
+                self._results.append(self._commit_promptly([chunk for _, chunk in self._memory]))
+            except NotNow:
+                pass
+            except Exception:
+                self._settled_with(Failure())
+                return
+            else:
+                self._settled_with(None)
+                return
         self._busy = True
         self._run(self._finish).addBoth(self._settled_with).addErrback(
             lambda reason: self.log.failure("finishing a fill", reason)

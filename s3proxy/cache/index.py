@@ -5,10 +5,12 @@ loaded: whoever invalidates an entry, in whatever process of the host, changes t
 again after ``refresh_interval``, because other hosts and people with ``rm`` don't know the table.
 """
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Callable
 
 from s3proxy.cache.entry import ObjectId, ObjectVersion, decode_version
+from s3proxy.cache.ram import RamTier
 from s3proxy.storage.disk import DiskStore
 from s3proxy.storage.entry import StoredEntry
 from s3proxy.storage.generations import GenerationTable
@@ -20,15 +22,23 @@ __all__ = ["EntryIndex", "Record"]
 _RECORD_WEIGHT = 2048
 
 
-class Record:
-    """One entry as it was found on disk."""
+_serials = itertools.count(1)
 
-    __slots__ = ("checked_at", "epoch", "name", "stored", "version", "_ranges")
+
+class Record:
+    """One entry as it was found on disk.
+
+    :ivar serial: no other record of this process has it: what was derived from this one can be told to be stale by it,
+        without keeping the record in memory
+    """
+
+    __slots__ = ("checked_at", "epoch", "name", "serial", "stored", "version", "_ranges")
 
     def __init__(
         self, name: EntryName, epoch: int, checked_at: float, stored: StoredEntry, version: ObjectVersion
     ) -> None:
         self.name = name
+        self.serial = next(_serials)
         self.epoch = epoch
         self.checked_at = checked_at
         self.stored = stored
@@ -55,6 +65,7 @@ class EntryIndex:
     """The records of at most ``max_entries`` objects, least recently used ones leaving first.
 
     :param max_bytes: what the records may take in memory, small bodies included
+    :param ram: copies of larger bodies, with which the memory is shared
     """
 
     def __init__(
@@ -66,6 +77,7 @@ class EntryIndex:
         max_entries: int,
         max_bytes: int,
         refresh_interval: float,
+        ram: RamTier | None = None,
     ) -> None:
         self._store = store
         self._generations = generations
@@ -74,6 +86,7 @@ class EntryIndex:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._refresh_interval = refresh_interval
+        self._ram = ram
         self._records: OrderedDict[ObjectId, Record] = OrderedDict()
 
     def __len__(self) -> int:
@@ -105,14 +118,16 @@ class EntryIndex:
         version = None if stored is None else decode_version(stored.meta)
         if stored is None or version is None or version.id != id:
             self.forget(id)
+            if self._ram is not None:
+                self._ram.drop(name.digest)
             return None
         self.forget(id)
+        if self._ram is not None:
+            self._ram.retain(name.digest, stored)
         record = Record(name, epoch, now, stored, version)
         self._records[id] = record
         self._bytes += record.weight
-        while len(self._records) > 1 and (len(self._records) > self._max_entries or self._bytes > self._max_bytes):
-            _, old = self._records.popitem(last=False)
-            self._bytes -= old.weight
+        self._make_room()
         return record
 
     def hot(self, id: ObjectId) -> Record | None:
@@ -131,3 +146,20 @@ class EntryIndex:
         record = self._records.pop(id, None)
         if record is not None:
             self._bytes -= record.weight
+            if self._ram is not None:
+                self._ram.descriptions = self._bytes
+
+    def resize(self, max_bytes: int) -> None:
+        """The records may take so much from now on."""
+        self._max_bytes = max_bytes
+        self._make_room()
+
+    def _make_room(self) -> None:
+        limit = self._max_bytes
+        if self._ram is not None:
+            limit = self._ram.leave(min(self._bytes, limit))
+        while len(self._records) > 1 and (len(self._records) > self._max_entries or self._bytes > limit):
+            _, old = self._records.popitem(last=False)
+            self._bytes -= old.weight
+        if self._ram is not None:
+            self._ram.descriptions = self._bytes

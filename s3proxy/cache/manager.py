@@ -12,13 +12,16 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from s3proxy.cache.background import Promptness
 from s3proxy.cache.entry import ObjectId, ObjectVersion, decode_version, encode_version
 from s3proxy.cache.fill import Fill, RunInThread
 from s3proxy.cache.flight import KeyFlight, Ticket
 from s3proxy.cache.guard import CacheEvents, DiskGuard
 from s3proxy.cache.index import EntryIndex, Record
 from s3proxy.cache.invalidation import ArmedKeys, Invalidation
+from s3proxy.cache.parts import LearnedParts
 from s3proxy.cache.placement import Place, into_entry, into_ranges
+from s3proxy.cache.ram import RamTier
 from s3proxy.cache.settings import CacheSettings
 from s3proxy.cache.verify import verifier_for
 from s3proxy.cache.view import View
@@ -38,6 +41,7 @@ class CacheManager:
     :param store: None: there is no cache directory that could be used; everything is a miss
     :param run: calls a function in a thread for disk work
     :param now: unix seconds
+    :param ram: keeps copies of what is used most in memory; None: the kernel's page cache does that well enough
     :ivar guard: how the disk is doing
     """
 
@@ -53,15 +57,19 @@ class CacheManager:
         *,
         now: Callable[[], float],
         events: CacheEvents,
+        ram: RamTier | None = None,
     ) -> None:
         self._clock = clock
         self.store = store
+        self.ram = ram
         self._run = run
         self._settings = settings
         self._now = now
         self._events = events
         self.guard = DiskGuard(now, events)
+        self._promptness = Promptness(clock.seconds)
         self._invalidation = Invalidation(store, self.guard, run, self._revoke, events)
+        self._parts = LearnedParts(store, self.guard, run, self._forget)
         self._flights: dict[ObjectId, KeyFlight] = {}
         self._fills: set[Fill] = set()
         self._index = (
@@ -74,6 +82,7 @@ class CacheManager:
                 max_entries=settings.max_entries,
                 max_bytes=settings.max_memory,
                 refresh_interval=settings.refresh_interval,
+                ram=ram,
             )
         )
 
@@ -89,6 +98,18 @@ class CacheManager:
         """Objects whose description is at hand."""
         return 0 if self._index is None else len(self._index)
 
+    @property
+    def bytes_in_memory(self) -> int:
+        """What these descriptions take, and copies of what is used most."""
+        return (0 if self._index is None else self._index.bytes) + (0 if self.ram is None else self.ram.bytes)
+
+    def resize_memory(self, descriptions: int, total: int) -> None:
+        """Bytes that may be taken from now on: by descriptions, and by them together with copies."""
+        if self.ram is not None:
+            self.ram.resize(total)
+        if self._index is not None:
+            self._index.resize(descriptions)
+
     async def view(self, id: ObjectId) -> View | None:
         """What can be read of an object now; None: nothing."""
         flight = self._flights.get(id)
@@ -102,17 +123,23 @@ class CacheManager:
             fills = tuple(fill for fill in flight.fills if fill.joinable)
             if fills and (record is None or not record.version.same_bytes(flight.version)):
                 return View(
-                    version=flight.version, validated_at=flight.brought_at, record=None, fills=fills, store=self.store
+                    version=self._parts.completed(flight.version),
+                    validated_at=flight.brought_at,
+                    record=None,
+                    fills=fills,
+                    store=self.store,
+                    ram=self.ram,
                 )
         if record is None:
             return None
         return View(
-            version=record.version,
+            version=self._parts.completed(record.version),
             validated_at=record.stored.validated_at,
             unconfirmed=record.stored.unconfirmed,
             record=record,
             fills=fills,
             store=self.store,
+            ram=self.ram,
         )
 
     def used(self, view: View, wanted: Interval) -> None:
@@ -177,9 +204,10 @@ class CacheManager:
         flight = ticket.flight
         if flight.renewal is None or flight.revoked:
             return
-        # The entry that was opened for it may be a later one than the one that was asked about.
+        # The entry that was opened for it may be a later one than the one that was asked about. And the same bytes may
+        # have been written again, under other metadata, of which an answer about some of them is no description.
         held = decode_version(flight.renewal.entry.meta)
-        if held is not None and held.same_bytes(version):
+        if held is not None and held.same_bytes(version) and version.last_modified in (None, held.last_modified):
             renewal, flight.renewal = flight.renewal, None
             self.guard.attempt(renewal.confirm, ticket.sent_at)
             self._forget(flight.id)
@@ -204,6 +232,7 @@ class CacheManager:
                 self.drop(flight.id)
                 return None
             record = None
+        self._parts.learn(version)
         fill = self._start_fill(ticket, record, version, interval, source, whole)
         if fill is not None:
             flight.version = version
@@ -244,6 +273,20 @@ class CacheManager:
             self.guard.attempt(self.store.publish_head, lease, **self._facts(version, ticket.sent_at))
             self._forget(flight.id)
 
+    def describe_part(self, ticket: Ticket, version: ObjectVersion) -> None:
+        """S3's answer to a HEAD of a part: it tells which bytes the part is and which version is current, and nothing
+        of what describes the object.
+        """
+        flight = ticket.flight
+        if flight.revoked or self._contradicts(flight, version):
+            return
+        record = self._record(flight.id)
+        if record is not None and record.version.same_bytes(version):
+            self.confirmed(ticket, version)
+        elif record is not None and not flight.fills:
+            self.drop(flight.id)
+        self._parts.learn(version)
+
     # Invalidating.
 
     async def arm(self, ids: Iterable[ObjectId]) -> ArmedKeys:
@@ -253,6 +296,12 @@ class CacheManager:
     def drop(self, id: ObjectId) -> None:
         """The entry is no longer true: remove it now, and let nothing that is under way be stored."""
         self._invalidation.drop(id)
+
+    def noticed(self, id: ObjectId, etag: bytes | None) -> None:
+        """S3 gave somebody this object, past the cache: an entry of another version is no longer true."""
+        record = None if etag is None else self._record(id)
+        if record is not None and record.version.etag != etag:
+            self.drop(id)
 
     # Upkeep.
 
@@ -277,6 +326,8 @@ class CacheManager:
         self.guard.stop_inserts()
         for id in tuple(self._flights):
             self._revoke(id)
+        if self.ram is not None:
+            self.ram.close()
 
     # What is behind these.
 
@@ -366,16 +417,16 @@ class CacheManager:
         store, flight = self.store, ticket.flight
         start, stop = interval
         small = stop - start <= self._settings.small_object_bytes
-        facts = self._facts(version, ticket.sent_at)
+        facts = self._facts(_described(record, version, whole), ticket.sent_at)
         place: Place | None
         if record is not None and record.stored.kind == RANGES:
             if whole:
                 self._renew_or_redescribe(ticket, record, version)
             else:
                 self.confirmed(ticket, version)
-            place = into_ranges(store, record.stored, interval, small)
+            place = into_ranges(store, record.stored, interval, small, self._held(record))
         elif whole and version.size <= store.inline_max:
-            place = into_entry(store, self.guard, self._take_lease(flight), facts, small)
+            place = into_entry(store, self.guard, self._take_lease(flight), facts, small, self._promptness)
         elif record is not None and record.stored.kind == INLINE:
             # Every byte is held already.
             self.confirmed(ticket, version)
@@ -386,7 +437,7 @@ class CacheManager:
             if entry is None:
                 return None
             self._forget(version.id)
-            place = into_ranges(store, entry, interval, small)
+            place = into_ranges(store, entry, interval, small, ())
         if place is None:
             return None
         return Fill(
@@ -397,6 +448,7 @@ class CacheManager:
             stop,
             writers=place.writers,
             commit_small=place.commit_small,
+            commit_promptly=place.commit_promptly,
             give_up=place.give_up,
             verify=verifier_for(version.headers, version.etag) if whole else None,
             keep_ratio=self._settings.keep_ratio,
@@ -404,6 +456,14 @@ class CacheManager:
             on_settled=lambda fill, results, true: self._settled(flight, fill, results),
             on_disk_error=lambda error: self._refused(flight, error),
         )
+
+    def _held(self, record: Record) -> tuple[Interval, ...]:
+        assert self.store is not None
+        try:
+            return record.ranges(self.store)
+        except OSError as error:
+            self.guard.failed(error)
+            return ()
 
     def _refused(self, flight: KeyFlight, error: BaseException) -> None:
         """Bytes of a fill could not be written."""
@@ -431,9 +491,12 @@ class CacheManager:
     def _end_if_idle(self, flight: KeyFlight) -> None:
         if not flight.idle:
             return
-        if self._flights.get(flight.id) is flight:
+        current = self._flights.get(flight.id) is flight
+        if current:
             del self._flights[flight.id]
         self._give_back(flight)
+        if current:
+            self._parts.write_down(flight.name, flight.id)
 
     def _give_back(self, flight: KeyFlight) -> None:
         lease, flight.lease = flight.lease, None
@@ -450,4 +513,18 @@ class CacheManager:
             flight.revoked = True
             flight.asked.clear()
             self._give_back(flight)
+        self._parts.forget(id)
         self._forget(id)
+        if self.ram is not None:
+            self.ram.drop(entry_name(id.parts).digest)
+
+
+def _described(record: Record | None, version: ObjectVersion, whole: bool) -> ObjectVersion:
+    """How an entry of this version is described from now on: an answer about some of its bytes adds what it tells of
+    the parts, and replaces a description only if that is an older one.
+    """
+    if record is None:
+        return version
+    if whole or version.last_modified not in (None, record.version.last_modified):
+        return record.version.merged(version)
+    return record.version.knowing(version.parts)

@@ -5,11 +5,12 @@ from typing import Any
 
 import attrs
 
-from s3proxy.cache.background import write_small_range
+from s3proxy.cache.background import Promptness, write_small_range
 from s3proxy.cache.bodyfiles import IWriter
 from s3proxy.cache.guard import DiskGuard
 from s3proxy.storage.disk import DiskStore
 from s3proxy.storage.entry import StoredEntry
+from s3proxy.storage.handles import ReadHandle
 from s3proxy.util.intervals import Interval
 
 __all__ = ["Place", "into_entry", "into_ranges"]
@@ -23,33 +24,86 @@ def _nothing() -> None:
 class Place:
     """:ivar writers: gives the writer for the bytes from an offset on; None: the body is small
     :ivar commit_small: writes and publishes the whole of a small body
+    :ivar commit_promptly: the same in the reactor's thread; raises NotNow when it would take long
     :ivar give_up: to be called when neither was used. Idempotent; may raise OSError
     """
 
     writers: Callable[[int], IWriter] | None = None
     commit_small: Callable[[list[bytes]], Any] | None = None
+    commit_promptly: Callable[[list[bytes]], Any] | None = None
     give_up: Callable[[], None] = _nothing
 
 
-def into_entry(store: DiskStore, guard: DiskGuard, lease: Any, facts: dict[str, Any], small: bool) -> Place | None:
+def into_entry(
+    store: DiskStore, guard: DiskGuard, lease: Any, facts: dict[str, Any], small: bool, promptness: Promptness
+) -> Place | None:
     """A whole body into the entry's own file. None: the lease is gone, or the disk refuses."""
     if lease is None:
         return None
     if small:
         return Place(
             commit_small=lambda body: store.publish_inline(lease, body=body, **facts),
+            commit_promptly=lambda body: promptness.attempt(
+                lambda: store.publish_inline(lease, body=body, promptly=True, **facts)
+            ),
             give_up=lease.release,
         )
     writer = guard.attempt(store.start_inline, lease, **facts)
     return None if writer is None else Place(writers=lambda position: writer, give_up=writer.close)
 
 
-def into_ranges(store: DiskStore, entry: StoredEntry, interval: Interval, small: bool) -> Place:
-    """A body, or a part of one, into range files of an entry."""
+class HeldRange:
+    """In the place of a file: bytes that the cache has already. They are not written again, and readers get them out of
+    the file that has them, which stays open for them if it is evicted.
+    """
+
+    def __init__(self, handle: ReadHandle, start: int, length: int) -> None:
+        self.start = start
+        self.length = length
+        self.written = 0
+        self._handle = handle
+
+    def handle(self) -> ReadHandle:
+        """See :class:`IWriter`."""
+        return self._handle.share()
+
+    def append(self, chunks: list[bytes]) -> None:
+        """See :class:`IWriter`."""
+        self.written += sum(map(len, chunks))
+
+    def commit(self) -> None:
+        """See :class:`IWriter`."""
+
+    def commit_prefix(self, min_bytes: int) -> None:
+        """See :class:`IWriter`."""
+
+    def discard(self) -> None:
+        """See :class:`IWriter`."""
+
+    def close(self) -> None:
+        """See :class:`IWriter`."""
+        self._handle.close()
+
+
+def into_ranges(
+    store: DiskStore, entry: StoredEntry, interval: Interval, small: bool, held: tuple[Interval, ...]
+) -> Place:
+    """A body, or a part of one, into range files of an entry.
+
+    :param held: the ranges that the entry has
+    """
     start, stop = interval
 
     def open_writer(position: int) -> Any:
-        return store.start_range(entry, position, min(stop - position, store.cut - position % store.cut))
+        limit = min(stop, position + store.cut - position % store.cut)
+        for held_start, held_stop in held:
+            if held_start <= position < held_stop:
+                handle = store.open_range(entry, held_start, held_stop)
+                if handle is not None:
+                    return HeldRange(handle, position, min(held_stop, stop) - position)
+            elif position < held_start < limit:
+                limit = held_start
+        return store.start_range(entry, position, limit - position)
 
     if small:
         return Place(commit_small=lambda body: write_small_range(open_writer, start, body))

@@ -8,11 +8,13 @@ from twisted.internet.defer import Deferred
 from s3proxy.cache.entry import ObjectVersion
 from s3proxy.cache.fill import Fill
 from s3proxy.cache.index import Record
+from s3proxy.cache.ram import RamTier
 from s3proxy.cache.spans import FileSpan, MemorySpan, Span
 from s3proxy.storage.disk import DiskStore
+from s3proxy.storage.entry import StoredEntry
 from s3proxy.storage.handles import ReadHandle
 from s3proxy.storage.record import HEAD, INLINE
-from s3proxy.util.intervals import Interval, gaps, total
+from s3proxy.util.intervals import Interval, gaps
 
 __all__ = ["BodyReader", "Coverage", "View"]
 
@@ -34,6 +36,7 @@ class View:
     :ivar unconfirmed: written through the proxy, and S3 has not described it yet
     :ivar record: the entry on disk, if it holds this version
     :ivar fills: bodies of this version under way
+    :ivar ram: copies in memory of what is in the cache
     """
 
     version: ObjectVersion
@@ -42,6 +45,7 @@ class View:
     record: Record | None
     fills: tuple[Fill, ...]
     store: DiskStore | None
+    ram: RamTier | None = None
 
     def held(self) -> tuple[Interval, ...]:
         """The intervals that are in the cache."""
@@ -59,19 +63,19 @@ class View:
         held = self.held()
         if not gaps(wanted, held):
             return Coverage.CACHED if self.record is not None else Coverage.GROWING
-        growing = tuple((fill.first, fill.stop) for fill in self.fills if fill.joinable)
-        return Coverage.MISSING if gaps(wanted, held + growing) else Coverage.GROWING
+        return Coverage.MISSING if gaps(wanted, self.available()) else Coverage.GROWING
 
-    def missing_bytes(self, wanted: Interval) -> int:
-        """How many bytes of ``wanted`` are not in the cache."""
-        return total(gaps(wanted, self.held()))
+    def available(self) -> tuple[Interval, ...]:
+        """The intervals that are in the cache or on their way into it."""
+        return self.held() + tuple((fill.first, fill.stop) for fill in self.fills if fill.joinable)
 
-    def reader(self, wanted: Interval, own: Fill | None = None) -> "BodyReader":
+    def reader(self, wanted: Interval, own: Fill | None = None, *, ram: bool = True) -> "BodyReader":
         """A reader for these bytes. It must be closed.
 
         :param own: the fill that this reader's request brought about
+        :param ram: whether copies in memory may be used and made
         """
-        return BodyReader(self, wanted, own)
+        return BodyReader(self, wanted, own, ram=ram)
 
 
 class BodyReader:
@@ -84,7 +88,7 @@ class BodyReader:
     :ivar unreadable: the disk failed when the cache was read
     """
 
-    def __init__(self, view: View, wanted: Interval, own: Fill | None = None) -> None:
+    def __init__(self, view: View, wanted: Interval, own: Fill | None = None, *, ram: bool = True) -> None:
         self.version = view.version
         self.position, self.stop = wanted
         self.from_upstream = 0
@@ -92,6 +96,8 @@ class BodyReader:
         self.unreadable = False
         self._record = view.record
         self._store = view.store
+        self._may_use_ram = ram
+        self._ram = view.ram if ram else None
         self._fills: list[Fill] = []
         self._own: list[Fill] = [] if own is None else [own]
         self._origin: Fill | None = None
@@ -102,14 +108,16 @@ class BodyReader:
 
         :param own: this reader's request brought it about
         """
-        fill.attach(self, max(self.position, fill.start))
-        self._fills.append(fill)
+        if fill not in self._fills:
+            fill.attach(self, max(self.position, fill.start))
+            self._fills.append(fill)
         if own:
             self._own.append(fill)
 
     def use(self, view: View) -> None:
         """Go on with a newer view of the same version."""
         self._record = view.record
+        self._ram = view.ram if self._may_use_ram else None
         self._join_all(view)
 
     def _join_all(self, view: View) -> None:
@@ -157,17 +165,22 @@ class BodyReader:
             return None
         if handle is None:
             return None
-        if isinstance(handle, MemorySpan):
+        if not isinstance(handle, ReadHandle):
             return handle
         count = min(handle.stop, self.stop) - self.position
+        if self._ram is not None:
+            count = min(count, self._ram.promote(record.stored, handle, self.position) - self.position)
         return FileSpan(handle.fd, handle.base + self.position - handle.start, count, False, handle.close)
 
-    def _open(self, record: Record, store: DiskStore) -> "ReadHandle | MemorySpan | None":
+    def _open(self, record: Record, store: DiskStore) -> "ReadHandle | Span | None":
         """The published bytes at ``position``, if there are any."""
         stored = record.stored
         if stored.kind == INLINE:
             if stored.small_body is not None:
                 return MemorySpan(memoryview(stored.small_body)[self.position : self.stop])
+            hot = self._in_memory(stored, (0, stored.body_len))
+            if hot is not None:
+                return hot
             handle = store.open_inline(stored)
             if handle is None:
                 self._record = None
@@ -180,10 +193,16 @@ class BodyReader:
                 best = (start, stop)
         if best is None:
             return None
+        hot = self._in_memory(stored, best)
+        if hot is not None:
+            return hot
         handle = store.open_range(stored, *best)
         if handle is None:
             record.forget_ranges()
         return handle
+
+    def _in_memory(self, stored: StoredEntry, within: Interval) -> "Span | None":
+        return None if self._ram is None else self._ram.find(stored, within, self.position, self.stop)
 
     def advance(self, count: int) -> None:
         """So many bytes are with the client."""

@@ -3,7 +3,7 @@
 A feature leaves FEATURES when it runs; nothing else has to change.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 import attrs
 
@@ -12,7 +12,7 @@ from s3proxy.config.schema import Given, keys
 
 __all__ = [
     "DEPRECATED", "FEATURES", "Feature", "NOT_NEEDED", "RETIRED", "feature_of", "inactive_features", "is_not_needed",
-    "remarks",
+    "remarks", "rule_remarks",
 ]
 
 _STORAGE = "cache.shared_storage"
@@ -25,11 +25,13 @@ class Feature:
     :ivar name: for people
     :ivar keys: dotted paths of keys and of whole sections that have no effect without it
     :ivar wanted: whether a configuration asks for it; None when nothing but rules or tuning does
+    :ivar rule_fields: what rules may set that has no effect without it
     """
 
     name: str
     keys: tuple[str, ...]
     wanted: Callable[[Config], bool] | None = None
+    rule_fields: tuple[str, ...] = ()
 
 
 FEATURES: tuple[Feature, ...] = (
@@ -41,8 +43,10 @@ FEATURES: tuple[Feature, ...] = (
     Feature("the write-through cache", (
         "server.write_cache_tee_channel_depth", "cache.write_cache_enabled", "cache.write_cache_percent",
         "cache.write_cache_max_object_size", "cache.put_ttl", "cache.incomplete_upload_ttl",
-        "cache.max_complete_body_bytes"), lambda c: c.cache.write_cache_enabled),
-    Feature("compression", ("compression", "cache.compression_batch_size"), lambda c: c.compression.enabled),
+        "cache.max_complete_body_bytes"), lambda c: c.cache.write_cache_enabled,
+        rule_fields=("put_ttl", "write_cache_enabled")),
+    Feature("compression", ("compression", "cache.compression_batch_size"), lambda c: c.compression.enabled,
+            rule_fields=("compression_enabled",)),
     Feature("scrubbing", (
         "cache.scrub_interval", f"{_STORAGE}.validation_frequency", f"{_STORAGE}.validation_max_duration",
         f"{_STORAGE}.validation_threshold_warn", f"{_STORAGE}.validation_threshold_error"),
@@ -51,13 +55,12 @@ FEATURES: tuple[Feature, ...] = (
             lambda c: c.cache.coordination == "cluster"),
     Feature("the removal of expired objects", ("cache.actively_remove_cached_data",),
             lambda c: c.cache.actively_remove_cached_data),
-    Feature("the file of cache rules", ("cache.bucket_settings_staleness_threshold",)),
     Feature("reading without shared downloads", ("cache.download_coordination.enabled",)),
-    Feature("the merging of missing ranges", ("cache.range_merge_gap_threshold",)),
     Feature("the removal of old logs", (
         "logging.access_log_retention_days", "logging.app_log_retention_days", "logging.log_cleanup_interval"),
         lambda c: True),
-    Feature("hedged requests", ("connection_pool.hedged_requests",)),
+    Feature("hedged requests", ("connection_pool.hedged_requests",),
+            rule_fields=("hedging_enabled", "hedge_trigger_after", "hedge_max_per_request")),
     Feature("the OTLP export", ("metrics.otlp",), lambda c: c.metrics.otlp.enabled),
     Feature("metrics of single buckets", ("metrics.per_bucket",)),
     Feature("the dashboard", ("dashboard",), lambda c: c.dashboard.enabled),
@@ -125,6 +128,14 @@ def _covers(prefixes: Iterable[str], path: str) -> bool:
 def feature_of(path: str) -> Feature | None:
     """The feature without which this key has no effect, if it does not run yet."""
     return next((feature for feature in FEATURES if _covers(feature.keys, path)), None)
+
+
+def rule_remarks(fields: Collection[str]) -> Iterator[str]:
+    """What is to be said about fields that rules set, and that do nothing yet."""
+    for feature in FEATURES:
+        idle = [field for field in feature.rule_fields if field in fields]
+        if idle:
+            yield f"no effect yet, {feature.name} comes with a later release: {', '.join(idle)}"
 
 
 def is_not_needed(path: str) -> bool:

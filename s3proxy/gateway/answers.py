@@ -1,6 +1,6 @@
 """The heads of answers: those made from an entry, and S3's own with our marks."""
 
-import binascii
+import itertools
 import os
 from email.utils import formatdate
 
@@ -25,9 +25,15 @@ _FORWARDED = {
 }
 
 
+# The numbers from a random one on, times an odd constant: none comes twice in 2**64, neighbours look unlike, and no
+# request pays for a system call (os.urandom cost a hit 1.5 µs of 38).
+_serials = itertools.count(int.from_bytes(os.urandom(8), "big"))
+_ODD = 0x9E3779B97F4A7C15
+
+
 def new_request_id() -> str:
     """16 upper-case hexadecimal digits, as S3's are. Identifies, proves nothing."""
-    return binascii.hexlify(os.urandom(8)).decode("ascii").upper()
+    return "%016X" % (next(_serials) * _ODD & 0xFFFFFFFFFFFFFFFF)
 
 
 def marks(outcome: Outcome, reason: Reason = Reason.NONE) -> HeaderList:

@@ -17,7 +17,8 @@ from s3proxy.gateway.relay import discard
 from s3proxy.gateway.transaction import Parts
 from s3proxy.policy.cacheability import Storable, judge_answer
 from s3proxy.policy.verdicts import Reason
-from s3proxy.s3.ranges import FromTo, RangeSpec
+from s3proxy.s3.parts import PartNumber, Wanted
+from s3proxy.s3.ranges import FromTo
 from s3proxy.upstream.interfaces import IUpstreamResponse, UpstreamRequest
 from s3proxy.util.deferreds import SharedResult
 from s3proxy.util.intervals import Interval
@@ -33,7 +34,7 @@ class Kind(Enum):
     CONFIRMED = "confirmed"
     """304: the version that was asked about is current."""
     CHANGED = "changed"
-    """304, but about other metadata than the cache holds: ask again, without our condition."""
+    """304, but about another version, or other metadata, than the cache holds: ask again, without our condition."""
     RELAY = "relay"
     """Anything else: its body can be given to one client only, the one who asked."""
 
@@ -53,7 +54,7 @@ class Answer:
 class Fetch:
     """See the module.
 
-    :param wanted: the Range that is asked for; None: the whole object
+    :param wanted: the Range or part that is asked for; None: the whole object
     :param known: the version the cache holds, if any: a 304 that names it renews it
     :param confirming: whether the request's If-None-Match is ours and names ``known``
     :param conditional: whether the client sent conditions of its own
@@ -70,7 +71,7 @@ class Fetch:
         id: ObjectId,
         request: UpstreamRequest,
         *,
-        wanted: RangeSpec | None,
+        wanted: Wanted | None,
         known: ObjectVersion | None,
         confirming: bool,
         conditional: bool,
@@ -111,12 +112,15 @@ class Fetch:
         """The client who started the fetch is gone: an answer for it alone has no taker."""
         self._owner_waits = False
 
-    def serves(self, wanted: RangeSpec | None) -> bool:
+    def serves(self, wanted: Wanted | None) -> bool:
         """Whether the answer will hold every byte that ``wanted`` asks for, as far as can be told before it came."""
         if self._confirming or self._conditional or not self._store or self._request.method != b"GET":
             return False
-        if self.wanted is None or self.wanted == wanted:
+        if self.wanted == wanted:
             return True
+        if self.wanted is None:
+            # Which bytes of them are a part, the whole object's answer does not say.
+            return not isinstance(wanted, PartNumber)
         return (
             isinstance(self.wanted, FromTo)
             and isinstance(wanted, FromTo)
@@ -128,14 +132,16 @@ class Fetch:
         """Whether the fetch asks S3 about this version."""
         return self._confirming and self._known is not None and self._known.same_bytes(version)
 
+    def promises(self, version: ObjectVersion) -> Interval | None:
+        """The bytes of this version that the fetch asks for because somebody lacks them; None: it is no such fetch."""
+        if self._promised is None or self._known is None or not self._known.same_bytes(version):
+            return None
+        return self._promised
+
     def resumes(self, version: ObjectVersion, position: int) -> bool:
         """Whether the fetch asks for the rest of this version, from this offset or an earlier one on."""
-        return (
-            self._promised is not None
-            and self._known is not None
-            and self._known.same_bytes(version)
-            and self._promised[0] <= position < self._promised[1]
-        )
+        promised = self.promises(version)
+        return promised is not None and promised[0] <= position < promised[1]
 
     def _deserted(self) -> None:
         if self._asking is not None:
@@ -187,9 +193,17 @@ class Fetch:
                 return Answer(Kind.CHANGED if self._confirming else Kind.RELAY, response, reason=Reason.CHANGED)
             if same and known is not None:
                 cache.confirmed(self._ticket, known)
-            if same and self._confirming:
-                return Answer(Kind.CONFIRMED, response, known)
+            if self._confirming:
+                if same:
+                    return Answer(Kind.CONFIRMED, response, known)
+                # The client did not ask for a 304, and this one says nothing about what is held.
+                cache.drop(self._id)
+                return Answer(Kind.CHANGED, response, reason=Reason.CHANGED)
             return Answer(Kind.RELAY, response, reason=Reason.CLIENT_CONDITION)
+        if response.status == 412 and self._promised is not None:
+            # The version that somebody is in the middle of is no longer S3's.
+            cache.drop(self._id)
+            return Answer(Kind.RELAY, response, reason=Reason.CHANGED)
         if response.status in (404, 410):
             cache.drop(self._id)
             return Answer(Kind.RELAY, response, reason=Reason.NOT_CACHEABLE)
@@ -202,11 +216,15 @@ class Fetch:
             response.claimed_length if head else response.length,
             checksums_asked=self._checksums,
             head=head,
+            part=self.wanted.number if isinstance(self.wanted, PartNumber) else None,
         )
         if not isinstance(judged, Storable):
             return Answer(Kind.RELAY, response, reason=judged)
         if head:
-            cache.describe(self._ticket, judged.version)
+            if isinstance(self.wanted, PartNumber):
+                cache.describe_part(self._ticket, judged.version)
+            else:
+                cache.describe(self._ticket, judged.version)
             return Answer(Kind.RELAY, response, judged.version)
         fill = cache.receive(self._ticket, judged.version, judged.interval, response, whole=judged.whole)
         if fill is None:

@@ -19,6 +19,7 @@ from s3proxy.policy.invalidation import body_decides, body_limit, keys_in_answer
 from s3proxy.policy.verdicts import Outcome, Reason
 from s3proxy.s3.documents import has_error_root
 from s3proxy.s3.errors import S3Error
+from s3proxy.s3.headers import is_sse_c
 from s3proxy.upstream.interfaces import IUpstreamResponse, UpstreamError
 
 __all__ = ["ForwardFlow"]
@@ -98,6 +99,10 @@ class ForwardFlow:
     async def _answer(self, response: IUpstreamResponse) -> bool | None:
         """Relay S3's answer. Whether S3 has acted: None when it can't be known."""
         success = 200 <= response.status < 300
+        transaction = self._transaction
+        if success and transaction.operation.is_cacheable_read and transaction.id is not None:
+            if not is_sse_c(self._request.headers):
+                self._parts.cache.noticed(transaction.id, response.headers.get(b"etag"))
         decided_by_body = success and self._writes and body_decides(self._transaction.operation)
         if success and self._writes and not decided_by_body:
             await self._settle(True, response)

@@ -2,13 +2,15 @@
 
 The lane takes only what it can answer completely: a GET or HEAD whose object has a fresh entry in memory, with its body
 unless that is not asked for. Anything else goes the way of all requests (:mod:`s3proxy.gateway.pipeline`). Both ways
-give the same answer, byte for byte but for the request id; gate, look-up, head and exit are those of the other way,
-too.
+give the same answer, byte for byte but for the request id, and the same line in the access log; gate, look-up, head and
+exit are those of the other way, too.
+
+What of an answer does not change from one request to the next is made once and kept with the target it answers:
+:class:`_Answer`. A hit then is three look-ups, two comparisons and two joins: 3 µs where composing took 11 µs.
 """
 
 from collections.abc import Callable
 from email.utils import formatdate
-from typing import NamedTuple
 
 import attrs
 
@@ -25,6 +27,8 @@ from s3proxy.s3.headers import Headers
 from s3proxy.s3.operation import Operation, classify
 from s3proxy.s3.ranges import InvalidRange, MultiRange, parse_range, resolve
 from s3proxy.s3.target import parse_target
+from s3proxy.telemetry.accessline import CallerWords
+from s3proxy.telemetry.exit import Exit, Kind
 from s3proxy.telemetry.record import RequestRecord
 from s3proxy.util.intervals import Interval
 
@@ -32,18 +36,25 @@ __all__ = ["Glance", "Lane"]
 
 MOST_TARGETS = 10_000
 """Targets whose meaning is remembered."""
-MOST_HEADS = 4
-"""Heads of answers that are kept for one object."""
+MOST_ANSWERS = 8
+"""Answers that are kept for one target."""
+MOST_CALLERS = 1000
+"""Descriptions that clients give of themselves, and that are remembered."""
 NOTE_INTERVAL = 1.0
 """Seconds after which the use of an entry is noted again."""
 
 _NO_ID = "0" * 16
 
 
-class Glance(NamedTuple):
+@attrs.define
+class Glance:
     """An ordinary read request: no body, no condition, no field that is not here or without consequence.
 
     :ivar access_key: of a signature in the header; None without one
+    :ivar caller: what the access log says of the client, once that is known; the next request on the connection has it
+        from here, as long as the client describes itself in the same way
+    :ivar lines: of the request, and
+    :ivar kinds: what they are, both for a comparison with the next request
     """
 
     method: bytes
@@ -54,41 +65,54 @@ class Glance(NamedTuple):
     access_key: bytes | None
     user_agent: bytes
     referer: bytes
+    caller: CallerWords | None = attrs.field(default=None, eq=False)
+    lines: list[bytes] = attrs.field(factory=list, eq=False, repr=False)
+    kinds: tuple[int, ...] = attrs.field(default=(), eq=False, repr=False)
 
 
-class _Head(NamedTuple):
-    """An answer's head in four pieces: between them belong the request id, the date and the age."""
+@attrs.define
+class _Answer:
+    """All of an answer but its body, and what the exit wants to know of it.
 
-    status: int
+    The head is in four pieces, between which belong the request id, the date and the age; ``tail`` is all that follows
+    the request id, as it is to be sent from ``since`` until ``until``.
+
+    :ivar fresh_until: the last moment at which the gate lets it through
+    """
+
     before_id: bytes
     before_date: bytes
     before_age: bytes
     rest: bytes
     interval: Interval
-    served_range: str
+    validated_at: float
+    fresh_until: float
+    kind: Kind
+    tail: bytes = b""
+    since: float = 0.0
+    until: float = 0.0
 
 
 @attrs.define
 class _Meaning:
-    """What a Host and a target mean, and the heads that were made for the record that was found last.
+    """What a Host and a target mean, and the answers that were made for the record that was found last.
 
-    :ivar mark: tells that record from others without keeping it, and its body, in memory
+    :ivar serial: tells that record from others without keeping it, and its body, in memory
+    :ivar answers: by method, Range and whether checksums are wanted; None: the lane can't answer that
     """
 
     id: ObjectId
     settings: Settings
-    mark: tuple[int, int] | None = None
-    heads: "dict[tuple[bytes | None, bool], _Head | None]" = attrs.field(factory=dict)
+    serial: int = 0
+    answers: "dict[tuple[bytes, bytes | None, bool], _Answer | None]" = attrs.field(factory=dict)
     noted_at: float = 0.0
 
 
 class Lane:
     """Answers hits.
 
-    :param seconds: the clock of the records' durations
     :param now: unix seconds
-    :param started: called for every request that the lane answers
-    :param finished: the exit: gets its closed record
+    :param exit: where they are accounted
     :ivar answered: requests so far
     """
 
@@ -96,24 +120,21 @@ class Lane:
         self,
         cache: CacheManager,
         rules: Rules,
+        exit: Exit,
         *,
-        seconds: Callable[[], float],
         now: Callable[[], float],
-        started: Callable[[], None],
-        finished: Callable[[RequestRecord], None],
         instance: str = "",
         base_domains: tuple[str, ...] = (),
     ) -> None:
         self.answered = 0
         self._cache = cache
         self._rules = rules
-        self._seconds = seconds
+        self._exit = exit
         self._now = now
-        self._started = started
-        self._finished = finished
         self._instance = instance
         self._base_domains = base_domains
         self._meanings: dict[tuple[bytes, bytes], _Meaning | None] = {}
+        self._callers: dict[tuple[str, bytes, bytes | None, bytes, bytes], CallerWords] = {}
         self._second = 0
         self._date = b""
 
@@ -122,8 +143,8 @@ class Lane:
         self._rules = rules
         self._meanings.clear()
 
-    def answer(self, glance: Glance, client_address: str, listener: str) -> bytes | None:
-        """The whole answer; None: the request must take the other way."""
+    def answer(self, glance: Glance, client_address: str, listener: str) -> tuple[bytes, bytes] | None:
+        """Head and body of the answer; None: the request must take the other way."""
         try:
             meaning = self._meanings[glance.host, glance.target]
         except KeyError:
@@ -133,55 +154,31 @@ class Lane:
         record = self._cache.hot(meaning.id)
         if record is None:
             return None
-        stored = record.stored
-        head_only = glance.method == b"HEAD"
-        body = stored.small_body
-        if body is None and not head_only:
+        body = b"" if glance.method == b"HEAD" else record.stored.small_body
+        if body is None:
             return None
         now = self._now()
-        if not may_serve(
-            meaning.settings,
-            record.version.headers,
-            stored.validated_at,
-            now,
-            head=head_only,
-            unconfirmed=stored.unconfirmed,
-        ).fresh:
-            return None
-        mark = (record.epoch, stored.nonce)
-        if meaning.mark != mark:
-            meaning.mark = mark
-            meaning.heads.clear()
+        if meaning.serial != record.serial:
+            meaning.serial = record.serial
+            meaning.answers.clear()
         try:
-            head = meaning.heads[glance.wanted, glance.checksums]
+            answer = meaning.answers[glance.method, glance.wanted, glance.checksums]
         except KeyError:
-            head = self._make_head(meaning, record, glance.wanted, glance.checksums)
-        if head is None:
+            answer = self._prepare(glance, meaning, record, now, client_address, listener)
+        if answer is None or now > answer.fresh_until:
             return None
-        if int(now) != self._second:
-            self._second = int(now)
-            self._date = formatdate(now, usegmt=True).encode("ascii")
-        if now - meaning.noted_at >= NOTE_INTERVAL:
-            meaning.noted_at = now
-            self._cache.used_record(record, head.interval)
-        request_id = new_request_id()
-        pieces = [
-            head.before_id,
-            request_id.encode("ascii"),
-            head.before_date,
-            self._date,
-            head.before_age,
-            b"%d" % max(0, int(now - stored.validated_at)),
-            head.rest,
-        ]
-        sent = 0
-        if not head_only:
-            start, stop = head.interval
-            sent = stop - start
-            assert body is not None
-            pieces.append(body if sent == len(body) else body[start:stop])
-        self._account(glance, meaning, record, head, request_id, now, sent, client_address, listener)
-        return b"".join(pieces)
+        if not answer.since <= now < answer.until:
+            self._renew(answer, meaning, record, now)
+        caller = glance.caller
+        if caller is None:
+            caller = glance.caller = self._caller(glance, client_address, listener)
+        request_id = new_request_id().encode("ascii")
+        self.answered += 1
+        self._exit.hit(answer.kind, caller, now, request_id)
+        if glance.wanted is not None and body:
+            start, stop = answer.interval
+            body = body[start:stop]
+        return b"".join((answer.before_id, request_id, answer.tail)), body
 
     def _understand(self, host: bytes, target: bytes) -> _Meaning | None:
         """What the names mean; remembered, also when the lane has nothing to do with it."""
@@ -202,18 +199,36 @@ class Lane:
         self._meanings[host, target] = meaning
         return meaning
 
-    def _make_head(self, meaning: _Meaning, record: Record, wanted: bytes | None, checksums: bool) -> _Head | None:
-        """The head for this object and Range; None if the lane can't answer that."""
-        version = record.version
+    def _prepare(
+        self, glance: Glance, meaning: _Meaning, record: Record, now: float, client_address: str, listener: str
+    ) -> _Answer | None:
+        """The answer for this object, method and Range; None if the lane can't give one."""
+        stored, version = record.stored, record.version
+        head_only = glance.method == b"HEAD"
+        gate = may_serve(
+            meaning.settings,
+            version.headers,
+            stored.validated_at,
+            now,
+            head=head_only,
+            unconfirmed=stored.unconfirmed,
+        )
+        if not gate.fresh:
+            return None
+        wanted, checksums = glance.wanted, glance.checksums
         interval: Interval | None = (0, version.size)
         if wanted is not None:
             spec = parse_range(wanted)
             interval = None if isinstance(spec, (MultiRange, InvalidRange)) else resolve(spec, version.size)
         elif checksums and not version.checksums:
             interval = None
+        if len(meaning.answers) >= MOST_ANSWERS:
+            meaning.answers.clear()
         if interval is None:
+            meaning.answers[glance.method, wanted, checksums] = None
             return None
-        at = record.stored.validated_at
+        status, phrase = (200, b"OK") if wanted is None else (206, b"Partial Content")
+        at = stored.validated_at
         fields = entry_headers(
             version,
             request_id=_NO_ID,
@@ -224,64 +239,77 @@ class Lane:
             partial=None if wanted is None else interval,
             with_checksums=checksums,
         )
-        status, phrase = (200, b"OK") if wanted is None else (206, b"Partial Content")
         lines = [b"HTTP/1.1 %d %s" % (status, phrase), *(b"%s: %s" % field for field in fields)]
         lines += [b"Content-Length: %d" % (interval[1] - interval[0]), b"\r\n"]
         before_id, after_id = b"\r\n".join(lines).split(_NO_ID.encode("ascii"), 1)
         before_date, after_date = after_id.split(formatdate(at, usegmt=True).encode("ascii"), 1)
         before_age, rest = after_date.rsplit(b"\r\nAge: 0", 1)
-        served = "" if wanted is None else f"bytes={interval[0]}-{interval[1] - 1}"
-        head = _Head(status, before_id, before_date, before_age + b"\r\nAge: ", rest, interval, served)
-        if len(meaning.heads) >= MOST_HEADS:
-            meaning.heads.clear()
-        meaning.heads[wanted, checksums] = head
-        return head
+        account = self._record(glance, client_address, listener)
+        account.bucket, account.key = meaning.id.bucket, meaning.id.key
+        account.status = status
+        account.object_size = version.size
+        account.version_id = version.headers.get(b"x-amz-version-id") or b""
+        account.bytes_sent = account.bytes_from_cache = 0 if head_only else interval[1] - interval[0]
+        if wanted is not None:
+            account.served_range = f"bytes={interval[0]}-{interval[1] - 1}"
+        answer = _Answer(
+            before_id,
+            before_date,
+            before_age + b"\r\nAge: ",
+            rest,
+            interval,
+            at,
+            gate.until,
+            self._exit.kind(account),
+        )
+        meaning.answers[glance.method, wanted, checksums] = answer
+        return answer
 
-    def _account(
-        self,
-        glance: Glance,
-        meaning: _Meaning,
-        record: Record,
-        head: _Head,
-        request_id: str,
-        now: float,
-        sent: int,
-        client_address: str,
-        listener: str,
-    ) -> None:
-        self.answered += 1
-        self._started()
-        seconds = self._seconds()
+    def _renew(self, answer: _Answer, meaning: _Meaning, record: Record, now: float) -> None:
+        """The date, or the age, is another one than when it was sent last: once or twice a second."""
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._date = formatdate(now, usegmt=True).encode("ascii")
+            self._exit.second()
+        age = max(0, int(now - answer.validated_at))
+        answer.tail = b"".join((answer.before_date, self._date, answer.before_age, b"%d" % age, answer.rest))
+        answer.since = now
+        answer.until = min(second + 1.0, answer.validated_at + age + 1)
+        if now - meaning.noted_at >= NOTE_INTERVAL:
+            meaning.noted_at = now
+            self._cache.used_record(record, answer.interval)
+
+    def _caller(self, glance: Glance, client_address: str, listener: str) -> CallerWords:
+        known = client_address, glance.host, glance.access_key, glance.user_agent, glance.referer
+        caller = self._callers.get(known)
+        if caller is None:
+            if len(self._callers) >= MOST_CALLERS:
+                self._callers.clear()
+            caller = self._callers[known] = self._exit.caller(self._record(glance, client_address, listener))
+        return caller
+
+    def _record(self, glance: Glance, client_address: str, listener: str) -> RequestRecord:
+        """The record of a hit, as far as the request alone tells."""
         signed = glance.access_key is not None
-        account = RequestRecord(
-            started_at=now,
-            started_monotonic=seconds,
+        return RequestRecord(
+            started_at=0.0,
+            started_monotonic=0.0,
             client_address=client_address,
             listener=listener,
             method=glance.method,
             target=glance.target,
             host=glance.host,
             operation="HeadObject" if glance.method == b"HEAD" else "GetObject",
-            bucket=meaning.id.bucket,
-            key=meaning.id.key,
-            status=head.status,
-            bytes_sent=sent,
-            object_size=record.version.size,
             first_byte_seconds=0.0,
-            served_range=head.served_range,
             referer=glance.referer,
             user_agent=glance.user_agent,
-            version_id=record.version.headers.get(b"x-amz-version-id") or b"",
             signature_version="SigV4" if signed else "",
             authentication_type="AuthHeader" if signed else "",
             access_key="" if glance.access_key is None else glance.access_key.decode("ascii"),
-            request_id=request_id,
             outcome="HIT",
-            bytes_from_cache=sent,
             instance=self._instance,
         )
-        account.close(seconds)
-        self._finished(account)
 
 
 def _is_plain(address: object, query: bytes | None, headers: Headers) -> bool:

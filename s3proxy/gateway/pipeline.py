@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 
 from s3proxy.gateway.answers import marks, new_request_id
 from s3proxy.gateway.deliver import BodyBroken
+from s3proxy.gateway.demand import Demand
 from s3proxy.gateway.forward import ForwardFlow
 from s3proxy.gateway.interfaces import ClientGone, IClientRequest
 from s3proxy.gateway.read import ReadFlow
@@ -24,7 +25,8 @@ from s3proxy.s3 import errors
 from s3proxy.s3.address import ObjectAddress, locate
 from s3proxy.s3.errors import S3Error
 from s3proxy.s3.headers import JUDGED_BY_S3_FIELDS, Bypass, Headers, bypass_mode, is_sse_c
-from s3proxy.s3.operation import Operation, classify
+from s3proxy.s3.operation import Operation, classify, part_number
+from s3proxy.s3.parts import PartNumber
 from s3proxy.s3.ranges import InvalidRange, MultiRange, RangeSpec, parse_range
 from s3proxy.s3.signature import SignatureForm, read_signature
 from s3proxy.s3.target import parse_target, refuse_connect
@@ -41,7 +43,7 @@ _SIGNATURE_WORDS = {
     SignatureForm.QUERY_V4A: ("SigV4A", "QueryString"),
     SignatureForm.QUERY_V2: ("SigV2", "QueryString"),
 }
-_PASSED = {Operation.GetObjectPart: Reason.PART_NUMBER, Operation.HeadObjectPart: Reason.PART_NUMBER}
+_PART_READS = (Operation.GetObjectPart, Operation.HeadObjectPart)
 SHED_WARNING_INTERVAL = 60.0
 """Seconds between two log lines about requests that were turned away."""
 
@@ -182,6 +184,12 @@ class Gateway:
         if address is not None:
             record.bucket = address.bucket
             record.key = address.key
+            if transaction.settings is not None and transaction.settings.source:
+                self.log.debug(
+                    "{name}: the first rule that fits is {pattern}",
+                    name=(address.bucket + b"/" + address.key).decode("utf-8", "backslashreplace"),
+                    pattern=transaction.settings.source,
+                )
         now = self._parts.now()
         if signature.is_expired(now):
             record.reason = Reason.EXPIRED_URL.value
@@ -194,7 +202,7 @@ class Gateway:
         elif operation.writes_object or operation.body_names_keys:
             reason = Reason.WRITE
         else:
-            reason = _PASSED.get(operation, Reason.NOT_CACHEABLE) if address is not None else Reason.NO_ADDRESS
+            reason = Reason.NOT_CACHEABLE if address is not None else Reason.NO_ADDRESS
         await ForwardFlow(self._parts, transaction, reason).run()
 
     def _why_not_cached(self, transaction: Transaction, address: ObjectAddress) -> Reason:
@@ -214,20 +222,26 @@ class Gateway:
             return Reason.NO_STORE
         if isinstance(_range(headers), (MultiRange, InvalidRange)):
             return Reason.RANGE_FORM
+        if transaction.operation in _PART_READS and not {b"range", b"if-range"}.isdisjoint(headers.names()):
+            # S3 refuses a part of a part.
+            return Reason.PART_NUMBER
         return Reason.NONE
 
     async def _read(self, transaction: Transaction) -> None:
         headers = transaction.request.headers
-        wanted = _range(headers)
+        wanted = _wanted(transaction)
         assert not isinstance(wanted, (MultiRange, InvalidRange))
-        flow = ReadFlow(
-            self._parts,
-            transaction,
+        assert transaction.settings is not None
+        demand = Demand.read(
+            transaction.request.method,
+            headers,
+            transaction.target.query,
             wanted,
+            transaction.settings,
             must_ask=not JUDGED_BY_S3_FIELDS.isdisjoint(headers.names()),
-            bypass=bypass_mode(headers) if self._bypass_headers else Bypass.NONE,
         )
-        await flow.run()
+        renew = self._bypass_headers and bypass_mode(headers) is Bypass.NO_CACHE
+        await ReadFlow(self._parts, transaction, demand, renew=renew).run()
 
     # The exit.
 
@@ -305,6 +319,12 @@ def _range(headers: Headers) -> RangeSpec | None:
     if not values:
         return None
     return parse_range(values[0]) if len(values) == 1 else InvalidRange()
+
+
+def _wanted(transaction: Transaction) -> RangeSpec | PartNumber | None:
+    """What of the object a read asks for; None: all of it."""
+    number = part_number(transaction.target.query) if transaction.operation in _PART_READS else None
+    return _range(transaction.request.headers) if number is None else PartNumber(number)
 
 
 def _as_s3_error(error: UpstreamError, record: RequestRecord) -> S3Error:

@@ -1,23 +1,26 @@
-"""In the middle of a body nobody has the next byte: a fetch broke off, or a range was evicted. The rest is asked for.
+"""In the middle of a body nobody has the next byte: a fetch broke off, or a range was evicted. It is asked for.
 
 Everybody who reads the same body runs into the same gap. One of them asks S3, with its own request; the others wait for
 that answer and read on from it.
 """
 
-from s3proxy.cache.entry import ObjectId
+from s3proxy.cache.entry import ObjectId, ObjectVersion
 from s3proxy.cache.view import BodyReader, Coverage
 from s3proxy.gateway.deliver import BodyBroken
 from s3proxy.gateway.fetch import Answer, Fetch, Kind
+from s3proxy.gateway.gaps import continues, fetch_span, take_up
 from s3proxy.gateway.transaction import Parts, Transaction, upstream_request
+from s3proxy.policy.plan import missing_spans
 from s3proxy.s3.headers import CONDITIONAL_FIELDS
-from s3proxy.s3.ranges import SingleRange, resolve
+from s3proxy.s3.parts import PartNumber, Wanted, resolve_wanted
 from s3proxy.upstream.interfaces import UpstreamError
+from s3proxy.util.intervals import Interval
 
 __all__ = ["resume"]
 
 
 async def resume(
-    parts: Parts, transaction: Transaction, id: ObjectId, wanted: SingleRange | None, reader: BodyReader
+    parts: Parts, transaction: Transaction, id: ObjectId, wanted: Wanted | None, reader: BodyReader
 ) -> None:
     """See to it that the reader finds its next byte, of the version that it has begun with.
 
@@ -25,35 +28,37 @@ async def resume(
     :raises BodyBroken: S3 no longer has that version, or does not give it to this client
     :raises UpstreamError: S3 could not be asked
     """
-    if await _look(parts, id, reader):
+    missing = await _look(parts, transaction, id, reader)
+    if missing is None:
         return
     fetch = next((fetch for fetch in parts.cache.asked(id) if fetch.resumes(reader.version, reader.position)), None)
-    if fetch is not None and await _wait_for(fetch, reader):
-        return
-    # What S3 said to the other client was meant for that one alone, but meanwhile the bytes may be here all the same.
-    if fetch is not None and await _look(parts, id, reader):
-        return
-    answer = await _ask(parts, transaction, id, wanted, reader)
-    if not _continues(answer, reader):
+    if fetch is not None:
+        if await _wait_for(fetch, reader):
+            return
+        # What S3 said to the other client was meant for that one alone, but meanwhile the bytes may be here all the
+        # same.
+        missing = await _look(parts, transaction, id, reader)
+        if missing is None:
+            return
+    answer = await _ask(parts, transaction, id, wanted, reader, missing)
+    if not continues(answer, reader.version, reader.position):
         if answer.fill is None:
             answer.response.abort()
         raise BodyBroken("the rest of the body is not to be had")
-    if answer.fill is not None:
-        reader.join(answer.fill, own=True)
-        return
-    assert answer.interval is not None
-    fill = parts.cache.pass_through(answer.interval, answer.response)
-    reader.join(fill, own=True)
-    fill.begin()
+    take_up(parts, answer, reader)
 
 
-async def _look(parts: Parts, id: ObjectId, reader: BodyReader) -> bool:
-    """Whether the cache has the reader's next byte, or is getting it."""
+async def _look(parts: Parts, transaction: Transaction, id: ObjectId, reader: BodyReader) -> Interval | None:
+    """The bytes to ask for, from the reader's next one on; None: the cache has that one, or is getting it."""
+    rest = (reader.position, reader.stop)
     view = await parts.cache.view(id)
     if view is None or not view.version.same_bytes(reader.version) or reader.unreadable:
-        return False
+        return rest
     reader.use(view)
-    return view.coverage((reader.position, reader.position + 1)) is not Coverage.MISSING
+    if view.coverage((reader.position, reader.position + 1)) is not Coverage.MISSING:
+        return None
+    assert transaction.settings is not None
+    return missing_spans(rest, view.available(), transaction.settings.range_merge_gap)[0]
 
 
 async def _wait_for(fetch: Fetch, reader: BodyReader) -> bool:
@@ -62,52 +67,55 @@ async def _wait_for(fetch: Fetch, reader: BodyReader) -> bool:
         answer = await fetch.answer()
     except UpstreamError:
         return False
-    if answer.kind is not Kind.STORED or not _continues(answer, reader):
+    if answer.kind is not Kind.STORED or not continues(answer, reader.version, reader.position):
         return False
     assert answer.fill is not None
     reader.join(answer.fill)
     return True
 
 
-def _continues(answer: Answer, reader: BodyReader) -> bool:
-    """Whether the answer's body has the reader's next byte."""
-    return (
-        answer.version is not None
-        and answer.interval is not None
-        and answer.version.same_bytes(reader.version)
-        and answer.interval[0] <= reader.position < answer.interval[1]
-    )
-
-
 async def _ask(
-    parts: Parts, transaction: Transaction, id: ObjectId, wanted: SingleRange | None, reader: BodyReader
+    parts: Parts,
+    transaction: Transaction,
+    id: ObjectId,
+    wanted: Wanted | None,
+    reader: BodyReader,
+    missing: Interval,
 ) -> Answer:
-    """The client's request once more: for the rest alone and for this version only, as far as its signature lets us."""
-    version = reader.version
+    """The client's request once more: for what is missing alone and for this version only, as far as its signature lets
+    us.
+    """
     signature = transaction.signature
-    adding: list[tuple[bytes, bytes]] = []
-    if not signature.covers(b"range"):
-        promised = (reader.position, reader.stop)
-        adding.append((b"Range", b"bytes=%d-%d" % (reader.position, reader.stop - 1)))
+    # S3 refuses a Range beside a part's number.
+    if signature.covers(b"range") or isinstance(wanted, PartNumber):
+        fetch = _fetch_all(parts, transaction, id, wanted, reader.version)
     else:
-        whole = (0, version.size)
-        promised = whole if wanted is None else resolve(wanted, version.size) or whole
-    if b"if-match" not in transaction.request.headers and not signature.covers(b"if-match"):
-        adding.append((b"If-Match", version.etag))
+        fetch = fetch_span(parts, transaction, id, reader.version, missing)
+    try:
+        return await fetch.answer()
+    finally:
+        fetch.owner_left()
+
+
+def _fetch_all(
+    parts: Parts, transaction: Transaction, id: ObjectId, wanted: Wanted | None, version: ObjectVersion
+) -> Fetch:
+    """All that the client asked for: its signature allows no other Range."""
+    whole = (0, version.size)
+    adding: tuple[tuple[bytes, bytes], ...] = ()
+    if b"if-match" not in transaction.request.headers and not transaction.signature.covers(b"if-match"):
+        adding = ((b"If-Match", version.etag),)
     fetch = Fetch(
         parts,
         id,
-        upstream_request(transaction, parts, adding=tuple(adding), without=CONDITIONAL_FIELDS - {b"if-match"}),
+        upstream_request(transaction, parts, adding=adding, without=CONDITIONAL_FIELDS - {b"if-match"}),
         wanted=wanted,
         known=version,
         confirming=False,
         conditional=True,
         store=True,
         checksums=False,
-        promised=promised,
+        promised=resolve_wanted(wanted, version.size, version.parts) or whole,
     )
     fetch.begin()
-    try:
-        return await fetch.answer()
-    finally:
-        fetch.owner_left()
+    return fetch

@@ -69,9 +69,9 @@ class Transaction:
             if content_range is not None:
                 self.note_range((content_range.start, content_range.stop))
 
-    def note_range(self, interval: Interval) -> None:
-        """Note which bytes of the object the client gets."""
-        self.record.served_range = f"bytes={interval[0]}-{interval[1] - 1}"
+    def note_range(self, interval: Interval | None) -> None:
+        """Note which bytes of the object the client gets; None: all of them."""
+        self.record.served_range = "" if interval is None else f"bytes={interval[0]}-{interval[1] - 1}"
 
     def conclude(self, outcome: Outcome, reason: Reason = Reason.NONE) -> None:
         """Note where the answer comes from."""

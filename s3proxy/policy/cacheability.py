@@ -4,7 +4,8 @@ import attrs
 
 from s3proxy.cache.entry import ObjectId, ObjectVersion
 from s3proxy.policy.verdicts import Reason
-from s3proxy.s3.headers import Headers, storable_response
+from s3proxy.s3.headers import CHECKSUM_FIELDS, Headers, storable_response
+from s3proxy.s3.parts import PartMap
 from s3proxy.s3.ranges import parse_content_range
 from s3proxy.util.intervals import Interval
 
@@ -15,7 +16,7 @@ __all__ = ["Storable", "judge_answer"]
 class Storable:
     """An answer that may be kept.
 
-    :ivar interval: where in the object its body belongs; for HEAD the whole object
+    :ivar interval: where in the object its body belongs; for HEAD the whole object, or the part that was asked for
     :ivar whole: the answer describes the whole object
     """
 
@@ -25,11 +26,19 @@ class Storable:
 
 
 def judge_answer(
-    id: ObjectId, status: int, headers: Headers, body_length: int | None, *, checksums_asked: bool, head: bool
+    id: ObjectId,
+    status: int,
+    headers: Headers,
+    body_length: int | None,
+    *,
+    checksums_asked: bool,
+    head: bool,
+    part: int | None = None,
 ) -> Storable | Reason:
     """What S3's answer to a GET or HEAD of an object is good for.
 
     :param body_length: HEAD: what Content-Length claims
+    :param part: the part that was asked for by number, if one was
     :return: how to keep it, or why not
     """
     if status not in (200, 206):
@@ -40,7 +49,10 @@ def judge_answer(
         return Reason.NO_ETAG
     if body_length is None:
         return Reason.NO_LENGTH
-    if head and (status == 206 or b"content-range" in headers or b"x-amz-mp-parts-count" in headers):
+    if part is not None and status != 206:
+        # Some stores answer with the whole object then, others with the part, and neither says which.
+        return Reason.PART_NUMBER
+    if head and part is None and (status == 206 or b"content-range" in headers or b"x-amz-mp-parts-count" in headers):
         # The description of a part or a range, not of the object.
         return Reason.RANGE_FORM
     if status == 206:
@@ -56,12 +68,18 @@ def judge_answer(
             return Reason.BAD_CONTENT_RANGE
         size = body_length
         interval = (0, size)
+    kept, parts = storable_response(headers), None
+    if part is not None:
+        # Of what describes the object a part's answer has all but the checksums: those are the part's.
+        kept = kept.without(CHECKSUM_FIELDS)
+        parts = PartMap.of_answer(part, interval, headers, checksums_asked=checksums_asked)
     version = ObjectVersion(
         id=id,
         etag=etag,
         last_modified=headers.get(b"last-modified"),
         size=size,
-        headers=storable_response(headers),
+        headers=kept,
         checksums=checksums_asked and status == 200,
+        parts=parts,
     )
     return Storable(version, interval, status == 200)

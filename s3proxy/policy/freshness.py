@@ -24,18 +24,21 @@ class Verdict(Enum):
 
 @attrs.frozen
 class Gate:
-    """:ivar reason: why S3 must be asked; NONE when it need not be."""
+    """What the gate says.
+
+    :ivar reason: why S3 must be asked; NONE when it need not be
+    :ivar until: unix seconds up to which, that moment included, FRESH stays the answer for the same entry under the
+        same settings; whoever keeps it need not ask the gate for every request
+    """
 
     verdict: Verdict
     reason: Reason = Reason.NONE
+    until: float = 0.0
 
     @property
     def fresh(self) -> bool:
         """Whether the entry may be served as it is."""
         return self.verdict is Verdict.FRESH
-
-
-FRESH = Gate(Verdict.FRESH)
 
 
 def freshness_lifetime(
@@ -86,11 +89,11 @@ def may_serve(
         return Gate(Verdict.ASK, Reason.UNCONFIRMED)
     if validated_at <= 0:
         return Gate(Verdict.ASK, Reason.EXPIRED)
-    # A time in the future (another clock, or ours was set back) counts as age 0.
-    age = max(0.0, now - validated_at)
-    if age > lifetime:
+    # A time of confirmation in the future (another clock, or ours was set back) is not past its end either.
+    until = validated_at + lifetime
+    if now > until:
         return Gate(Verdict.ASK, Reason.EXPIRED)
-    return FRESH
+    return Gate(Verdict.FRESH, until=until)
 
 
 def may_serve_stale(

@@ -2,7 +2,8 @@
 
 Everything that the cache decides later hangs on this one value, so it denies by default: a read is
 :attr:`Operation.GetObject` or :attr:`Operation.HeadObject` only when its query holds nothing but parameters known to
-change nothing. A read with any other parameter is a ``…Variant`` or a sub-resource, neither of which is ever cached;
+change nothing, and a read of a part only when ``partNumber`` is all there is besides. A read with any other parameter
+is a ``…Variant`` or a sub-resource, neither of which is ever cached;
 a write with an unknown parameter is a ``…Variant`` too, which still drops the entry.
 
 The order of parameters, and whether they are signed, does not matter. Names are compared after percent-decoding.
@@ -12,11 +13,10 @@ import enum
 
 from s3proxy.s3.address import ObjectAddress
 from s3proxy.s3.headers import Headers
+from s3proxy.s3.parts import MOST_PARTS
 from s3proxy.s3.query import query_params
 
 __all__ = ["Operation", "classify", "part_number"]
-
-_MOST_PARTS = 10000
 
 
 class Operation(enum.Enum):
@@ -105,7 +105,9 @@ class Operation(enum.Enum):
         return self in _BODY_NAMES_KEYS
 
 
-_CACHEABLE_READS = frozenset({Operation.GetObject, Operation.HeadObject})
+_CACHEABLE_READS = frozenset(
+    {Operation.GetObject, Operation.HeadObject, Operation.GetObjectPart, Operation.HeadObjectPart}
+)
 
 _OBJECT_WRITES = frozenset(
     {
@@ -236,7 +238,7 @@ def part_number(query: bytes | None) -> int | None:
     if not 1 <= len(digits) <= 5 or not digits.isdigit():
         return None
     number = int(digits)
-    return number if 1 <= number <= _MOST_PARTS else None
+    return number if 1 <= number <= MOST_PARTS else None
 
 
 def _first(known: dict[bytes, Operation], names: frozenset[bytes], otherwise: Operation) -> Operation:

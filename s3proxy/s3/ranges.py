@@ -18,6 +18,7 @@ __all__ = [
     "SingleRange",
     "Suffix",
     "format_content_range",
+    "format_range",
     "parse_content_range",
     "parse_range",
     "resolve",
@@ -141,6 +142,15 @@ def parse_content_range(value: bytes) -> ContentRange | None:
     if start >= stop or (size is not None and stop > size):
         return None
     return ContentRange(start, stop, size)
+
+
+def format_range(spec: SingleRange) -> bytes:
+    """The value of a Range field."""
+    if isinstance(spec, Suffix):
+        return b"bytes=-%d" % spec.length
+    if isinstance(spec, From):
+        return b"bytes=%d-" % spec.first
+    return b"bytes=%d-%d" % (spec.first, spec.last)
 
 
 def format_content_range(start: int, stop: int, size: int | None) -> bytes:

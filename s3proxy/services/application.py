@@ -38,11 +38,12 @@ from s3proxy.services.errors import StartError
 from s3proxy.services.listeners import AdminListener, BoundPort, TrafficListener
 from s3proxy.services.metering import MeteredUpstream, readings_of
 from s3proxy.services.reload import reload
+from s3proxy.services.rules_source import RulesSource
 from s3proxy.telemetry.access import AccessLog
+from s3proxy.telemetry.exit import Exit
 from s3proxy.telemetry.lag import LagSampler
 from s3proxy.telemetry.logs import ApplicationLog
 from s3proxy.telemetry.metrics import Metrics
-from s3proxy.telemetry.record import RequestRecord
 from s3proxy.upstream.client import Upstream
 from s3proxy.wire.pages import PageCache
 from s3proxy.wire.resource import CachingResource
@@ -141,6 +142,8 @@ class ProxyService(MultiService):
         )
         self._cache = CacheService(self._reactor, config, self._metrics)
         manager = self._cache.open()
+        self._rules = RulesSource(self._reactor, config, self._cache.disk.run, self._use_rules, time.time)
+        rules = self._rules.load()
         self._upstream = Upstream(
             self._reactor,
             config.connection_pool,
@@ -157,6 +160,7 @@ class ProxyService(MultiService):
             config.logging.access_log_file_rotation_interval,
             redact=redact_target,
         )
+        self._exit = Exit(self._metrics, self._access_log, config.logging.access_log_enabled)
         self._gateway = Gateway(
             self._reactor,
             Parts(
@@ -165,19 +169,17 @@ class ProxyService(MultiService):
                 now=time.time,
                 referer=self._referer(),
             ),
-            Rules(config),
-            Accounts(started=self._metrics.request_started, finished=self._finished),
+            rules,
+            Accounts(started=self._exit.started, finished=self._exit.finished),
             max_requests=config.server.max_concurrent_requests,
             bypass_headers=config.cache.cache_bypass_headers_enabled,
             instance=self._instance,
         )
         self._lane = Lane(
             manager,
-            Rules(config),
-            seconds=self._reactor.seconds,
+            rules,
+            self._exit,
             now=time.time,
-            started=self._metrics.request_started,
-            finished=self._finished,
             instance=self._instance,
         )
         self._add_children()
@@ -229,6 +231,7 @@ class ProxyService(MultiService):
     def _add_children(self) -> None:
         config = self._config
         self._cache.setServiceParent(self)
+        self._rules.setServiceParent(self)
         if config.health.enabled:
             site = admin_site(health_resource(self._board, config.health.endpoint), self._reactor)
             AdminListener(
@@ -252,6 +255,7 @@ class ProxyService(MultiService):
     def _watch(self) -> None:
         """Who tells health and metrics."""
         self._board.add("cache", self._cache.health)
+        self._board.add("rules", self._rules.health)
         self._board.add("upstream", self._upstream_health)
         self._board.add("listeners", self._listener_health)
         self._board.add_liveness(self._too_late)
@@ -259,14 +263,10 @@ class ProxyService(MultiService):
             self._board.readings,
             self._app_log.readings,
             self._access_log.readings,
+            self._rules.readings,
             readings_of(self._gateway, self._cache, self._upstream, self._site),
         ):
             self._metrics.observe_source(source)
-
-    def _finished(self, record: RequestRecord) -> None:
-        self._metrics.request_finished(record)
-        if self._config.logging.access_log_enabled:
-            self._access_log.log(record)
 
     def _upstream_health(self) -> ComponentStatus:
         snapshot = self._upstream.snapshot()
@@ -323,16 +323,20 @@ class ProxyService(MultiService):
     def _reload(self) -> None:
         self._reopen_logs()
         config = reload(self._config, self._load)
-        if config is None:
-            return
-        self._config = config
-        self._app_log.set_level(config.logging.log_level)
-        rules = Rules(config)
+        if config is not None:
+            self._config = config
+            self._exit.logging = config.logging.access_log_enabled
+            self._app_log.set_level(config.logging.log_level)
+            self._cache.reconfigure(config)
+        self._rules.reload(config)
+
+    def _use_rules(self, rules: Rules) -> None:
+        """Serve under these rules, and what else the configuration says, from now on."""
         self._lane.reconfigure(rules)
         self._gateway.reconfigure(
             rules,
-            max_requests=config.server.max_concurrent_requests,
-            bypass_headers=config.cache.cache_bypass_headers_enabled,
+            max_requests=self._config.server.max_concurrent_requests,
+            bypass_headers=self._config.cache.cache_bypass_headers_enabled,
         )
 
     def stopService(self) -> "Deferred[None]":

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,13 +15,16 @@ from twisted.python.failure import Failure
 
 from s3proxy.admin.board import ComponentStatus, HealthState
 from s3proxy.cache.manager import CacheManager, CacheSettings
+from s3proxy.cache.ram import RamTier
 from s3proxy.config.check import effective_ram_cache_size
 from s3proxy.config.model import Config
 from s3proxy.services.directories import try_to_write
 from s3proxy.services.errors import StartError
+from s3proxy.services.memory import available_memory
 from s3proxy.storage.disk import DiskStore, open_store
 from s3proxy.storage.diskio import DiskBusy, DiskIO
 from s3proxy.storage.errors import StoreError
+from s3proxy.storage.filesystem import page_cache_suffices
 from s3proxy.storage.generations import GenerationTable
 from s3proxy.telemetry.metrics import Metrics
 
@@ -33,7 +37,9 @@ STORE_PULSE = 1.0
 SWEEP = 1.0
 """Seconds between two looks at the space."""
 DESCRIPTIONS = 32 * 1024 * 1024
-"""Bytes for the descriptions of entries where there is no RAM cache."""
+"""Bytes for the descriptions of entries where there is no RAM cache, or a smaller one."""
+MOST_FILES = 4096
+"""Descriptors for copies in memory; never more than an eighth of what the process may have."""
 RECENCY = 10.0
 """Seconds between two notes of what was used."""
 LAST_WRITES = 5.0
@@ -77,15 +83,28 @@ class _Counted:
 
 
 class CacheService(Service):
-    """:ivar manager: the cache, from the start of the service on"""
+    """:ivar manager: the cache, from the start of the service on
+
+    :param copies: whether what is used most is copied into memory; None: if the file system makes it worth while
+    """
 
     log = Logger()
 
-    def __init__(self, reactor: Any, config: Config, metrics: Metrics, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        config: Config,
+        metrics: Metrics,
+        now: Callable[[], float] = time.time,
+        *,
+        copies: bool | None = None,
+    ) -> None:
         self._reactor = reactor
         self._config = config
         self._metrics = metrics
         self._now = now
+        self._copies = copies
+        self._ram_size = 0
         self.disk = DiskIO(reactor, threads=config.cache.metadata_io_concurrency)
         self.store: DiskStore | None = None
         self.manager: CacheManager | None = None
@@ -112,6 +131,9 @@ class CacheService(Service):
         except (StoreError, OSError) as error:
             raise StartError(f"cache.cache_dir: {cache.cache_dir}: {error}") from None
         self._compare_with_file_system()
+        self._ram_size = self._effective_ram_size()
+        ram = self._open_ram()
+        descriptions, _ = self._shares(ram is not None)
         self.manager = CacheManager(
             self._reactor,
             self.store,
@@ -122,13 +144,23 @@ class CacheService(Service):
                 small_object_bytes=cache.small_object_bytes,
                 keep_ratio=cache.partial_range_commit_ratio,
                 max_entries=cache.metadata_cache.max_entries,
-                max_memory=self._memory(),
+                max_memory=descriptions,
                 refresh_interval=cache.metadata_cache.refresh_interval,
             ),
             now=self._now,
             events=_Counted(self._metrics),
+            ram=ram,
         )
         return self.manager
+
+    def reconfigure(self, config: Config) -> None:
+        """Another size of the RAM cache from now on."""
+        before, self._config = self._config, config
+        if _ram_keys(before) == _ram_keys(config):
+            return
+        self._ram_size = self._effective_ram_size()
+        if self.manager is not None:
+            self.manager.resize_memory(*self._shares(self.manager.ram is not None))
 
     def _compare_with_file_system(self) -> None:
         """Say so when the disk will be full before the cache is."""
@@ -145,13 +177,39 @@ class CacheService(Service):
                 limit=cache.max_cache_size, directory=cache.cache_dir, whole=whole, fitting=whole * 9 // 10,
             )  # fmt: skip
 
-    def _memory(self) -> int:
-        """Bytes for what is kept at hand: the RAM cache's, or, without one, enough for descriptions."""
-        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        size, notice = effective_ram_cache_size(self._config, machine)
+    def _effective_ram_size(self) -> int:
+        size, notice = effective_ram_cache_size(self._config, available_memory())
         if notice is not None:
             self.log.warn("{text}", text=notice.text)
-        return max(size, DESCRIPTIONS)
+        return size
+
+    def _shares(self, with_copies: bool) -> tuple[int, int]:
+        """Bytes for descriptions with small bodies, and for these and copies together.
+
+        Where copies are made, descriptions may have half, and copies whatever these leave. Enough for descriptions
+        there is always, and what is less than twice of that is theirs alone.
+        """
+        if not with_copies or self._ram_size < 2 * DESCRIPTIONS:
+            return max(self._ram_size, DESCRIPTIONS), 0
+        return self._ram_size // 2, self._ram_size
+
+    def _open_ram(self) -> RamTier | None:
+        """The tier for larger bodies; None: the kernel's page cache does as well without it, or the system can't."""
+        assert self.store is not None
+        wanted = self._copies
+        if wanted is None:
+            wanted = not page_cache_suffices(self.store.root, "FORMAT")
+        if not wanted or not RamTier.is_possible():
+            return None
+        _, total = self._shares(True)
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return RamTier(
+            self.disk.run,
+            self._reactor.seconds,
+            total=total,
+            files=MOST_FILES if descriptors < 0 else min(MOST_FILES, descriptors // 8),
+            algorithm=self._config.cache.eviction_algorithm,
+        )
 
     def startService(self) -> None:
         """Start the threads and the upkeep."""
@@ -250,6 +308,11 @@ class CacheService(Service):
         """Bytes that the cache may use on disk."""
         return self._config.cache.max_cache_size
 
+    @property
+    def ram_limit(self) -> int:
+        """Bytes that it may use in memory."""
+        return max(self._ram_size, DESCRIPTIONS)
+
     def health(self) -> ComponentStatus:
         """The state of the cache directory."""
         manager, store = self.manager, self.store
@@ -264,3 +327,8 @@ class CacheService(Service):
                 data=data,
             )
         return ComponentStatus("cache", HealthState.HEALTHY, data=data)
+
+
+def _ram_keys(config: Config) -> tuple[bool, int, bool]:
+    cache = config.cache
+    return cache.ram_cache_enabled, cache.max_ram_cache_size, cache.get_ttl == 0

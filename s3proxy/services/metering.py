@@ -7,6 +7,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from s3proxy.cache.ram import RamTier
 from s3proxy.gateway.pipeline import Gateway
 from s3proxy.services.cache import CacheService
 from s3proxy.telemetry.instruments import Reading
@@ -82,5 +83,19 @@ def readings_of(
             yield Reading("s3proxy_cache_size_bytes", cache.store.usage(), ("disk",))
             yield Reading("s3proxy_cache_limit_bytes", cache.limit, ("disk",))
             yield Reading("s3proxy_cache_entries", cache.manager.entries_in_memory, ("memory",))
+            yield Reading("s3proxy_cache_size_bytes", cache.manager.bytes_in_memory, ("ram",))
+            yield Reading("s3proxy_cache_limit_bytes", cache.ram_limit, ("ram",))
+            if cache.manager.ram is not None:
+                yield from _ram_readings(cache.manager.ram)
 
     return read
+
+
+def _ram_readings(ram: RamTier) -> Iterable[Reading]:
+    yield Reading("s3proxy_cache_entries", len(ram), ("ram",))
+    yield Reading("s3proxy_cache_lookups_total", ram.hits, ("ram", "hit"))
+    yield Reading("s3proxy_cache_lookups_total", ram.misses, ("ram", "miss"))
+    yield Reading("s3proxy_cache_promotions_total", ram.promoted, ("promoted",))
+    yield Reading("s3proxy_cache_promotions_total", ram.refused, ("refused",))
+    yield Reading("s3proxy_cache_promotions_total", ram.failed, ("failed",))
+    yield Reading("s3proxy_cache_evictions_total", ram.evicted, ("ram", "capacity"))

@@ -13,12 +13,15 @@ __all__ = ["LIVE", "Changes", "changes", "reload"]
 
 LIVE = frozenset(
     {
+        "cache.bucket_settings_staleness_threshold",
         "cache.cache_bypass_headers_enabled",
         "cache.evaluate_conditions_from_cache",
         "cache.get_ttl",
         "cache.head_ttl",
         "cache.honor_cache_control",
+        "cache.max_ram_cache_size",
         "cache.put_ttl",
+        "cache.ram_cache_enabled",
         "cache.read_cache_enabled",
         "cache.stale_if_error",
         "logging.log_level",

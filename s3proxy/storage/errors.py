@@ -1,6 +1,6 @@
 """What can go wrong in the store, named for what the caller can do about it."""
 
-__all__ = ["RecordError", "StoreError"]
+__all__ = ["NotNow", "RecordError", "StoreError"]
 
 
 class StoreError(OSError):
@@ -10,6 +10,10 @@ class StoreError(OSError):
     directory can't be opened at all, and when an invalidation could not be carried out: whoever gets it must not serve
     from the directory any longer.
     """
+
+
+class NotNow(Exception):
+    """What was asked for may take long: it has to be done in a thread. Nothing has happened."""
 
 
 class RecordError(ValueError):

@@ -82,6 +82,18 @@ class Evictor:
                 return False
         return False
 
+    def reserve_at_once(self, size: int) -> bool:
+        """Like :meth:`reserve`, but evicts nothing: False also when something had to go first."""
+        ledger = self._volume.ledger
+        if self._squeezed_at or not ledger.reserve(size):
+            return False
+        try:
+            self._balance.ensure(ledger.committed)
+        except OSError:
+            ledger.release(size)
+            raise
+        return True
+
     def release(self, size: int) -> None:
         """Give a reservation back."""
         self._volume.ledger.release(size)

@@ -54,6 +54,12 @@ class ReadHandle:
         self.start = start
         self.stop = stop
 
+    def share(self) -> "ReadHandle":
+        """One more hold of the same bytes. This one must not be closed yet."""
+        assert self._file is not None
+        self._file.acquire()
+        return ReadHandle(self._file, self.base, self.start, self.stop)
+
     def close(self) -> None:
         """Let go. Idempotent."""
         file, self._file = self._file, None

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from s3proxy.storage.entry import StoredEntry, stored_entry
+from s3proxy.storage.errors import NotNow
 from s3proxy.storage.files import write_fully
 from s3proxy.storage.layout import DIRECTORY_FOOTPRINT, footprint, new_generation
 from s3proxy.storage.lease import Lease
@@ -36,6 +37,9 @@ class Room(Protocol):
 
     def reserve(self, size: int) -> bool:
         """Set room for ``size`` bytes aside, evicting if need be; False when there can't be."""
+
+    def reserve_at_once(self, size: int) -> bool:
+        """The same without evicting anything; False also when something had to go first."""
 
     def release(self, size: int) -> None:
         """Give a reservation back."""
@@ -144,8 +148,13 @@ def publish_inline(
     validated_at: float,
     observed_at: float,
     unconfirmed: bool,
+    promptly: bool = False,
 ) -> StoredEntry | None:
-    """Publish a whole body at once. None: revoked, or no room. The lease is over in any case."""
+    """Publish a whole body at once. None: revoked, or no room. The lease is over in any case.
+
+    :param promptly: only if nothing has to be evicted for it
+    :raises NotNow: something has to; the lease still stands
+    """
     length = sum(map(len, body))
     header = make_header(
         lease,
@@ -164,7 +173,8 @@ def publish_inline(
         checksums.update(chunk)
     footer = encode_footer(Footer(checksums=checksums.result(), length=length, start=0))
     small = b"".join(body) if length <= SMALL_BODY else None
-    return _publish(volume, room, lease, header, meta, [meta, *body, footer], small)
+    publish = _publish_promptly if promptly else _publish
+    return publish(volume, room, lease, header, meta, [meta, *body, footer], small)
 
 
 def publish_head(
@@ -264,6 +274,36 @@ def _publish(
     finally:
         room.release(reserved)
         lease.release()
+
+
+def _publish_promptly(
+    volume: Volume,
+    room: Room,
+    lease: Lease,
+    header: Header,
+    meta: bytes,
+    content: list[bytes],
+    small_body: bytes | None,
+) -> StoredEntry | None:
+    charge = footprint(header.file_size)
+    if not lease.held:
+        return None
+    if not room.reserve_at_once(charge):
+        raise NotNow
+    over = True
+    try:
+        try:
+            _write(volume, lease, header, content)
+        except OSError as problem:
+            if problem.errno in FULL:
+                over = False
+                raise NotNow from problem
+            raise
+        return promote(volume, lease, header, meta, small_body)
+    finally:
+        room.release(charge)
+        if over:
+            lease.release()
 
 
 def _write(volume: Volume, lease: Lease, header: Header, content: list[bytes]) -> None:

@@ -106,9 +106,13 @@ class DiskStore:
         observed_at: float,
         unconfirmed: bool = False,
         body: list[bytes],
+        promptly: bool = False,
     ) -> StoredEntry | None:
         """Publish an entry with its whole body at once. None: the lease was revoked, or there is no room. Ends the
         lease.
+
+        :param promptly: only if nothing has to be evicted for it: then it takes some microseconds, too
+        :raises NotNow: promptly, and something has to be evicted; the lease still stands
         """
         return publish_inline(
             self.volume,
@@ -120,6 +124,7 @@ class DiskStore:
             validated_at=validated_at,
             observed_at=observed_at,
             unconfirmed=unconfirmed,
+            promptly=promptly,
         )
 
     def publish_head(

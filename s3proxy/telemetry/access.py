@@ -147,7 +147,7 @@ class AccessLog:
         self._flush_interval = flush_interval
         self._buffer_size = buffer_size
         self._max_bytes = max_bytes
-        self._format = LineFormatter(redact, log_requester)
+        self.format = LineFormatter(redact, log_requester)
         self._thread: IWriterThread = thread or SerialThread(reactor, "access-log")
         self._segments = _Segments(directory, hostname, rotation_interval)
         self._pending: deque[bytes] = deque()
@@ -174,11 +174,15 @@ class AccessLog:
         if self._cached_only and record.outcome not in _CACHED:
             return
         try:
-            line = self._format(record)
+            line = self.format(record)
         except Exception:
             self.dropped += 1
             self._warn("A line of the access log could not be made", Failure())
             return
+        self.append(line)
+
+    def append(self, line: bytes) -> None:
+        """Add a line that :attr:`format` made, of a request that the mode lets in. Never raises and never waits."""
         if self._closing:
             self.dropped += 1
             return

@@ -54,13 +54,13 @@ import re
 import time
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import quote_from_bytes
 
 from s3proxy.telemetry.operations import log_word
 from s3proxy.telemetry.record import RequestRecord
 
-__all__ = ["LineFormatter", "MAX_TARGET", "MAX_TEXT"]
+__all__ = ["AnswerWords", "CallerWords", "LineFormatter", "MAX_TARGET", "MAX_TEXT"]
 
 MAX_TARGET: Final = 8192
 """Bytes of a request target that are logged."""
@@ -103,14 +103,36 @@ def _name(value: str) -> str:
     return _word(value.encode("utf-8", "backslashreplace"))
 
 
+class CallerWords(NamedTuple):
+    """The pieces of a line that tell who asked: the same for all requests of a client that describes itself alike."""
+
+    requester: bytes  # fields 4 and 5
+    agent: bytes  # 16 and 17
+    connection: bytes  # 20 to 27
+
+
+class AnswerWords(NamedTuple):
+    """The pieces of a line that tell what was asked for and answered: the same whoever asks for it."""
+
+    bucket: bytes  # fields 1 and 2
+    request: bytes  # 7 to 15
+    version: bytes  # 18 and 19
+    outcome: bytes  # 28 to 36
+    reason: bytes  # 38
+
+
 @lru_cache(maxsize=1024)
-def _connection(words: tuple[str, str, str, bytes, str]) -> str:
+def _connection(words: tuple[str, str, str, bytes, str]) -> bytes:
     """Fields 20 to 27, which the requests of one client have in common."""
     signature_version, cipher_suite, authentication_type, host, tls = words
-    return (
-        f"{signature_version or '-'} {cipher_suite or '-'} {authentication_type or '-'} {_word(host)} {tls or '-'} "
-        "- - -"
+    return _ascii(
+        f" {signature_version or '-'} {cipher_suite or '-'} {authentication_type or '-'} {_word(host)} {tls or '-'} "
+        "- - - "
     )
+
+
+def _ascii(text: str) -> bytes:
+    return text.encode("ascii", "backslashreplace")
 
 
 def _percent_encode(value: bytes, unsafe: "re.Pattern[bytes]") -> str:
@@ -138,15 +160,48 @@ class LineFormatter:
         self._redact = redact
         self._log_requester = log_requester
         self._second = -1
-        self._time = ""
+        self._time = b""
         self._referer = lru_cache(maxsize=256)(self._format_referer)
 
     def __call__(self, record: RequestRecord) -> bytes:
         """The line, with its line feed."""
-        second = int(record.started_at)
+        own = _ascii(record.request_id or "-")
+        served = _ascii(_unique(record.upstream_request_id)) if record.upstream_request_id else own
+        return self.line(self.caller(record), self.answer(record), record.started_at, served, own)
+
+    def line(
+        self, caller: CallerWords, answer: AnswerWords, started_at: float, served_id: bytes, own_id: bytes
+    ) -> bytes:
+        """The line of a request by this caller that got this answer.
+
+        :param served_id: field 6
+        :param own_id: field 37
+        """
+        second = int(started_at)
         if second != self._second:
-            self._time = _log_time(second)
+            self._time = _ascii(_log_time(second))
             self._second = second
+        bucket, request, version, outcome, reason = answer
+        requester, agent, connection = caller
+        return b"".join(
+            (
+                bucket, self._time, requester, served_id, request, agent, version, connection, outcome, own_id, reason,
+            )
+        )  # fmt: skip
+
+    def caller(self, record: RequestRecord) -> CallerWords:
+        """Who sent this request, and others that may follow."""
+        # Cut before they are remembered.
+        host, agent = record.host[:MAX_TEXT], record.user_agent[:MAX_TEXT]
+        words = (record.signature_version, record.cipher_suite, record.authentication_type, host, record.tls)
+        return CallerWords(
+            _ascii(f" {record.client_address or '-'} {self._requester(record.access_key)} "),
+            _ascii(f"{self._referer(record.referer[:MAX_TARGET])} {_text(agent)} "),
+            _connection(words),
+        )
+
+    def answer(self, record: RequestRecord) -> AnswerWords:
+        """What this request asked for and got, and others like it may ask for and get."""
         target = record.target
         if b"=" in target or b"%" in target or b"@" in target:
             target = self._safe_target(target)
@@ -158,27 +213,27 @@ class LineFormatter:
             uri = target.decode("ascii")
         first = record.first_byte_seconds
         method = record.method
-        request_id = record.request_id or "-"
         instance = _name(record.instance)
         size = record.object_size
-        # Cut before they are remembered.
-        host, agent, bucket = record.host[:MAX_TEXT], record.user_agent[:MAX_TEXT], record.bucket[:MAX_TEXT]
-        shared = (record.signature_version, record.cipher_suite, record.authentication_type, host, record.tls)
-        return (
-            f"- {_word(bucket)} {self._time} {record.client_address or '-'} "
-            f"{self._requester(record.access_key)} "
-            f"{_unique(record.upstream_request_id) if record.upstream_request_id else request_id} "
-            f"{log_word(record.operation, method)} {self._key(record.key)} "
-            f'"{_word(method)} {uri or "-"} {_word(record.http_version)}" {record.status or "-"} '
-            f"{_name(record.error_code)} {record.bytes_sent or '-'} {'-' if size is None else size} "
-            f"{int(record.total_seconds * 1000)} {'-' if first is None else int(first * 1000)} "
-            f"{self._referer(record.referer[:MAX_TARGET])} {_text(agent)} {_unique(record.version_id)} "
-            f"{_unique(record.host_id) if record.host_id else instance} {_connection(shared)} "
-            f"{record.outcome or '-'} {_milliseconds(first)} {record.served_range or '-'} "
-            f"{record.bytes_from_cache or '-'} {record.upstream_address or '-'} "
-            f"{_milliseconds(record.upstream_seconds)} {_milliseconds(record.wait_seconds)} {record.ending} "
-            f"{instance} {request_id} {record.reason or '-'}\n"
-        ).encode("ascii", "backslashreplace")
+        return AnswerWords(
+            _ascii(f"- {_word(record.bucket[:MAX_TEXT])} "),
+            _ascii(
+                f" {log_word(record.operation, method)} {self._key(record.key)} "
+                f'"{_word(method)} {uri or "-"} {_word(record.http_version)}" {record.status or "-"} '
+                f"{_name(record.error_code)} {record.bytes_sent or '-'} {'-' if size is None else size} "
+                f"{int(record.total_seconds * 1000)} {'-' if first is None else int(first * 1000)} "
+            ),
+            _ascii(
+                f"{_unique(record.version_id)} {_unique(record.host_id) if record.host_id else instance}",
+            ),
+            _ascii(
+                f"{record.outcome or '-'} {_milliseconds(first)} {record.served_range or '-'} "
+                f"{record.bytes_from_cache or '-'} {record.upstream_address or '-'} "
+                f"{_milliseconds(record.upstream_seconds)} {_milliseconds(record.wait_seconds)} {record.ending} "
+                f"{instance} "
+            ),
+            _ascii(f" {record.reason or '-'}\n"),
+        )
 
     def _safe_target(self, target: bytes) -> bytes:
         """The target without secrets; if that can't be told, without all that might hold some."""

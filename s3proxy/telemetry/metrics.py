@@ -1,8 +1,8 @@
 """What the proxy counts, and how it is shown.
 
-Requests are counted once, when they end, by :meth:`Metrics.request_finished`. Everything else has a small method
-here, or is kept by its owner and read at scrape time (:meth:`Metrics.observe_source`). All methods belong to the
-reactor's thread.
+Requests are counted once, when they end, by :meth:`Metrics.request_finished`, or, where many end alike, by a
+:class:`Tally`. Everything else has a small method here, or is kept by its owner and read at scrape time
+(:meth:`Metrics.observe_source`). All methods belong to the reactor's thread.
 """
 
 import json
@@ -24,7 +24,7 @@ from s3proxy.telemetry.instruments import Counter, Family, Histogram, Instrument
 from s3proxy.telemetry.rates import WindowedRatio
 from s3proxy.telemetry.record import RequestRecord
 
-__all__ = ["Metrics", "Reading", "TEXT_CONTENT_TYPE"]
+__all__ = ["Metrics", "Reading", "TEXT_CONTENT_TYPE", "Tally"]
 
 TEXT_CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 """The media type of :meth:`Metrics.render_text`."""
@@ -35,7 +35,7 @@ SOURCES: Final = ("hit", "miss", "revalidated", "partial", "coalesced", "bypass"
 _HITS: Final = frozenset({"hit", "revalidated", "coalesced", "stale"})
 _MISSES: Final = frozenset({"miss", "partial"})
 _UNASKED: Final = frozenset({"hit", "coalesced"})
-_READS: Final = {"GetObject": "get", "HeadObject": "head"}
+_READS: Final = {"GetObject": "get", "HeadObject": "head", "GetObjectPart": "get", "HeadObjectPart": "head"}
 _STATUSES: Final = ("1xx", "2xx", "3xx", "4xx", "5xx")
 _MOST_REASONS: Final = 64
 _MOST_ROUTES: Final = 2048
@@ -76,6 +76,39 @@ class _Route:
     source: str
 
 
+class Tally:
+    """Hits of one kind that are not in the instruments yet: whoever answers one adds to both numbers.
+
+    Two additions instead of the ten of :meth:`Metrics.request_finished`, which they amount to: 0.1 µs instead of 1 µs.
+
+    :ivar requests: that began and ended since the last take-over
+    :ivar bytes: of their bodies, all from the cache
+    """
+
+    __slots__ = ("requests", "bytes", "_route", "_seconds", "_first_byte")
+
+    def __init__(self, route: _Route, seconds: float, first_byte: float) -> None:
+        self.requests = 0
+        self.bytes = 0
+        self._route = route
+        self._seconds = seconds
+        self._first_byte = first_byte
+
+    def take(self) -> tuple[int, int]:
+        """Put the requests in the instruments of their kind; returns the numbers, which are 0 afterwards."""
+        requests, sent = self.requests, self.bytes
+        self.requests = self.bytes = 0
+        route = self._route
+        route.requests.value += requests
+        route.responses.value += requests
+        route.duration.observe(self._seconds, requests)
+        route.first_byte.observe(self._first_byte, requests)
+        route.sent.value += sent
+        if route.saved is not None:
+            route.saved.value += requests
+        return requests, sent
+
+
 class Metrics:
     """Every metric of one instance, on a registry of its own.
 
@@ -94,6 +127,7 @@ class Metrics:
         self._next_roll = self._hit_rate.next_roll
         self._routes: dict[tuple[str, str, int], _Route] = {}
         self._reasons: dict[tuple[str, str], Counter] = {}
+        self._tallies: dict[tuple[str, int], Tally] = {}
         self._in_flight = made.gauge("s3proxy_http_requests_in_flight")
         self._saved_bytes = made.counter("s3proxy_s3_saved_bytes_total")
         self._from_upstream = made.counter("s3proxy_upstream_bytes_total", "received")
@@ -125,9 +159,7 @@ class Metrics:
 
     def request_finished(self, record: RequestRecord) -> None:
         """Count one request that ended, whatever became of it."""
-        route = self._routes.get((record.operation, record.outcome, record.status))
-        if route is None:
-            route = self._bind(record.operation, record.outcome, record.status)
+        route = self._route(record)
         self._in_flight.value -= 1
         route.requests.value += 1
         route.responses.value += 1
@@ -153,7 +185,7 @@ class Metrics:
                 self._shed.value += 1
         if route.counts_as:
             if self._seconds() >= self._next_roll:
-                self._roll()
+                self.take_tallies()
             self._hit_rate.whole += 1
             if route.counts_as == 2:
                 self._hit_rate.part += 1
@@ -161,6 +193,33 @@ class Metrics:
                     route.saved.value += 1
             self._byte_hit_rate.whole += sent
             self._byte_hit_rate.part += cached
+
+    def tally(self, record: RequestRecord) -> Tally:
+        """What counts requests like this one, a hit that took no time to speak of; their number of bytes may differ.
+
+        Neither :meth:`request_started` nor :meth:`request_finished` is called for them.
+        """
+        kind = record.operation, record.status
+        tally = self._tallies.get(kind)
+        if tally is None:
+            tally = Tally(self._route(record), record.total_seconds, record.first_byte_seconds or 0.0)
+            self._tallies[kind] = tally
+        return tally
+
+    def take_tallies(self) -> None:
+        """Take over what the tallies hold. Whoever adds to them calls this once a second meanwhile, so that the rates
+        over the last minutes are exact to that second.
+        """
+        for tally in self._tallies.values():
+            if tally.requests:
+                requests, sent = tally.take()
+                self._saved_bytes.value += sent
+                self._hit_rate.whole += requests
+                self._hit_rate.part += requests
+                self._byte_hit_rate.whole += sent
+                self._byte_hit_rate.part += sent
+        if self._seconds() >= self._next_roll:
+            self._roll()
 
     # Cache
 
@@ -220,6 +279,7 @@ class Metrics:
 
     def hit_rate(self) -> float:
         """Share of object reads answered without a body from S3, since the start; from 0 to 1."""
+        self.take_tallies()
         return self._hit_rate.total()
 
     def render_text(self) -> bytes:
@@ -261,6 +321,7 @@ class Metrics:
         }
 
     def _own_readings(self) -> Iterable[Reading]:
+        self.take_tallies()
         now = self._seconds()
         yield Reading("s3proxy_cache_hit_rate_ratio", self._hit_rate.total(), ("total",))
         yield Reading("s3proxy_cache_hit_rate_ratio", self._hit_rate.recent(now), ("5m",))
@@ -283,6 +344,10 @@ class Metrics:
             if reason != "other":
                 self._reasons[(source, reason)] = counter
         return counter
+
+    def _route(self, record: RequestRecord) -> _Route:
+        route = self._routes.get((record.operation, record.outcome, record.status))
+        return self._bind(record.operation, record.outcome, record.status) if route is None else route
 
     def _bind(self, operation: str, outcome: str, status: int) -> _Route:
         """The instruments for requests like this one, kept for the next one unless there are too many kinds already."""

@@ -18,6 +18,7 @@ from s3proxy.upstream.interfaces import (
     UpstreamError,
     UpstreamRefused,
     UpstreamRequest,
+    UpstreamTimeout,
     UpstreamTLSError,
     UpstreamUnreachable,
 )
@@ -78,7 +79,8 @@ class Upstream:
     :param settings: section ``connection_pool``
     :param own_addresses: (IP, port) of every listening socket of this proxy, asked before each new connection
     :param check_address: refuses destinations beyond that
-    :param head_timeout: seconds for the answer to a request that may not be repeated, from the end of its body
+    :param head_timeout: seconds for the head of an answer: without a body, from the beginning and with all attempts;
+        with one, from its end
     :param lookup: replaces the DNS client
     :param connect: replaces ``connectTCP``
     """
@@ -186,7 +188,14 @@ class Upstream:
 
     def request(self, request: UpstreamRequest) -> "Deferred[IUpstreamResponse]":
         """See :class:`~s3proxy.upstream.interfaces.IUpstream`."""
-        return Deferred.fromCoroutine(self._request(request))
+        asking: Deferred[IUpstreamResponse] = Deferred.fromCoroutine(self._request(request))
+        if request.body is None:
+
+            def too_late(_: object, seconds: float) -> None:
+                raise UpstreamTimeout(f"{request.host} did not answer within {seconds:g} s", sent=True)
+
+            asking.addTimeout(self._limits.head, self._reactor, too_late)
+        return asking
 
     async def _request(self, request: UpstreamRequest) -> IUpstreamResponse:
         try:

@@ -10,6 +10,8 @@ import attrs
 from twisted.internet import error, tcp
 from twisted.python.failure import Failure
 
+from s3proxy.util.turn import TURN
+
 __all__ = ["SocketOptions", "UpstreamSocket", "connect"]
 
 #: Bytes asked for per read, and so the most that is read beyond a pause. Measured on loopback, reads of 64 KiB cost
@@ -65,7 +67,27 @@ class UpstreamSocket(tcp.Client):
             return None
         except OSError:
             return error.ConnectionLost()
-        return self._dataReceived(data)
+        began = TURN.begin()
+        try:
+            return self._dataReceived(data)
+        finally:
+            if began:
+                TURN.end()
+
+    def startWriting(self) -> None:
+        # While a connection comes about, this is how the reactor is asked to tell.
+        if not (self.connected and TURN.gather(self)):
+            super().startWriting()
+
+    def send_gathered(self) -> None:
+        """See :class:`s3proxy.util.turn.Sender`."""
+        if self.connected and (self.disconnecting or self.doWrite() is not None or self._waiting):
+            super().startWriting()
+
+    @property
+    def _waiting(self) -> int:
+        """Bytes that the kernel has not taken yet."""
+        return len(self.dataBuffer) - self.offset + self._tempDataLen
 
     def readable(self) -> bool:
         """Whether bytes, an end or an error wait to be read: an idle connection is then of no more use."""
@@ -79,12 +101,11 @@ class UpstreamSocket(tcp.Client):
 
     def unsent(self) -> int:
         """Bytes written that the peer has not acknowledged, in our buffers and in the kernel's."""
-        waiting = len(self.dataBuffer) - self.offset + self._tempDataLen
         try:
             (queued,) = struct.unpack("i", fcntl.ioctl(self.socket, termios.TIOCOUTQ, b"\0\0\0\0"))
         except OSError:
             queued = 0
-        return waiting + int(queued)
+        return self._waiting + int(queued)
 
     def connectionLost(self, reason: Failure) -> None:
         # A server that refuses an upload answers and closes; the next write of ours then fails, while its answer still

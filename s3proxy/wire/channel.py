@@ -9,6 +9,7 @@ from twisted.python.failure import Failure
 from twisted.web import http
 
 from s3proxy.gateway.interfaces import ClientGone
+from s3proxy.gateway.lane import Glance
 from s3proxy.s3.errors import S3Error, request_timeout
 from s3proxy.wire.body import RequestBody
 from s3proxy.wire.framing import BodyDecoder, body_decoder
@@ -84,6 +85,7 @@ class ClientChannel(http.HTTPChannel):
         self._cut = False
         self._peer: Any = None
         self._host: Any = None
+        self._glance: Glance | None = None
 
     # The connection
 
@@ -201,7 +203,7 @@ class ClientChannel(http.HTTPChannel):
         site = self.site
         if site.lane is None or site.draining or self.room.full:
             return False
-        glance = site.glancer.glance(data)
+        self._glance = glance = site.glancer.glance(data, self._glance)
         if glance is None:
             return False
         answer = site.lane.answer(glance, self.client_address, site.listener)
@@ -209,7 +211,10 @@ class ClientChannel(http.HTTPChannel):
             return False
         site.counters.requests += 1
         self._since = site.reactor.seconds()
-        self.transport.write(answer)
+        if self.sends_files:
+            self.transport.answer(*answer)
+        else:
+            self.transport.writeSequence(answer)
         return True
 
     def _run(self, body: bytes = b"") -> None:

@@ -17,7 +17,11 @@ LONGEST_HOST = 256
 LONGEST_RANGE = 64
 """Bytes. What is longer is no object's name and no ordinary range, and nobody should have to remember it."""
 
+LONGEST_KEPT = 4096
+"""Bytes of a head whose lines are kept for a comparison with the next one's."""
+
 _OTHER, _HARMLESS, _HOST, _RANGE, _AUTHORIZATION, _CHECKSUMS, _CONNECTION, _LENGTH, _AGENT, _REFERER = range(10)
+_REQUEST_LINE = 10
 _KINDS = {
     b"host": _HOST,
     b"range": _RANGE,
@@ -48,6 +52,7 @@ _KINDS = {
 }
 """Fields that can't change what is answered are harmless; any field that is not here may change it."""
 
+_HEX = b"0123456789abcdef"
 _PLAIN = bytes(range(0x20, 0x7F))
 # The complete form that current SDKs send. x-amz-date is needed, and harmless, beside it.
 _SIGNED = re.compile(
@@ -64,37 +69,47 @@ class Glancer:
         for name, kind in _KINDS.items():
             self._names[name] = self._names[name.title()] = kind
 
-    def glance(self, data: bytes) -> Glance | None:
-        """What these bytes ask for, if they are exactly one GET or HEAD in which nothing is unusual."""
+    def glance(self, data: bytes, last: Glance | None = None) -> Glance | None:
+        """What these bytes ask for, if they are exactly one GET or HEAD in which nothing is unusual.
+
+        :param last: the request before it on the same connection
+        """
         lines = data.split(b"\r\n")
+        if last is not None and len(lines) == len(last.lines):
+            again = self._compare(lines, last)
+            if again is not None:
+                return again
         if len(lines) < 4 or lines[-1] or lines[-2]:
             return None
         # One CR and one LF a line, and no other byte than those of plain text.
         if len(data.translate(None, _PLAIN)) != 2 * len(lines) - 2:
             return None
-        words = lines[0].split(b" ")
-        if len(words) != 3 or words[2] != b"HTTP/1.1" or words[0] not in (b"GET", b"HEAD"):
-            return None
-        if len(words[1]) > LONGEST_TARGET:
+        words = _request_line(lines[0])
+        if words is None:
             return None
         host = wanted = agent = referer = length = None
         access_key = None
         checksums = False
         names = self._names
+        kinds = [_REQUEST_LINE]
         for line in lines[1:-2]:
-            name, _, value = line.partition(b": ")
+            name, colon, value = line.partition(b": ")
             kind = names.get(name)
             if kind is None:
                 kind = self._learn(name)
+            if not colon:
+                return None
+            kinds.append(kind)
             if kind == _HARMLESS:
                 continue
+            if value[:1] == b" " or value[-1:] == b" ":
+                return None
             if kind == _HOST and host is None:
                 host = value
             elif kind == _AUTHORIZATION and access_key is None:
-                match = _SIGNED.fullmatch(value)
-                if match is None:
+                access_key = _signer(value)
+                if access_key is None:
                     return None
-                access_key = match.group(1)
             elif kind == _AGENT and agent is None:
                 agent = value
             elif kind == _RANGE and wanted is None:
@@ -109,10 +124,73 @@ class Glancer:
                 return None
         if host is None or len(host) > LONGEST_HOST or wanted is not None and len(wanted) > LONGEST_RANGE:
             return None
-        return Glance(words[0], words[1], host, wanted, checksums, access_key, agent or b"", referer or b"")
+        glance = Glance(words[0], words[1], host, wanted, checksums, access_key, agent or b"", referer or b"")
+        if len(data) <= LONGEST_KEPT:
+            glance.lines = lines
+            glance.kinds = (*kinds, _OTHER, _OTHER)
+        return glance
+
+    def _compare(self, lines: list[bytes], last: Glance) -> Glance | None:
+        """The same, by the lines in which this request differs from the last one; None if they don't tell.
+
+        Of the ten lines that an SDK sends, four or five change from one request to the next: the target, the date, the
+        signature's value, the number of the attempt.
+        """
+        method, target, wanted = last.method, last.target, last.wanted
+        names = self._names
+        for line, before, kind in zip(lines, last.lines, last.kinds):
+            if line == before:
+                continue
+            if line.translate(None, _PLAIN):
+                return None
+            if kind == _REQUEST_LINE:
+                words = _request_line(line)
+                if words is None:
+                    return None
+                method, target = words
+                continue
+            name, colon, value = line.partition(b": ")
+            if names.get(name) != kind or not colon:
+                return None
+            if kind == _HARMLESS:
+                continue
+            if kind == _AUTHORIZATION:
+                if len(line) != len(before) or line[:-64] != before[:-64] or line[-64:].translate(None, _HEX):
+                    return None
+            elif kind == _RANGE and len(value) <= LONGEST_RANGE and value[:1] != b" " and value[-1:] != b" ":
+                wanted = value
+            else:
+                return None
+        return Glance(
+            method,
+            target,
+            last.host,
+            wanted,
+            last.checksums,
+            last.access_key,
+            last.user_agent,
+            last.referer,
+            last.caller,
+            lines,
+            last.kinds,
+        )
 
     def _learn(self, name: bytes) -> int:
         kind = _KINDS.get(name.lower(), _OTHER)
         if kind != _OTHER and len(self._names) < MOST_NAMES:
             self._names[name] = kind
         return kind
+
+
+def _request_line(line: bytes) -> tuple[bytes, bytes] | None:
+    """Method and target."""
+    words = line.split(b" ")
+    if len(words) != 3 or words[2] != b"HTTP/1.1" or words[0] not in (b"GET", b"HEAD"):
+        return None
+    return (words[0], words[1]) if 0 < len(words[1]) <= LONGEST_TARGET else None
+
+
+def _signer(value: bytes) -> bytes | None:
+    """The access key id of a signature in its usual form."""
+    match = _SIGNED.fullmatch(value)
+    return None if match is None else match.group(1)

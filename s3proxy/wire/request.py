@@ -202,7 +202,8 @@ class ClientRequest(http.Request):
                 self._wire.transport.write(b"\r\n")
         else:
             self._span_under_way = True
-            sent = send_span(self._write_block, fd, offset, count, None if server is None else server.page_cache)
+            pages = None if server is None or hot else server.page_cache
+            sent = send_span(self._write_block, fd, offset, count, pages)
             sent.addCallback(self._end_span)
         return sent.addErrback(self._not_sent)
 

@@ -21,15 +21,19 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 
+from s3proxy.util.turn import TURN
 from s3proxy.wire.pages import PageCache
 
-__all__ = ["FileServer", "FileTruncated"]
+__all__ = ["FileServer", "FileTruncated", "GATHER"]
 
 FRESH = 5.0
 """Seconds after which pages that were seen in memory, but not sent yet, are looked up again."""
 
 HIGH_WATER = 128 * 1024
 """Buffered bytes beyond which a streaming producer is paused."""
+
+GATHER = 8 * 1024
+"""Bytes of an answer from which on it is cheaper to have the kernel join head and body."""
 
 _MSG_MORE = getattr(socket, "MSG_MORE", 0)
 _WOULD_BLOCK = frozenset((errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS))
@@ -190,28 +194,65 @@ class FileServer(tcp.Server):
 
     # Output
 
+    def answer(self, head: bytes, body: bytes) -> None:
+        """Write a whole answer: as :meth:`write`, and the kernel is given it at once if nothing is before it.
+
+        On the way through the buffers a small answer costs 5 µs more, and one of 64 KiB 20 µs, for it is copied twice.
+        """
+        if self._queue or self._tempDataBuffer or self.dataBuffer or self.TLS or not self.connected or self._aborting:
+            self.writeSequence((head, body))
+            return
+        size = len(head) + len(body)
+        try:
+            if size < GATHER:
+                sent = self.socket.send(head + body)
+            else:
+                sent = self.socket.sendmsg((head, body))
+        except OSError:
+            # Whatever it is, doWrite() will meet it again, and tell it to whom it may concern.
+            sent = 0
+        self.bytes_sent += sent
+        if sent < size:
+            self.write((head + body)[sent:])
+
     def doRead(self) -> Any:
         """Called by the reactor. What the protocol writes meanwhile is sent before this returns."""
+        try:
+            data = self.socket.recv(self.bufferSize)
+        except OSError as error:
+            return None if error.errno in _WOULD_BLOCK else main.CONNECTION_LOST
+        if not data:
+            return main.CONNECTION_DONE
         self._allowance = self.turn
         self._gathering = True
+        began = TURN.begin()
         try:
-            outcome = super().doRead()
+            self.protocol.dataReceived(data)
         finally:
             self._gathering = False
             wanted, self._write_wanted = self._write_wanted, False
-        if outcome is None and wanted and self.connected and not self._aborting:
+            if began:
+                TURN.end()
+        if wanted and self.connected and not self._aborting:
             if self._pump() is not None or self._has_work():
                 # The end of a connection is told by doWrite() only: told from here it would count as the peer's end
                 # of sending.
                 super().startWriting()
-        return outcome
+        return None
 
     def startWriting(self) -> None:
         """Have output attended to: at the end of the current turn of reading, or when the socket has room."""
         if self._gathering:
             self._write_wanted = True
-        else:
+        elif not TURN.gather(self):
             super().startWriting()
+
+    def send_gathered(self) -> None:
+        """See :class:`s3proxy.util.turn.Sender`."""
+        if self.connected and not self._aborting and not self._pumping:
+            self._allowance = self.turn
+            if self._pump() is not None or self._has_work():
+                super().startWriting()
 
     def stopWriting(self) -> None:
         """No output for now."""

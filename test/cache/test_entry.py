@@ -9,10 +9,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.cache.entry import ObjectId, ObjectVersion, decode_version, encode_version
 from s3proxy.s3.headers import Headers
+from s3proxy.s3.parts import PartMap, Run
 
 ID = ObjectId("aws", b"bucket", b"key")
 CRC = (b"x-amz-checksum-crc32", b"AAAAAA==")
 TYPE = (b"x-amz-checksum-type", b"FULL_OBJECT")
+PARTS = PartMap(count=3, runs=(Run(1, 0, 5, 2),), checksums=((2, (CRC, TYPE)),))
 VERSION = ObjectVersion(
     id=ID,
     etag=b'"v1"',
@@ -27,7 +29,11 @@ class EncodingTests(SynchronousTestCase):
 
     def test_nothing_is_lost(self) -> None:
         """Order, spelling, repetition and foreign bytes of header fields survive."""
-        for version in (VERSION, attrs.evolve(VERSION, last_modified=None, checksums=True, size=0)):
+        for version in (
+            VERSION,
+            attrs.evolve(VERSION, last_modified=None, checksums=True, size=0),
+            attrs.evolve(VERSION, parts=PARTS),
+        ):
             decoded = decode_version(encode_version(version))
             self.assertEqual(decoded, version)
             assert decoded is not None
@@ -88,6 +94,9 @@ class EncodingTests(SynchronousTestCase):
             ("size", "1"),
             ("headers", [["a"]]),
             ("headers", 1),
+            ("parts", 1),
+            ("parts", {"count": 3}),
+            ("parts", {"count": 3, "runs": [0, 0, 5, 1], "names": [], "checksums": [[1, 0]]}),
         ):
             self.assertIsNone(decode_version(json.dumps({**good, name: value}).encode()), (name, value))
 
@@ -119,6 +128,18 @@ class VersionTests(SynchronousTestCase):
         older = attrs.evolve(VERSION, headers=Headers([CRC]), checksums=True)
         newer = attrs.evolve(VERSION, headers=Headers([(b"b", b"2")]), checksums=True)
         self.assertEqual(older.merged(newer), newer)
+
+    def test_parts_stay(self) -> None:
+        """What either knows of the parts is known of both, and it is no description of the object."""
+        older = attrs.evolve(VERSION, parts=PartMap(count=3, runs=(Run(1, 0, 5, 1),)))
+        newer = attrs.evolve(VERSION, headers=Headers([(b"b", b"2")]))
+        self.assertEqual(older.merged(newer), attrs.evolve(newer, parts=older.parts))
+        newer = attrs.evolve(newer, parts=PartMap(count=3, runs=(Run(2, 5, 5, 1),)))
+        both = PartMap(count=3, runs=(Run(1, 0, 5, 2),))
+        self.assertEqual(older.merged(newer), attrs.evolve(newer, parts=both))
+        self.assertEqual(older.knowing(newer.parts), attrs.evolve(older, parts=both))
+        self.assertEqual(VERSION.knowing(both), attrs.evolve(VERSION, parts=both))
+        self.assertIs(older.knowing(None), older)
 
     def test_parts_name_the_object(self) -> None:
         """Store, bucket and key, each by itself."""

@@ -132,7 +132,7 @@ class EntryTests(SynchronousTestCase):
 
     def test_request_ids(self) -> None:
         """16 upper-case hexadecimal digits, each time others."""
-        found = {new_request_id() for _ in range(50)}
-        self.assertEqual(len(found), 50)
+        found = {new_request_id() for _ in range(5000)}
+        self.assertEqual(len(found), 5000)
         for each in found:
             self.assertRegex(each, r"\A[0-9A-F]{16}\Z")

@@ -169,7 +169,7 @@ class InvalidationTests(ForwardTestCase):
         self.is_dropped()
 
     def test_refused_write_keeps_the_entry(self) -> None:
-        """4xx changes nothing; the entry costs one confirmation."""
+        """ST-20, CN-14: 4xx changes nothing; the entry costs one confirmation."""
         for status in (400, 403, 404, 409, 412):
             client, _ = self.upload()
             self.upstream.last.respond(error(status, b"Refused"))
@@ -178,7 +178,7 @@ class InvalidationTests(ForwardTestCase):
         self.assertEqual(self.harness.left_over(), [])
 
     def test_unknown_outcome_drops(self) -> None:
-        """A write whose outcome will never be known may have happened."""
+        """ST-19: a write whose outcome will never be known may have happened."""
         client, _ = self.upload()
         self.asks(1).fail(UpstreamUnreachable("reset", sent=True))
         self.assertEqual(client.status, 502)
@@ -264,7 +264,7 @@ class InvalidationTests(ForwardTestCase):
             self.assertEqual((len(self.upstream.asked), reader.answer), (before + 1, b""))
 
     def test_multi_delete(self) -> None:
-        """Every key in the body is dropped before S3 has the body's end."""
+        """ST-03: every key in the body is dropped before S3 has the body's end."""
         client, sink = self.upload(b"POST", b"/?delete", DELETE_TWO)
         self.assertEqual(sink.data, DELETE_TWO)
         self.asks(1).respond(FakeResponse(200, {}, b"<DeleteResult/>"))
@@ -334,7 +334,7 @@ class LateOutcomeTests(ForwardTestCase):
         self.is_dropped()
 
     def test_completed_upload(self) -> None:
-        """CompleteMultipartUpload is such an operation."""
+        """ST-08: CompleteMultipartUpload is such an operation."""
         client, _ = self.upload(b"POST", b"/key?uploadId=U", b"<CompleteMultipartUpload/>")
         response = self.asks(1).respond(FakeResponse(200, {}, None))
         response.sink.data_received(b"<CompleteMultipartUploadResult/>")
@@ -347,7 +347,7 @@ class UnaffectedTests(ForwardTestCase):
     """Writes that change no object."""
 
     def test_parts_keep_the_entry(self) -> None:
-        """Parts of an unfinished upload, its creation and its end leave the object alone."""
+        """ST-21: parts of an unfinished upload, its creation and its end leave the object alone."""
         for method, target in (
             (b"POST", b"/key?uploads"),
             (b"PUT", b"/key?partNumber=1&uploadId=U"),

@@ -1,7 +1,13 @@
 """The fast lane in front of a cache whose entries change."""
 
+from prometheus_client import CollectorRegistry
+
 from s3proxy.gateway.lane import Glance, Lane
 from s3proxy.policy.rules import Rules
+from s3proxy.telemetry.access import AccessLog
+from s3proxy.telemetry.exit import Exit
+from s3proxy.telemetry.metrics import Metrics
+from s3proxy.s3.signature import redact_target
 from test.gateway.test_read import BODY, ReadTestCase, not_modified, ok
 from test.support.gateway import HOST, FakeResponse
 
@@ -11,18 +17,14 @@ class LaneTests(ReadTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.lane = Lane(
-            self.harness.cache,
-            Rules(self.harness.config),
-            seconds=self.harness.clock.seconds,
-            now=self.harness.now,
-            started=lambda: None,
-            finished=self.harness.records.append,
-        )
+        metrics = Metrics(CollectorRegistry(), self.harness.clock.seconds)
+        log = AccessLog(self.mktemp(), "host", self.harness.clock, redact=redact_target)
+        self.lane = Lane(self.harness.cache, Rules(self.harness.config), Exit(metrics, log), now=self.harness.now)
 
     def answer(self, wanted: bytes | None = None) -> bytes | None:
         """A GET through the lane."""
-        return self.lane.answer(Glance(b"GET", b"/key", HOST, wanted, False, None, b"", b""), "192.0.2.1", "http")
+        answer = self.lane.answer(Glance(b"GET", b"/key", HOST, wanted, False, None, b"", b""), "192.0.2.1", "http")
+        return None if answer is None else b"".join(answer)
 
     def test_every_version_has_its_own_head(self) -> None:
         """No head of an older version is put before the bytes of a newer one of the same size."""
@@ -64,3 +66,14 @@ class LaneTests(ReadTestCase):
         self.upstream.last.respond(not_modified())
         self.harness.get()
         self.assertIn(b"\r\nAge: 0\r\n", self.answer() or b"")
+
+    def test_st14_expired(self) -> None:
+        """ST-14: the lane has no clock of its own: what expires is confirmed first, each time anew."""
+        self.cached()
+        for round in range(1, 4):
+            self.served(self.harness.get(), b"HIT")
+            self.assertIsNotNone(self.answer())
+            self.harness.clock.advance(61)
+            self.assertIsNone(self.answer())
+            self.harness.get()
+            self.asks(round).respond(not_modified())

@@ -170,7 +170,7 @@ class BusyDiskTests(LeftoverTestCase):
     def test_bodies(self) -> None:
         """Answers are complete, and nothing is held for them."""
         self.harness.cache._run = _busy
-        for body in (BODY, LARGE):
+        for body in (LARGE, BODY):
             client = self.harness.get()
             self.upstream.last.respond(ok(body))
             self.assertEqual((client.answer, client.ended), (body, "finished"))

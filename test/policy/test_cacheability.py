@@ -18,12 +18,15 @@ def judge(
     checksums: bool = False,
     head: bool = False,
     drop: bytes = b"",
+    number: int | None = None,
     **headers: bytes,
 ) -> Storable | Reason:
     """A judgement on an answer with PLAIN and these headers."""
     fields = {**PLAIN, **{name.replace("_", "-").encode(): value for name, value in headers.items()}}
     fields.pop(drop, None)
-    return judge_answer(ID, status, Headers(fields.items()), length, checksums_asked=checksums, head=head)
+    return judge_answer(
+        ID, status, Headers(fields.items()), length, checksums_asked=checksums, head=head, part=number
+    )
 
 
 class JudgeTests(SynchronousTestCase):
@@ -52,6 +55,39 @@ class JudgeTests(SynchronousTestCase):
     def test_whole_object_as_part(self) -> None:
         """A 206 with every byte is still no description of the whole object."""
         self.assertFalse(self.kept(judge(206, 10, Content_Range=b"bytes 0-9/10")).whole)
+
+    def test_part_by_number(self) -> None:
+        """Which bytes a part is, of a GET or of a HEAD; its checksums are not the object's."""
+        for head in (False, True):
+            judged = self.kept(
+                judge(
+                    206,
+                    10,
+                    number=2,
+                    head=head,
+                    checksums=True,
+                    Content_Range=b"bytes 5-14/100",
+                    x_amz_mp_parts_count=b"3",
+                    x_amz_checksum_crc32=b"PART",
+                )
+            )
+            version = judged.version
+            self.assertEqual((judged.interval, judged.whole, version.size), ((5, 15), False, 100))
+            self.assertEqual(version.headers.names(), {b"etag", b"last-modified", b"content-type"})
+            self.assertFalse(version.checksums)
+            assert version.parts is not None
+            self.assertEqual((version.parts.count, version.parts.interval(2)), (3, (5, 15)))
+            self.assertEqual(version.parts.checksums_of(2), ((b"x-amz-checksum-crc32", b"PART"),))
+
+    def test_dc01_part_without_its_place(self) -> None:
+        """What does not say which bytes it is about is neither a part nor the object."""
+        for head in (False, True):
+            self.assertIs(judge(200, 10, number=1, head=head), Reason.PART_NUMBER)
+            self.assertIs(judge(200, 10, number=1, head=head, x_amz_mp_parts_count=b"3"), Reason.PART_NUMBER)
+            self.assertIs(judge(206, 10, number=1, head=head), Reason.BAD_CONTENT_RANGE)
+            self.assertIs(
+                judge(206, 9, number=1, head=head, Content_Range=b"bytes 5-14/100"), Reason.BAD_CONTENT_RANGE
+            )
 
     def test_empty_object(self) -> None:
         """An object without bytes is one."""

@@ -44,6 +44,17 @@ class GateTests(SynchronousTestCase):
             gate = self.gate(age=age)
             self.assertEqual((gate.fresh, gate.reason), (fresh, Reason.NONE if fresh else Reason.EXPIRED), age)
 
+    def test_tells_how_long_the_answer_stays(self) -> None:
+        """FRESH stays the answer up to the moment it names, that one included; other answers name none."""
+        for headers, settings in ((BARE, DEFAULTS), (cache_control(b"max-age=7"), HONORING)):
+            for head in (False, True):
+                for age in (-100.0, 0.0, 6.9):
+                    gate = may_serve(settings, headers, AT, AT + age, head=head)
+                    self.assertTrue(gate.fresh)
+                    self.assertTrue(may_serve(settings, headers, AT, gate.until, head=head).fresh)
+                    self.assertFalse(may_serve(settings, headers, AT, gate.until + 0.001, head=head).fresh)
+        self.assertEqual(self.gate(age=61.0).until, 0.0)
+
     def test_head_has_a_ttl_of_its_own(self) -> None:
         """HEAD looks at head_ttl, GET does not."""
         self.assertTrue(self.gate(age=30.0, head=True).fresh)

@@ -262,8 +262,11 @@ class TraitTests(SynchronousTestCase):
     """What each operation means for the cache."""
 
     def test_cacheable_reads(self) -> None:
-        """Only two operations are ever answered from the cache."""
-        self.assertEqual({op for op in Operation if op.is_cacheable_read}, {Operation.GetObject, Operation.HeadObject})
+        """Only reads of objects and of their parts are ever answered from the cache."""
+        self.assertEqual(
+            {op.value for op in Operation if op.is_cacheable_read},
+            {"GetObject", "HeadObject", "GetObjectPart", "HeadObjectPart"},
+        )
 
     def test_writes(self) -> None:
         """Every operation that may change an object is known as one, and no read is."""

@@ -46,6 +46,20 @@ class MakeServiceTests(SynchronousTestCase):
         self.assertEqual(ended.code, 0)
         self.assertIn("can be used", self.out.getvalue())
 
+    def test_check_of_rules(self) -> None:
+        """--check reads the file of rules, too, and its faults make the exit code 1."""
+        text = f"cache:\n  cache_dir: {self.folder}\n"
+        path = os.path.join(self.folder, "cache_rules.json")
+        for content, code in (('{"rules": [{"pattern": "b/**"}]}', 0), ('{"rules": [{}, {"pattern": "b/**"}, 5]}', 1)):
+            with open(path, "w", encoding="ascii") as file:
+                file.write(content)
+            ended = self.assertRaises(SystemExit, makeService, self.options(text, "--check"))
+            self.assertEqual(ended.code, code)
+        lines = self.err.getvalue().splitlines()
+        self.assertEqual([line.partition(": ")[0] for line in lines], [path, path])
+        self.assertIn("rules[0].pattern: the value is missing", lines[0])
+        self.assertIn("rules[2]: value 5 is a number", lines[1])
+
     def test_unknown_option(self) -> None:
         """A wrong command line is a usage error."""
         self.assertRaises(usage.UsageError, self.options, "", "--no-such-option")

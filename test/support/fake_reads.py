@@ -54,13 +54,26 @@ async def read_object(request: S3Request) -> Response:
     headers = [*headers, *extra]
     if not whole:
         headers.append((b"Content-Range", b"bytes %d-%d/%d" % (start, stop - 1, size)))
-    elif (request.header(b"x-amz-checksum-mode") or b"").upper() == b"ENABLED" and version.checksums:
-        names = {name: f"x-amz-checksum-{name}".encode() for name in version.checksums}
-        headers += [(names[name], value) for name, value in version.checksums.items()]
-        headers.append((b"x-amz-checksum-type", version.checksum_type))
+    if (request.header(b"x-amz-checksum-mode") or b"").upper() == b"ENABLED":
+        checksums = _checksums(request, version, whole)
+        headers += [(f"x-amz-checksum-{name}".encode(), value) for name, value in checksums.items()]
+        if checksums:
+            headers.append((b"x-amz-checksum-type", version.checksum_type))
     return Response(
         status=200 if whole else 206, headers=tuple(headers), body=version.body, start=start, stop=stop
     )
+
+
+def _checksums(request: S3Request, version: ObjectVersion, whole: bool) -> dict[str, bytes]:
+    """Those of the object, or of the part that was asked for by number; a range has none."""
+    if whole:
+        return version.checksums
+    number = request.query.get(b"partNumber")
+    if number is None:
+        return {}
+    if not version.parts:
+        return version.checksums
+    return version.part_checksums[int(number) - 1] if version.part_checksums else {}
 
 
 def _version_headers(request: S3Request, version: ObjectVersion) -> list[Pair]:

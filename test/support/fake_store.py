@@ -171,6 +171,8 @@ class ObjectVersion:
     checksum_type: bytes = b"FULL_OBJECT"
     parts: tuple[int, ...] = ()
     """Sizes of the parts of a multipart upload."""
+    part_checksums: tuple[dict[str, bytes], ...] = ()
+    """By part, if they were uploaded with checksums."""
     delete_marker: bool = False
 
 
@@ -274,6 +276,7 @@ class FakeStore:
         checksums: dict[str, bytes] | None = None,
         checksum_type: bytes = b"FULL_OBJECT",
         parts: Sequence[int] = (),
+        part_checksums: Sequence[dict[str, bytes]] = (),
         last_modified: int | None = None,
     ) -> ObjectVersion:
         """Store a new version; the ETag defaults to the MD5 digest."""
@@ -291,6 +294,7 @@ class FakeStore:
             checksums=checksums or {},
             checksum_type=checksum_type,
             parts=tuple(parts),
+            part_checksums=tuple(part_checksums),
         )
         bucket.add(key, version)
         return version
@@ -353,4 +357,5 @@ class FakeStore:
             checksums=checksums,
             checksum_type=upload.checksum_type,
             parts=[part.body.size for part in parts],
+            part_checksums=[part.checksums for part in parts],
         )

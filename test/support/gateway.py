@@ -283,6 +283,7 @@ class GatewayHarness:
         self.clock = Clock()
         self.events = CountingEvents()
         self.records: list[RequestRecord] = []
+        self.clients: list[FakeClient] = []
         self.upstream = FakeUpstream()
         self.config = Config(cache=Cache(**cache))
         self._run = run
@@ -300,7 +301,11 @@ class GatewayHarness:
             self.store,
             generations,
             self._run,
-            CacheSettings(max_cache_size=self._max_size, small_object_bytes=settings.small_object_bytes),
+            CacheSettings(
+                max_cache_size=self._max_size,
+                small_object_bytes=settings.small_object_bytes,
+                keep_ratio=settings.partial_range_commit_ratio,
+            ),
             now=self.now,
             events=self.events,
         )
@@ -318,7 +323,10 @@ class GatewayHarness:
         return NOW + self.clock.seconds()
 
     def close(self) -> None:
-        """Remove the directory."""
+        """Whoever still waits leaves; then the directory is removed."""
+        for client in self.clients:
+            if client.ended is None:
+                client.leave()
         self.store.close()
         self._directory.cleanup()
 
@@ -327,6 +335,7 @@ class GatewayHarness:
     ) -> FakeClient:
         """A client sends a request; its body is delivered by the test, or at once when S3 asks for it."""
         client = FakeClient(method, target, headers, body)
+        self.clients.append(client)
         self.gateway.handle(client)
         return client
 

@@ -12,6 +12,7 @@ from twisted.trial.unittest import TestCase
 from test.support.content import content
 from test.support.fake_s3 import DEFAULT_CREDENTIAL, FakeS3
 from test.support.fake_script import Action, Match
+from test.support.fake_store import BytesBody
 from test.support.raw_client import ConnectionEnded, RawClient, RawResponse, request_bytes, signed_request_bytes
 from test.support.sigv4 import Credential, Pair
 from test.support.waiting import open_descriptors, wait_until
@@ -452,3 +453,56 @@ class UploadTests(FakeS3TestCase):
         client.send(self.request(b"PUT", b"/bucket/a", body=b"1", **_put(b"1")) + self.request(target=b"/bucket/a"))
         self.assertEqual((await self.thread(client.read_response)).status, 200)
         self.assertEqual((await self.thread(client.read_response)).body, b"1")
+
+
+class PartTests(FakeS3TestCase):
+    """Reads of single parts."""
+
+    async def test_parts_of_an_upload(self) -> None:
+        """GET and HEAD of a part say where it is, how many there are, and the part's own checksum to those who ask."""
+        store, bucket = self.fake.store, self.fake.store.buckets[b"bucket"]
+        store.put(
+            bucket,
+            b"parts",
+            BytesBody(DATA),
+            etag=b'"e-2"',
+            checksums={"crc32": b"WHOLE-2"},
+            checksum_type=b"COMPOSITE",
+            parts=(60_000, 40_000),
+            part_checksums=({"crc32": b"FIRST"}, {"crc32": b"SECOND"}),
+        )
+        for method, body in ((b"GET", DATA[60_000:]), (b"HEAD", b"")):
+            for headers, checksum in (((), None), ([(b"x-amz-checksum-mode", b"ENABLED")], b"SECOND")):
+                data = self.request(method, b"/bucket/parts?partNumber=2", headers=headers)
+                answer = await self.exchange(data, method)
+                self.assertEqual((answer.status, answer.body), (206, body))
+                for name, value in (
+                    (b"content-range", b"bytes 60000-99999/100000"),
+                    (b"content-length", b"40000"),
+                    (b"x-amz-mp-parts-count", b"2"),
+                    (b"etag", b'"e-2"'),
+                    (b"x-amz-checksum-crc32", checksum),
+                ):
+                    self.assertEqual(answer.header(name), value, name)
+        ranged = [(b"Range", b"bytes=0-9"), (b"x-amz-checksum-mode", b"ENABLED")]
+        answer = await self.exchange(self.request(target=b"/bucket/parts", headers=ranged))
+        self.assertIsNone(answer.header(b"x-amz-checksum-crc32"))
+
+    async def test_object_without_parts(self) -> None:
+        """It is its own first part, and has no count."""
+        answer = await self.exchange(self.request(target=b"/bucket/key?partNumber=1"))
+        self.assertEqual((answer.status, answer.body), (206, DATA))
+        self.assertEqual(answer.header(b"content-range"), b"bytes 0-99999/100000")
+        self.assertIsNone(answer.header(b"x-amz-mp-parts-count"))
+
+    async def test_refused(self) -> None:
+        """No such part, no such number, and no range of a part."""
+        for query, headers, status, code in (
+            (b"2", (), 416, b"InvalidPartNumber"),
+            (b"0", (), 400, b"InvalidArgument"),
+            (b"x", (), 400, b"InvalidArgument"),
+            (b"1", [(b"Range", b"bytes=0-9")], 400, b"InvalidRequest"),
+        ):
+            answer = await self.exchange(self.request(target=b"/bucket/key?partNumber=" + query, headers=headers))
+            self.assertEqual(answer.status, status)
+            self.assertIn(b"<Code>%b</Code>" % code, answer.body)

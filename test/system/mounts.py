@@ -6,7 +6,7 @@ from unittest import SkipTest
 
 from test.support.waiting import poll
 
-__all__ = ["SmallVolume"]
+__all__ = ["Overlay", "SmallVolume"]
 
 
 def _run(*command: str) -> str:
@@ -58,3 +58,25 @@ class SmallVolume:
         """Remove what :meth:`fill` left."""
         while self._ballast:
             self._ballast.pop().unlink()
+
+
+class Overlay:
+    """A file system that lies over folders of another one; of what is on it the kernel does not tell whether it is in
+    memory. :meth:`unmount` in the clean-up.
+
+    :param base: an empty folder on a file system that can carry one
+    :raises SkipTest: it can't be mounted here
+    """
+
+    def __init__(self, base: Path) -> None:
+        self.folder = base / "merged"
+        for name in ("lower", "upper", "work", "merged"):
+            (base / name).mkdir()
+        options = f"lowerdir={base}/lower,upperdir={base}/upper,workdir={base}/work"
+        problem = _run("mount", "-t", "overlay", "-o", options, "s3proxy-test", str(self.folder))
+        if problem:
+            raise SkipTest(f"needs the right to mount a file system: {problem}")
+
+    def unmount(self) -> None:
+        """Take it away, in whatever state it is."""
+        _run("umount", "-l", str(self.folder))

@@ -124,9 +124,9 @@ class MemoryTests(SynchronousTestCase):
             longest = max(longest, len(value))
             return "-"
 
-        def note_all(words: tuple[Any, ...]) -> str:
+        def note_all(words: tuple[Any, ...]) -> bytes:
             note(words[3])
-            return "- - - - - - - -"
+            return b"- - - - - - - -"
 
         self.patch(accessline, "_word", note)
         self.patch(accessline, "_text", note)

@@ -22,6 +22,13 @@ class HistogramTests(SynchronousTestCase):
         self.assertEqual(histogram.count, 5)
         self.assertAlmostEqual(histogram.sum, 8.26)
 
+    def test_several_at_once(self) -> None:
+        """A value that came several times counts as often."""
+        histogram = Histogram((0.1, 1.0))
+        histogram.observe(0.5, 3)
+        self.assertEqual(histogram.cumulative(), [("0.1", 0), ("1.0", 3), ("+Inf", 3)])
+        self.assertAlmostEqual(histogram.sum, 1.5)
+
 
 class InstrumentsTests(SynchronousTestCase):
     def setUp(self) -> None:

@@ -124,6 +124,8 @@ class HitRateTests(MetricsCase):
         self.finish(outcome="MISS")
         self.finish(outcome="PARTIAL")
         self.finish(outcome="MISS", operation="HeadObject")
+        self.finish(operation="GetObjectPart", status=206)
+        self.finish(outcome="MISS", operation="HeadObjectPart", status=206)
         for changes in (
             {"outcome": "BYPASS"},
             {"outcome": "ERROR", "status": 503},
@@ -132,8 +134,8 @@ class HitRateTests(MetricsCase):
             {"outcome": "HIT", "operation": "GetObjectAcl"},
         ):
             self.finish(**changes)
-        self.assertEqual(self.rate(), 5 / 8)
-        self.assertEqual(self.metrics.hit_rate(), 5 / 8)
+        self.assertEqual(self.rate(), 6 / 10)
+        self.assertEqual(self.metrics.hit_rate(), 6 / 10)
 
     def test_window(self) -> None:
         """The rate of the last five minutes forgets what is older."""

@@ -17,8 +17,10 @@ from s3proxy.s3.headers import Headers
 from s3proxy.upstream.client import Upstream
 from s3proxy.upstream.interfaces import (
     IUpstream,
+    IUpstreamResponse,
     UpstreamError,
     UpstreamRefused,
+    UpstreamRequest,
     UpstreamTimeout,
     UpstreamTLSError,
     UpstreamUnreachable,
@@ -172,6 +174,59 @@ class ChoiceTests(SynchronousTestCase):
         pinned = {"s3.test": ["192.0.2.5:8443", "[2001:db8::5]:9443"]}
         expected = [("192.0.2.5", 8443), ("2001:db8::5", 9443)]
         self.assertEqual(self.dialled(2, endpoint_overrides=pinned), expected)
+
+
+class PatienceTests(SynchronousTestCase):
+    """How long an answer is waited for in all, on a clock of the test's own."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.stopped = 0
+
+    def ask(self, request: UpstreamRequest, **settings: Any) -> "Deferred[IUpstreamResponse]":
+        """A client whose connections never come about."""
+
+        def connect(ip: str, port: int, factory: Any, timeout: float) -> Any:
+            return self
+
+        upstream = Upstream(
+            self.clock,
+            Settings(connection_timeout=4.0, ip_failure_threshold=100, **settings),
+            own_addresses=lambda: frozenset(),
+            head_timeout=7.0,
+            lookup=lambda name: succeed(Answer(("192.0.2.1", "192.0.2.2"), 60.0)),
+            connect=connect,
+        )
+        return upstream.request(request)
+
+    def stopConnecting(self) -> None:
+        self.stopped += 1
+
+    def test_all_attempts_together(self) -> None:
+        """Without a body the limit counts for all attempts, those to connect included, and nothing is left."""
+        for request in (a_get(), a_get(method=b"DELETE", repeatable=False)):
+            waiting = self.ask(request)
+            self.clock.pump([4.0, 0.2])
+            self.assertNoResult(waiting)
+            self.clock.pump([2.0, 0.9])
+            self.failureResultOf(waiting, UpstreamTimeout)
+            self.assertEqual([call for call in self.clock.getDelayedCalls() if call.active()], [])
+        self.assertEqual(self.stopped, 2)
+
+    def test_upload(self) -> None:
+        """With a body it does not: an upload may take as long as it moves; here no connection comes about."""
+        waiting = self.ask(a_put(Source([b"abc"]), 3))
+        self.clock.pump([4.0, 0.2, 4.0, 0.3])
+        self.assertNoResult(waiting)
+        self.clock.pump([4.0])
+        self.failureResultOf(waiting, UpstreamUnreachable)
+
+    def test_cancelled(self) -> None:
+        """Whoever cancels hears of that, and the limit is forgotten."""
+        waiting = self.ask(a_get())
+        waiting.cancel()
+        self.failureResultOf(waiting, CancelledError)
+        self.assertEqual([call for call in self.clock.getDelayedCalls() if call.active()], [])
 
 
 class PlainTests(ClientTestCase):

@@ -416,6 +416,28 @@ class TLSTests(ConnectionCase):
         self.assertFalse(self.requests[0]._wire.sends_files)
 
     @coroutine
+    async def test_file_in_memory(self) -> None:
+        """Of a file that is in memory nobody asks where its bytes are, and no thread reads it."""
+        fd = self.file_with(DATA)
+        asked: list[object] = []
+        self.patch(PageCache, "read", lambda pages, *span: asked.append(span))
+
+        async def answer(request: Any) -> None:
+            request.start_response(200, b"OK", [], len(DATA))
+            await request.send_file(fd, 0, len(DATA), hot=True)
+            request.finish()
+
+        await self.serve(answer, context=tls_context())
+
+        def talk(sock: Any) -> bytes:
+            sock.sendall(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
+            return read_to_end(sock)
+
+        ((_, _, body),) = split_answers(await self.tls_client(talk))
+        self.assertTrue(body == DATA)
+        self.assertEqual(asked, [])
+
+    @coroutine
     async def test_upload_and_early_answer(self) -> None:
         """Uploads are paused and resumed, and an early answer arrives."""
 

@@ -139,7 +139,7 @@ class BodyTests(AnswerCase):
         self.assertEqual(self.wire.sent, b"HTTP/1.1 200 OK\r\n\r\n")
 
     def test_no_content(self) -> None:
-        """204 and 304 have no body and no framing, and keep the connection."""
+        """CN-15: 204 and 304 have no body and no framing, and keep the connection."""
         for status in (204, 304):
             self.ask()
             self.request.start_response(status, b"X", [(b"ETag", b'"a"')], 0 if status == 204 else None)

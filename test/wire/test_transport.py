@@ -16,7 +16,7 @@ from twisted.trial.unittest import TestCase
 
 from s3proxy.wire.listen import listen_files
 from s3proxy.wire.pages import PageCache
-from s3proxy.wire.transport import FileServer, FileTruncated
+from s3proxy.wire.transport import GATHER, FileServer, FileTruncated
 from test.wire.harness import Receiver, small_buffers
 
 reactor: Any = _reactor
@@ -290,6 +290,66 @@ class OrderTests(FileServerCase):
         """An empty span is sent already."""
         await self.connect()
         await self.server.sendFile(0, 0, 0)
+
+
+class AnswerTests(FileServerCase):
+    """Whole answers that go past the buffers."""
+
+    @coroutine
+    async def test_at_once(self) -> None:
+        """Small or large, the kernel has it when the call returns, and nothing is left to the reactor."""
+        await self.connect()
+        total = b""
+        for body in (b"", b"x", DATA[:1024], DATA[:GATHER], DATA[: 64 * 1024]):
+            self.server.answer(b"head", body)
+            total += b"head" + body
+            self.assertEqual((self.server.bytes_sent, self.server.unsent), (len(total), 0))
+            self.assertEqual(await self.receiver.wait_for(len(total)), total)
+        self.assertNotIn(self.server, reactor.getWriters())
+
+    @coroutine
+    async def test_full_socket(self) -> None:
+        """What the socket does not take follows, in order, and the producer is asked to pause."""
+        await self.connect(tiny=True)
+        self.client.pauseProducing()
+        producer = Pushed()
+        self.server.registerProducer(producer, True)
+        expected = b""
+        for index in range(10):
+            self.server.answer(b"<%d>" % index, DATA[: 64 * 1024])
+            expected += b"<%d>" % index + DATA[: 64 * 1024]
+        self.assertEqual(self.server.bytes_sent + self.server.unsent, len(expected))
+        self.assertIn("pause", producer.events)
+        self.client.resumeProducing()
+        self.assertEqual(await self.receiver.wait_for(len(expected)), expected)
+        self.assertEqual(producer.events[-1], "resume")
+        self.server.unregisterProducer()
+
+    @coroutine
+    async def test_behind_others(self) -> None:
+        """An answer does not overtake what was written or queued before it."""
+        await self.connect(tiny=True)
+        fd = self.file_with(DATA)
+        self.server.write(b"first")
+        self.server.answer(b"second", b"third")
+        sent = self.server.sendFile(fd, 0, len(DATA))
+        self.server.answer(b"fourth", b"")
+        self.server.answer(b"fifth", b"sixth")
+        expected = b"firstsecondthird" + DATA + b"fourthfifthsixth"
+        self.assertEqual(await self.receiver.wait_for(len(expected)), expected)
+        await sent
+
+    @coroutine
+    async def test_lost_connection(self) -> None:
+        """A client that has reset the connection is found out by the reactor; an answer after that goes nowhere."""
+        await self.connect()
+        self.client.abortConnection()
+        await self.receiver.closed
+        for _ in range(3):
+            self.server.answer(b"head", b"body")
+        await self.accepted.lost
+        self.server.answer(b"head", b"body")
+        self.assertFalse(self.server.connected)
 
 
 class BackPressureTests(FileServerCase):

@@ -1,0 +1,71 @@
+"""The exit: where every request is accounted once, when it ends, in the metrics and in the access log.
+
+There are two doors. A request that was served with some effort has a record of its own (:meth:`Exit.finished`). Hits
+that are answered at once are so alike that a record for each would cost more than the answer: what many of them have in
+common is prepared from the record of one (:meth:`Exit.kind`, :meth:`Exit.caller`), and each is then accounted by
+:meth:`Exit.hit`, with the same outcome (0.7 µs instead of 8 µs).
+"""
+
+from typing import NamedTuple
+
+from s3proxy.telemetry.access import AccessLog
+from s3proxy.telemetry.accessline import AnswerWords, CallerWords
+from s3proxy.telemetry.metrics import Metrics, Tally
+from s3proxy.telemetry.record import RequestRecord
+
+__all__ = ["Exit", "Kind"]
+
+
+class Kind(NamedTuple):
+    """What hits of one kind have in common: same target, same answer.
+
+    :ivar sent: bytes of the body
+    """
+
+    tally: Tally
+    words: AnswerWords
+    sent: int
+
+
+class Exit:
+    """All methods belong to the reactor's thread.
+
+    :param log: the access log
+    :ivar logging: whether anything is written to it
+    """
+
+    def __init__(self, metrics: Metrics, log: AccessLog, logging: bool = True) -> None:
+        self.logging = logging
+        self._metrics = metrics
+        self._log = log
+        self._line = log.format.line
+
+    def started(self) -> None:
+        """A request is being served; :meth:`finished` follows exactly once."""
+        self._metrics.request_started()
+
+    def finished(self, record: RequestRecord) -> None:
+        """A request has ended, whatever became of it; its record is closed."""
+        self._metrics.request_finished(record)
+        if self.logging:
+            self._log.log(record)
+
+    def kind(self, record: RequestRecord) -> Kind:
+        """What this hit has in common with all that ask for the same and get the same answer."""
+        return Kind(self._metrics.tally(record), self._log.format.answer(record), record.bytes_sent)
+
+    def caller(self, record: RequestRecord) -> CallerWords:
+        """What this request has in common with all whose client describes itself in the same way."""
+        return self._log.format.caller(record)
+
+    def hit(self, kind: Kind, caller: CallerWords, now: float, request_id: bytes) -> None:
+        """A hit came in, and was answered at once."""
+        tally, words, sent = kind
+        tally.requests += 1
+        tally.bytes += sent
+        if self.logging:
+            self._log.append(self._line(caller, words, now, request_id, request_id))
+
+    def second(self) -> None:
+        """To be called at most once a second, as long as there are hits."""
+        self._metrics.take_tallies()

@@ -1,0 +1,68 @@
+"""What changes objects: writes past the proxy and through it; and who may read them."""
+
+from hypothesis import strategies as st
+from hypothesis.stateful import precondition, rule
+
+from test.stateful.machine import Foundation, keys, sizes
+from test.stateful.reading import CALLERS
+
+__all__ = ["Overwriting", "Permitting", "Writing"]
+
+
+class Overwriting(Foundation):
+    """Writes that the proxy does not see."""
+
+    @rule(key=keys, size=sizes, parts=st.sampled_from((0, 0, 2, 3)), same_second=st.booleans())
+    def overwrite(self, key: bytes, size: int, parts: int, same_second: bool) -> None:
+        """Other bytes."""
+        assert self.world is not None
+        self.world.overwrite(key, self.content(key, size, parts), same_second)
+
+    @rule(key=keys, which=st.integers(0, 3))
+    def write_again(self, key: bytes, which: int) -> None:
+        """Bytes that were there before, under new metadata."""
+        assert self.world is not None
+        contents = self.world.s3.histories[key].contents
+        if contents:
+            self.world.overwrite(key, contents[-1 - which % len(contents)])
+
+    @rule(key=keys)
+    def delete(self, key: bytes) -> None:
+        """Nothing any more."""
+        assert self.world is not None
+        if self.world.s3.histories[key].current.content is not None:
+            self.world.overwrite(key, None)
+
+
+class Writing(Foundation):
+    """Writes through the proxy."""
+
+    @rule(key=keys, size=sizes, again=st.booleans())
+    def put(self, key: bytes, size: int, again: bool) -> None:
+        """New bytes, or those of before."""
+        assert self.world is not None
+        contents = self.world.s3.histories[key].contents
+        self.world.write(key, contents[-1] if again and contents else self.content(key, size))
+
+    @rule(key=keys)
+    def remove(self, key: bytes) -> None:
+        """A DELETE."""
+        assert self.world is not None
+        self.world.write(key, None)
+
+
+class Permitting(Foundation):
+    """Permissions that come and go."""
+
+    @rule(caller=st.sampled_from(CALLERS[1:]))
+    def deny(self, caller: bytes) -> None:
+        """S3 refuses this caller from now on."""
+        assert self.world is not None
+        self.world.s3.denied.add(caller)
+
+    @precondition(lambda self: self.world is not None and self.world.s3.denied)
+    @rule()
+    def permit(self) -> None:
+        """Everybody may read again."""
+        assert self.world is not None
+        self.world.s3.denied.clear()

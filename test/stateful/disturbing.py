@@ -1,0 +1,70 @@
+"""What goes wrong: S3 and its network, the disk, and the proxy itself."""
+
+import os
+import shutil
+
+from hypothesis import strategies as st
+from hypothesis.stateful import rule
+
+from test.stateful.machine import Foundation, keys
+from test.support.model_s3 import FAULTS, Fault
+
+__all__ = ["Evicting", "Failing", "Restarting"]
+
+
+class Failing(Foundation):
+    """S3 fails."""
+
+    @rule(key=keys, kind=st.sampled_from(FAULTS), place=st.sampled_from((0, 1, 100, 400, 600, 999)))
+    def fail(self, key: bytes, kind: str, place: int) -> None:
+        """The next request for a key is answered wrongly, not at all, or not to the end."""
+        assert self.world is not None
+        self.world.s3.plan(key, Fault(kind, place))
+
+    @rule(count=st.integers(1, 3))
+    def refuse_work(self, count: int) -> None:
+        """The disk's threads have too much to do."""
+        assert self.world is not None
+        self.world.threads.refusals = count
+
+
+class Evicting(Foundation):
+    """The cache loses what it holds."""
+
+    @rule(share=st.sampled_from((0.0, 0.5, 0.9)))
+    def evict(self, share: float) -> None:
+        """Room is needed for something else."""
+        assert self.world is not None
+        store = self.world.harness.store
+        store.evictor.shrink(int(store.usage() * share))
+
+    @rule(which=st.integers(0, 15), whole=st.booleans())
+    def remove_file(self, which: int, whole: bool) -> None:
+        """Somebody deletes a file of the cache directory, or a directory."""
+        assert self.world is not None
+        found = []
+        for folder, folders, files in sorted(os.walk(self.world.harness.store.volume.objects)):
+            found += sorted(f"{folder}/{name}" for name in (folders if whole else files))
+        if found:
+            path = found[which % len(found)]
+            shutil.rmtree(path) if whole else os.unlink(path)
+
+    @rule()
+    def look_after(self) -> None:
+        """The periodic duties."""
+        assert self.world is not None
+        harness = self.world.harness
+        harness.cache.pulse()
+        harness.store.flush_recency()
+        harness.store.sweeper.run()
+        self.world.scan()
+
+
+class Restarting(Foundation):
+    """The proxy ends."""
+
+    @rule(crash=st.booleans(), scan=st.sampled_from((True, True, False)))
+    def restart(self, crash: bool, scan: bool) -> None:
+        """It is stopped, or killed, and started again."""
+        assert self.world is not None
+        self.world.restart(crash, scan)

@@ -1,0 +1,129 @@
+"""What all rules stand on: a world whose settings are drawn first, and whose promises are checked after every step.
+
+Rules come in mix-ins, a module for each subject; a machine is :class:`Foundation` with those it needs.
+"""
+
+import os
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from test.support.model import Content
+from test.support.model_world import KEYS, World
+
+__all__ = ["STEPS", "Foundation", "keys", "profile", "sizes"]
+
+STEPS = int(os.environ.get("S3PROXY_TEST_STEPS", "0"))
+"""How many steps to take at least, with another seed every time; 0: the few that belong to every test run, always the
+same.
+"""
+STEPS_OF_A_HISTORY = 60
+
+keys = st.sampled_from(KEYS)
+sizes = st.sampled_from((0, 1, 500, 1000, 1001, 4096, 4097, 9000, 20_000, 33_000))
+lifetimes = st.sampled_from((60.0, 0.0, 5.0, 100_000.0))
+
+
+def profile(histories: int, steps: int = STEPS_OF_A_HISTORY, **others: Any) -> settings:
+    """How to run a machine.
+
+    :param histories: how many, where the environment does not ask for a number of steps
+    """
+    chosen = dict(
+        max_examples=histories if not STEPS else max(1, STEPS // steps),
+        stateful_step_count=steps,
+        deadline=None,
+        derandomize=not STEPS,
+        database=None,
+        print_blob=True,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+    )
+    return settings(**{**chosen, **others})
+
+
+class Foundation(RuleBasedStateMachine):
+    """The world, and what moves it."""
+
+    #: Steps taken by all histories of this process.
+    steps = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world: World | None = None
+        self.contents = 0
+
+    @initialize(
+        get_ttl=lifetimes,
+        head_ttl=lifetimes,
+        small=st.sampled_from((1000, 0, 65536)),
+        merge=st.sampled_from((1 << 20, 0, 200, 5000)),
+        evaluate=st.sampled_from((True, True, False)),
+        stale=st.sampled_from((0.0, 0.0, 100.0)),
+        size=sizes,
+    )
+    def begin(
+        self, get_ttl: float, head_ttl: float, small: int, merge: int, evaluate: bool, stale: float, size: int
+    ) -> None:
+        """The proxy starts on an empty directory, and S3 has an object."""
+        self.world = World(
+            get_ttl=get_ttl,
+            head_ttl=head_ttl,
+            small_object_bytes=small,
+            range_merge_gap_threshold=merge,
+            evaluate_conditions_from_cache=evaluate,
+            stale_if_error=stale,
+        )
+        self.world.overwrite(KEYS[0], self.content(KEYS[0], size))
+
+    def content(self, key: bytes, size: int, parts: int = 0) -> Content:
+        """Bytes that were never there before."""
+        self.contents += 1
+        if not parts or size < parts:
+            return Content(key, self.contents, size)
+        each = size // parts + 1
+        sizes = [each] * (size // each)
+        return Content(key, self.contents, size, (*sizes, size - sum(sizes)) if size > sum(sizes) else tuple(sizes))
+
+    @rule(choices=st.lists(st.integers(0, 255), min_size=1, max_size=12))
+    def proceed(self, choices: list[int]) -> None:
+        """Some of what can happen happens: S3 takes requests and answers, threads work, clients read."""
+        assert self.world is not None
+        for choice in choices:
+            if not self.world.move(choice):
+                break
+
+    @rule()
+    def settle(self) -> None:
+        """Everything that is under way comes to its end."""
+        assert self.world is not None
+        self.world.settle()
+
+    @rule(seconds=st.sampled_from((0.01, 1.0, 4.0, 29.0, 59.0, 61.0, 4000.0)))
+    def advance(self, seconds: float) -> None:
+        """Time passes."""
+        assert self.world is not None
+        self.world.harness.clock.advance(seconds)
+        self.world.collect()
+
+    @invariant()
+    def promises(self) -> None:
+        """Nobody has got anything wrong."""
+        Foundation.steps += 1
+        if self.world is not None:
+            self.world.verify()
+
+    def teardown(self) -> None:
+        """Everything ends, and nothing is left over."""
+        world = self.world
+        if world is None:
+            return
+        try:
+            if not world.oracle.problems:
+                world.s3.forget_plans()
+                world.settle()
+                world.check_idle()
+        finally:
+            world.close()
