@@ -17,7 +17,7 @@ from bench.measure import FULL, QUICK, Case, Group, Scale, Stage, take
 from bench.misses import MISSES, PASSING
 from bench.peers import varnish_is_installed
 from bench.process import ROOT, ServerFailed
-from bench.report import between_markers, number, report, summary
+from bench.report import between_markers, number, readme_figures, report
 from bench.results import FORMAT, Results, case_of, dump, load, median_of, merge
 
 __all__ = ["GROUPS", "main"]
@@ -161,6 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     print(report(results), end="")
     if options.readme:
-        for path, figures in ((ROOT / "bench" / "README.md", report(results)), (ROOT / "README.md", summary(results))):
+        documents = {ROOT / "bench" / "README.md": report(results), ROOT / "README.md": readme_figures(results)}
+        for path, figures in documents.items():
             path.write_text(between_markers(path.read_text(encoding="utf-8"), figures), encoding="utf-8")
     return 0

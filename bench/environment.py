@@ -43,7 +43,7 @@ print(json.dumps({
 
 
 def interpreter(python: str) -> dict[str, Any]:
-    """An interpreter's version and build, the versions of what it runs, and the processor time of a loop of plain Python.
+    """An interpreter's version and build, versions of what it runs, and the processor time of a loop of plain Python.
 
     :raises subprocess.CalledProcessError: it cannot run this
     """

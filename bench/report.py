@@ -9,7 +9,7 @@ from bench.environment import environment_text
 from bench.peers import TITLES
 from bench.results import Results, median_of, samples_of
 
-__all__ = ["AIMS", "Aim", "between_markers", "report", "summary"]
+__all__ = ["AIMS", "Aim", "between_markers", "readme_figures", "report", "summary"]
 
 BEGIN, END = "<!-- figures:begin -->", "<!-- figures:end -->"
 OURS = "s3proxy"
@@ -139,8 +139,20 @@ def _list(figures: Sequence[float | None]) -> str:
 
 
 def summary(results: Results) -> str:
-    """The aims and nothing else; several figures are those of several numbers of connections."""
+    """The aims as a table."""
     return "\n".join(_table(["measured", "aim", "figures", "reached", "CPU time ÷ nginx"], aim_rows(results)))
+
+
+def readme_figures(results: Results) -> str:
+    """What the project's README says: the aims, and where the rest is."""
+    environment = results["environment"]
+    nginx, processors = environment["nginx"], environment["processors"]
+    return (
+        f"{summary(results)}\n\n"
+        f"One process against one worker of nginx {nginx}; several figures are those of several cases or numbers of\n"
+        f"connections. Clients, proxy and origin shared {processors} processors and one disk.\n"
+        "[bench/README.md](bench/README.md) has all cases, Varnish among the peers, and how they are measured."
+    )
 
 
 def disturbance(results: Results) -> str:

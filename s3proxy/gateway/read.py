@@ -8,24 +8,17 @@ confirmation only so often.
 
 from twisted.logger import Logger
 
-from s3proxy.cache.entry import ObjectVersion
-from s3proxy.cache.view import BodyReader, Coverage, View
-from s3proxy.gateway.answers import entry_headers, relayed_headers
-from s3proxy.gateway.deliver import deliver
+from s3proxy.cache.view import View
 from s3proxy.gateway.demand import Demand
 from s3proxy.gateway.fetch import Answer, Fetch, Kind
 from s3proxy.gateway.gaps import GapFetches, Gaps, find_gaps
-from s3proxy.gateway.relay import relay
-from s3proxy.gateway.resume import resume
+from s3proxy.gateway.reply import Reply
 from s3proxy.gateway.transaction import Parts, Transaction, upstream_request
 from s3proxy.policy.pages import Widened, widen
 from s3proxy.policy.verdicts import Outcome, Reason
-from s3proxy.s3.errors import invalid_range
 from s3proxy.s3.parts import PartNumber
 from s3proxy.s3.ranges import FromTo, Suffix, format_range
-from s3proxy.s3.validators import Verdict
 from s3proxy.upstream.interfaces import UpstreamError
-from s3proxy.util.intervals import Interval
 
 __all__ = ["ReadFlow"]
 
@@ -47,10 +40,10 @@ class ReadFlow:
         assert transaction.id is not None and transaction.settings is not None
         self._parts = parts
         self._transaction = transaction
-        self._request = transaction.request
         self._id = transaction.id
         self._settings = transaction.settings
         self._demand = demand
+        self._reply = Reply(parts, transaction, demand)
         self._renew = renew
         self._joined = False
         self._joins = 0
@@ -72,7 +65,7 @@ class ReadFlow:
                     reason = self._demand.lacks(view)
                     if reason is Reason.NONE:
                         outcome = Outcome.COALESCED if self._joined else Outcome.HIT
-                        await self._serve(view, outcome)
+                        await self._reply.from_view(view, outcome)
                         return
                 else:
                     reason = gate.reason
@@ -90,82 +83,6 @@ class ReadFlow:
             if answered:
                 return
 
-    # What the cache can do.
-
-    async def _serve(
-        self, view: View, outcome: Outcome, reason: Reason = Reason.NONE, *, confirmed: bool = False
-    ) -> None:
-        """Answer from a version that holds, or is getting, every byte.
-
-        :param confirmed: S3 has just said that the version is current
-        """
-        transaction = self._transaction
-        version = view.version
-        self._note(version)
-        now = self._parts.now()
-        validated_at = max(view.validated_at, now) if confirmed else view.validated_at
-        if self._demand.verdict(version) is Verdict.NOT_MODIFIED:
-            transaction.conclude(outcome, reason)
-            headers = self._entry_headers(version, outcome, reason, None, validated_at)
-            self._request.start_response(304, b"Not Modified", headers, None)
-            self._request.finish()
-            return
-        interval = self._demand.interval(version)
-        if interval is None:
-            transaction.conclude(outcome, reason)
-            raise invalid_range(version.size, self._request.headers.get(b"range") or b"")
-        if not self._demand.head and interval[0] < interval[1] and view.coverage(interval) is not Coverage.CACHED:
-            if outcome is Outcome.HIT:
-                outcome = Outcome.COALESCED
-        self._parts.cache.used(view, interval)
-        if self._demand.head:
-            self._start(version, interval, outcome, reason, validated_at)
-            self._request.finish()
-            return
-        reader = view.reader(interval, ram=self._settings.ram_cache_eligible)
-        try:
-            self._start(version, interval, outcome, reason, validated_at)
-            await deliver(self._request, reader, self._refetch)
-        finally:
-            self._end_reading(reader)
-        self._request.finish()
-
-    def _note(self, version: ObjectVersion) -> None:
-        record = self._transaction.record
-        record.object_size = version.size
-        record.version_id = version.headers.get(b"x-amz-version-id") or b""
-
-    def _start(
-        self, version: ObjectVersion, interval: Interval, outcome: Outcome, reason: Reason, validated_at: float
-    ) -> None:
-        """The head of a 200 or 206."""
-        self._transaction.conclude(outcome, reason)
-        partial = interval if self._demand.ranged(version) else None
-        self._transaction.note_range(partial)
-        headers = self._entry_headers(version, outcome, reason, partial, validated_at)
-        headers += self._demand.part_fields(version)
-        status, phrase = (200, b"OK") if partial is None else (206, b"Partial Content")
-        self._request.start_response(status, phrase, headers, interval[1] - interval[0])
-
-    def _entry_headers(
-        self,
-        version: ObjectVersion,
-        outcome: Outcome,
-        reason: Reason,
-        partial: Interval | None,
-        validated_at: float,
-    ) -> list[tuple[bytes, bytes]]:
-        return entry_headers(
-            version,
-            request_id=self._transaction.request_id,
-            outcome=outcome,
-            reason=reason,
-            now=self._parts.now(),
-            validated_at=validated_at,
-            partial=partial,
-            with_checksums=self._demand.checksums,
-        )
-
     # Asking S3 for what is missing.
 
     def _gaps(self, view: View, reason: Reason) -> Gaps | None:
@@ -182,23 +99,20 @@ class ReadFlow:
 
     async def _fill_gaps(self, view: View, gaps: Gaps) -> bool:
         """Serve the version while S3 sends what is missing of it. False: S3 does not; nothing was answered."""
-        version = view.version
-        interval = self._demand.interval(version)
+        interval = self._demand.interval(view.version)
         assert interval is not None
-        reader = view.reader(interval, ram=self._settings.ram_cache_eligible)
+        reader = self._reply.reader(view, interval)
         fetches = GapFetches(self._parts, self._transaction, self._id, reader, gaps)
         try:
             if not await fetches.begin():
                 self._in_spans = False
                 return False
-            self._note(version)
             self._parts.cache.used(view, interval)
-            self._start(version, interval, Outcome.PARTIAL, Reason.INCOMPLETE, self._parts.now())
-            await deliver(self._request, reader, self._refetch, fetches.advance)
+            now = self._parts.now()
+            await self._reply.from_reader(reader, Outcome.PARTIAL, Reason.INCOMPLETE, now, fetches.advance)
         finally:
             fetches.close()
-            self._end_reading(reader)
-        self._request.finish()
+            self._reply.close(reader)
         return True
 
     def _pages(self) -> Widened | None:
@@ -225,25 +139,13 @@ class ReadFlow:
             answer.fill.finish_anyway()
             interval = self._demand.interval(answer.version)
             if interval is not None and answer.interval[0] <= interval[0] and interval[1] <= answer.interval[1]:
-                await self._play(answer, interval)
+                await self._reply.from_answer(answer, interval, Reason.COLD)
                 return True
         elif answer.kind is Kind.RELAY:
             answer.response.abort()
         # Whatever S3 has to say, it says to the client's own request.
         self._in_spans = False
         return False
-
-    async def _play(self, answer: Answer, interval: Interval) -> None:
-        """Some bytes of S3's answer, under a head of our own."""
-        assert answer.version is not None
-        reader = self._reader_of(answer, interval)
-        try:
-            self._note(answer.version)
-            self._start(answer.version, interval, Outcome.MISS, Reason.COLD, self._parts.now())
-            await deliver(self._request, reader, self._refetch)
-        finally:
-            self._end_reading(reader)
-        self._request.finish()
 
     # Asking S3.
 
@@ -285,7 +187,7 @@ class ReadFlow:
                 and view.version.same_bytes(answer.version)
                 and self._demand.lacks(view) is Reason.NONE
             ):
-                await self._serve(view, Outcome.COALESCED, confirmed=True)
+                await self._reply.from_view(view, Outcome.COALESCED, confirmed=True)
                 return True
         return False
 
@@ -329,7 +231,7 @@ class ReadFlow:
         except UpstreamError:
             if view is None or not self._demand.may_be_stale(view, self._parts.now()):
                 raise
-            await self._serve(view, Outcome.STALE)
+            await self._reply.from_view(view, Outcome.STALE)
             return True
         finally:
             fetch.owner_left()
@@ -339,16 +241,15 @@ class ReadFlow:
         if answer.kind is Kind.CONFIRMED:
             return await self._serve_confirmed(answer)
         if answer.kind is Kind.STORED:
-            await self._pass_on(answer, reason)
+            await self._reply.pass_on(answer, reason)
             return True
         if answer.response.status >= 500 and view is not None and self._demand.may_be_stale(view, self._parts.now()):
             answer.response.abort()
-            await self._serve(view, Outcome.STALE)
+            await self._reply.from_view(view, Outcome.STALE)
             return True
         outcome = Outcome.MISS if answer.response.status in (200, 206, 304) else Outcome.BYPASS
         why = reason if answer.reason is Reason.NONE else answer.reason
-        self._transaction.conclude(outcome, why)
-        await self._relay(answer, outcome, why)
+        await self._reply.as_it_is(answer, outcome, why)
         return True
 
     async def _serve_confirmed(self, answer: Answer) -> bool:
@@ -368,54 +269,9 @@ class ReadFlow:
                 fetch.owner_left()
             self._transaction.note_response(second.response)
             if second.kind is Kind.STORED:
-                await self._pass_on(second, Reason.INCOMPLETE)
+                await self._reply.pass_on(second, Reason.INCOMPLETE)
             else:
-                self._transaction.conclude(Outcome.MISS, second.reason)
-                await self._relay(second, Outcome.MISS, second.reason)
+                await self._reply.as_it_is(second, Outcome.MISS, second.reason)
             return True
-        await self._serve(view, Outcome.REVALIDATED, confirmed=True)
+        await self._reply.from_view(view, Outcome.REVALIDATED, confirmed=True)
         return True
-
-    async def _pass_on(self, answer: Answer, reason: Reason) -> None:
-        """S3's own head, and the body as it flows into the cache."""
-        assert answer.fill is not None and answer.interval is not None and answer.version is not None
-        request = self._request
-        response = answer.response
-        outcome = Outcome.MISS
-        self._transaction.conclude(outcome, reason)
-        self._transaction.record.object_size = answer.version.size
-        reader = self._reader_of(answer, answer.interval)
-        try:
-            headers = relayed_headers(response.headers, outcome, reason)
-            request.start_response(response.status, response.reason, headers, answer.interval[1] - answer.interval[0])
-            await deliver(request, reader, self._refetch)
-        finally:
-            self._end_reading(reader)
-        request.finish()
-
-    def _reader_of(self, answer: Answer, interval: Interval) -> BodyReader:
-        assert answer.version is not None and answer.fill is not None
-        view = View(
-            version=answer.version,
-            validated_at=self._parts.now(),
-            record=None,
-            fills=(answer.fill,),
-            store=self._parts.cache.store,
-        )
-        return view.reader(interval, own=answer.fill, ram=self._settings.ram_cache_eligible)
-
-    def _end_reading(self, reader: BodyReader) -> None:
-        record = self._transaction.record
-        record.bytes_from_upstream += reader.from_upstream
-        record.bytes_from_cache += reader.from_cache
-        reader.close()
-
-    async def _refetch(self, reader: BodyReader) -> None:
-        await resume(self._parts, self._transaction, self._id, self._demand.wanted, reader)
-
-    async def _relay(self, answer: Answer, outcome: Outcome, reason: Reason) -> None:
-        """S3's answer as it is."""
-        response = answer.response
-        length = response.claimed_length if self._demand.head or response.status == 304 else response.length
-        await relay(self._transaction, response, relayed_headers(response.headers, outcome, reason), length)
-        self._request.finish()

@@ -84,7 +84,8 @@ class ClientTests(TestCase):
     def test_bytes_behind_the_answer_are_no_figure(self) -> None:
         """Nor is an answer that goes on."""
         port = self.listen(lambda request: b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nxy")
-        self.assertRaises(ServerFailed, drive, port, [GET], 1)
+        error = self.assertRaises(ServerFailed, drive, port, [GET], 1)
+        self.assertIn("1 bytes behind the answer", str(error))
 
     def test_fetch(self) -> None:
         """Head and body, byte by byte."""

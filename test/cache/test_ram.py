@@ -124,6 +124,7 @@ class TierTestCase(SynchronousTestCase):
 
     def make(self, **options: Any) -> RamTier:
         self.tier = RamTier(self.thread.run, lambda: self.time, seed=1, **options)
+        self.addCleanup(self.tier.close)
         return self.tier
 
     def disk(self, stop: int, start: int = 0, seed: int = 1) -> Disk:

@@ -56,6 +56,7 @@ class RamTestCase(ReadTestCase):
         self.addCleanup(self.harness.close)
         self.upstream = self.harness.upstream
         self.tier = self.harness.tier
+        self.addCleanup(self.tier.close)
 
     def files(self) -> list[Path]:
         """The files with bodies in the cache directory."""

@@ -57,7 +57,7 @@ class Evicting(Foundation):
         harness.cache.pulse()
         harness.store.flush_recency()
         harness.store.sweeper.run()
-        self.world.scan()
+        harness.scan()
 
 
 class Restarting(Foundation):

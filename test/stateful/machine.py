@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from test.support.model import Content
+from test.support.model_harness import Limits
 from test.support.model_world import KEYS, World
 
 __all__ = ["STEPS", "Foundation", "keys", "profile", "sizes"]
@@ -62,13 +63,29 @@ class Foundation(RuleBasedStateMachine):
         merge=st.sampled_from((1 << 20, 0, 200, 5000)),
         evaluate=st.sampled_from((True, True, False)),
         stale=st.sampled_from((0.0, 0.0, 100.0)),
+        limits=st.builds(
+            Limits,
+            cut=st.sampled_from((4096, 10_000)),
+            inline_max=st.sampled_from((4096, 0, 10_000)),
+            page=st.sampled_from((None, None, None, 5000, 1024)),
+            memory=st.sampled_from((0, 0, 20_000, 1_000_000)),
+        ),
         size=sizes,
     )
     def begin(
-        self, get_ttl: float, head_ttl: float, small: int, merge: int, evaluate: bool, stale: float, size: int
+        self,
+        get_ttl: float,
+        head_ttl: float,
+        small: int,
+        merge: int,
+        evaluate: bool,
+        stale: float,
+        limits: Limits,
+        size: int,
     ) -> None:
         """The proxy starts on an empty directory, and S3 has an object."""
         self.world = World(
+            limits,
             get_ttl=get_ttl,
             head_ttl=head_ttl,
             small_object_bytes=small,

@@ -34,6 +34,7 @@ class Style:
     :ivar directive: Cache-Control or Pragma, if any
     :ivar owner: the request names the bucket's owner, which only S3 can check
     :ivar slow: the client takes nothing at first
+    :ivar lane: its request is one that the fast lane looks at
     """
 
     caller: bytes = CALLERS[0]
@@ -42,6 +43,7 @@ class Style:
     checksums: bool = False
     owner: bool = False
     slow: bool = False
+    lane: bool = False
 
 
 styles = st.builds(
@@ -53,7 +55,10 @@ styles = st.builds(
     owner=st.sampled_from((False, False, False, False, False, True)),
     slow=st.sampled_from((False, False, False, True)),
 )
-plain_styles = st.builds(Style, signed=st.sampled_from(("", "all")), slow=st.sampled_from((False, False, False, True)))
+plain_styles = st.one_of(
+    st.builds(Style, signed=st.sampled_from(("", "all")), slow=st.sampled_from((False, False, False, True))),
+    st.just(Style(lane=True)),
+)
 methods = st.sampled_from((b"GET", b"GET", b"GET", b"HEAD"))
 
 
@@ -79,7 +84,7 @@ class Reading(Foundation):
     @rule(key=keys)
     def head(self, key: bytes) -> None:
         """Its description."""
-        self.send(b"HEAD", key, Style())
+        self.send(b"HEAD", key, Style(lane=True))
 
     @rule(key=keys, method=methods, wanted=st.one_of(st.none(), ranges, odd_ranges), style=styles)
     def ask(self, key: bytes, method: bytes, wanted: bytes | None, style: Style) -> None:
@@ -97,9 +102,7 @@ class Reading(Foundation):
         wanted=st.one_of(st.none(), ranges),
         names=st.lists(st.sampled_from((b"If-Match", b"If-None-Match")), max_size=2, unique=True),
         validator=validators,
-        date_names=st.lists(
-            st.sampled_from((b"If-Modified-Since", b"If-Unmodified-Since")), max_size=2, unique=True
-        ),
+        date_names=st.lists(st.sampled_from((b"If-Modified-Since", b"If-Unmodified-Since")), max_size=2, unique=True),
         date=dates,
         style=st.one_of(plain_styles, styles),
     )
@@ -153,7 +156,12 @@ class Reading(Foundation):
         return http_date(self.world.s3.histories[key].current.modified + distance)
 
     def send(
-        self, method: bytes, key: bytes, style: Style, headers: dict[bytes, bytes] | None = None, part: int | None = None
+        self,
+        method: bytes,
+        key: bytes,
+        style: Style,
+        headers: dict[bytes, bytes] | None = None,
+        part: int | None = None,
     ) -> None:
         """A request in this style."""
         assert self.world is not None
@@ -185,6 +193,7 @@ class Reading(Foundation):
             part=part,
             always_ask=bool(style.directive) or style.owner or (conditional and not evaluates),
             stalled=style.slow,
+            lane=style.lane and not conditional and part is None,
         )
 
 

@@ -14,11 +14,13 @@ from functools import lru_cache
 
 import attrs
 
-__all__ = ["CELL", "Content", "History", "Shape", "Span", "Version", "body_of", "http_date", "shape_of"]
+__all__ = ["CELL", "EXTRAS", "Content", "History", "Shape", "Span", "Version", "body_of", "http_date", "shape_of"]
 
 Span = tuple[int, int]
 
 CELL = 16
+EXTRAS = (b"x-amz-mp-parts-count", b"x-amz-checksum-crc32", b"x-amz-checksum-sha256", b"x-amz-checksum-type")
+"""Fields that belong to some answers about a version only."""
 FIRST_WRITE = 1_600_000_000
 """Unix seconds of the first Last-Modified."""
 
@@ -55,13 +57,20 @@ class Content:
             return b'"%s"' % hashlib.md5(self.body).hexdigest().encode()
         return b'"%s-content-%d"' % (self.key, self.number)
 
-    @property
-    def checksums(self) -> tuple[tuple[bytes, bytes], ...]:
-        """The fields that S3 answers when it is asked for checksums of the whole."""
-        if self.parts:
-            return ((b"x-amz-checksum-sha256", b"Y29tcG9zaXRl-%d" % len(self.parts)),)
-        crc = zlib.crc32(self.body).to_bytes(4, "big")
-        return ((b"x-amz-checksum-crc32", base64.b64encode(crc)), (b"x-amz-checksum-type", b"FULL_OBJECT"))
+    def extras(self, status: int, fields: Mapping[bytes, bytes], part: int | None) -> dict[bytes, bytes]:
+        """What S3 adds to some successful answers: the number of parts, and checksums."""
+        extras: dict[bytes, bytes] = {}
+        if part is not None and self.parts:
+            extras[b"x-amz-mp-parts-count"] = b"%d" % len(self.parts)
+        if fields.get(b"x-amz-checksum-mode") == b"ENABLED":
+            if part is not None:
+                extras[b"x-amz-checksum-sha256"] = base64.b64encode(b"part %d of %d" % (part, self.number))
+            elif status == 200 and self.parts:
+                extras[b"x-amz-checksum-sha256"] = b"Y29tcG9zaXRl-%d" % len(self.parts)
+            elif status == 200:
+                extras[b"x-amz-checksum-crc32"] = base64.b64encode(zlib.crc32(self.body).to_bytes(4, "big"))
+                extras[b"x-amz-checksum-type"] = b"FULL_OBJECT"
+        return extras
 
     def part(self, number: int) -> Span | None:
         """Where a part is; None: there are not so many."""

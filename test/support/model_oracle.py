@@ -10,14 +10,13 @@ from typing import Any
 
 import attrs
 
-from test.support.model import Content, Shape, Version, shape_of
+from test.support.model import EXTRAS, Content, Version, shape_of
 from test.support.model_s3 import Exchange, ModelS3
 
 __all__ = ["Oracle", "Reader"]
 
 _PRECONDITIONS = frozenset({b"if-match", b"if-unmodified-since"})
 _NOT_MODIFIED = frozenset({b"if-none-match", b"if-modified-since"})
-_CHECKSUMS = (b"x-amz-checksum-crc32", b"x-amz-checksum-sha256", b"x-amz-checksum-type")
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -32,7 +31,6 @@ class Reader:
     :ivar exchanges: its own requests at S3
     :ivar version: whose answer it gets, once that is known
     :ivar expected: the body it must get, if that is known
-    :ivar excused: its connection was cut from outside
     """
 
     client: Any
@@ -46,7 +44,6 @@ class Reader:
     exchanges: list[Exchange] = attrs.field(factory=list)
     version: Version | None = None
     expected: bytes | None = None
-    excused: bool = False
 
     @property
     def is_head(self) -> bool:
@@ -168,19 +165,15 @@ class Oracle:
         content_range = None if shape.span is None else b"bytes %d-%d/%d" % (start, stop - 1, content.size)
         if client.header(b"content-range") != content_range:
             return f"Content-Range {client.header(b'content-range')} instead of {content_range!r}"
-        return self._judge_extras(reader, content, shape) or self._unapproved(reader, content)
+        return self._judge_extras(reader, content, shape.status) or self._unapproved(reader, content)
 
-    def _judge_extras(self, reader: Reader, content: Content, shape: Shape) -> str | None:
+    def _judge_extras(self, reader: Reader, content: Content, status: int) -> str | None:
         """Fields that belong to some answers about a version only."""
-        headers = reader.client.answer_headers
-        wanted: dict[bytes, bytes] = {}
-        if shape.status == 200 and reader.fields.get(b"x-amz-checksum-mode") == b"ENABLED":
-            wanted.update(content.checksums)
-        if reader.part is not None and content.parts:
-            wanted[b"x-amz-mp-parts-count"] = b"%d" % len(content.parts)
-        for name in (*_CHECKSUMS, b"x-amz-mp-parts-count"):
-            if headers.get_all(name) != ((wanted[name],) if name in wanted else ()):
-                return f"{name.decode()} {headers.get_all(name)} instead of {wanted.get(name)!r}"
+        wanted = content.extras(status, reader.fields, reader.part)
+        for name in EXTRAS:
+            found = reader.client.answer_headers.get_all(name)
+            if found != ((wanted[name],) if name in wanted else ()):
+                return f"{name.decode()} {found} instead of {wanted.get(name)!r}"
         return None
 
     def _judge_not_modified(self, reader: Reader) -> str | None:
@@ -266,7 +259,7 @@ class Oracle:
         if client.ended == "finished":
             if reader.expected is not None and client.answer != reader.expected and not reader.is_head:
                 self._complain(reader, f"complete with {len(client.answer)} of {len(reader.expected)} bytes")
-        elif client.ended == "aborted" and not reader.excused and not self._reasons_to_cut(reader):
+        elif client.ended == "aborted" and not self._reasons_to_cut(reader):
             self._complain(reader, f"cut at {len(client.answer)} without a reason")
 
     def _reasons_to_cut(self, reader: Reader) -> bool:

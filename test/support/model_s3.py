@@ -3,7 +3,6 @@
 What goes wrong is planned ahead: :meth:`ModelS3.plan` says what becomes of the next request for a key.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -140,11 +139,10 @@ class ModelS3:
     :ivar histories: the dictionary
     """
 
-    def __init__(self, keys: tuple[bytes, ...], now: Callable[[], float]) -> None:
+    def __init__(self, keys: tuple[bytes, ...]) -> None:
         self.histories = {key: History(key) for key in keys}
         self.denied: set[bytes] = set()
         self._planned: dict[bytes, list[Fault]] = {}
-        self._now = now
 
     def plan(self, key: bytes, fault: Fault) -> None:
         """What becomes of the next request for this key."""
@@ -153,6 +151,11 @@ class ModelS3:
     def forget_plans(self) -> None:
         """From now on nothing goes wrong."""
         self._planned.clear()
+
+    @staticmethod
+    def is_silent(error: UpstreamError) -> bool:
+        """Whether it takes a while until this shows."""
+        return isinstance(error, UpstreamTimeout)
 
     def take(self, exchange: Exchange) -> S3Response | UpstreamError:
         """S3 answers a read, or does not."""
@@ -216,10 +219,7 @@ class ModelS3:
             if kind == "short-range" and last > first:
                 last = first + (last - first) * place // 1000
             headers[b"Content-Range"] = b"bytes %d-%d/%s" % (first, last, total)
-        if exchange.part is not None and content.parts:
-            headers[b"x-amz-mp-parts-count"] = b"%d" % len(content.parts)
-        if shape.status == 200 and exchange.fields.get(b"x-amz-checksum-mode") == b"ENABLED":
-            headers.update(content.checksums)
+        headers.update(content.extras(shape.status, exchange.fields, exchange.part))
         if kind == "no-etag":
             del headers[b"ETag"]
         response = self._with_body(exchange, shape.status, headers, body, version, kind)

@@ -13,13 +13,14 @@ from test.system.stage import HOST, MIB, Stage, at_once
 from twisted.trial.unittest import SynchronousTestCase
 
 SIZE = 12 * MIB
-SILENCE = {"upstream_first_byte_timeout": "0.3s", "upstream_idle_timeout": "0.3s", "upstream_idle_retries": 1}
+NO_ANSWER = {"upstream_first_byte_timeout": "1s", "upstream_idle_retries": 1}
+NO_MORE = {"upstream_idle_timeout": "1s"}
 
 
 class TroubleCase(SynchronousTestCase):
     """One proxy with little patience."""
 
-    config: dict[str, dict[str, object]] = {"connection_pool": dict(SILENCE)}
+    config: dict[str, dict[str, object]] = {"connection_pool": dict(NO_ANSWER)}
 
     def setUp(self) -> None:
         """Start it."""
@@ -46,15 +47,8 @@ class TroubleCase(SynchronousTestCase):
         self.assertEqual(self.stage.tracebacks(), [])
 
 
-class SilenceTests(TroubleCase):
-    """S3 takes the request and says nothing, or no more."""
-
-    def begin(self, key: bytes) -> RawClient:
-        """A client that has asked."""
-        client = self.stage.connect(timeout=30)
-        self.addCleanup(client.close)
-        client.send(self.stage.request(b"GET", key))
-        return client
+class NoAnswerTests(TroubleCase):
+    """S3 takes the request and says nothing."""
 
     def test_no_answer(self) -> None:
         """504 after one attempt and upstream_idle_retries more; a HEAD has no document; the next request is served."""
@@ -67,8 +61,21 @@ class SilenceTests(TroubleCase):
         self.assertTrue(self.stage.read(b"key", 1, 1000).exact)
         self.nothing_is_left()
 
+
+class StallTests(TroubleCase):
+    """S3 stops in the middle of a body."""
+
+    config = {"connection_pool": dict(NO_MORE)}
+
+    def begin(self, key: bytes) -> RawClient:
+        """A client that has asked."""
+        client = self.stage.connect(timeout=30)
+        self.addCleanup(client.close)
+        client.send(self.stage.request(b"GET", key))
+        return client
+
     def test_stall(self) -> None:
-        """S3 stops in the middle of a body: the rest is fetched once, whoever waits for it; nobody notices."""
+        """The rest is fetched once, whoever waits for it; nobody notices."""
         self.stage.put(b"stalls", 2, SIZE)
         script = self.stage.fake.script(Match(key=b"stalls"), Action(stall_after=2 * SIZE // 3))
         clients = [self.begin(b"stalls")]
@@ -96,7 +103,7 @@ class SilenceTests(TroubleCase):
         """
         self.stage.put(b"stuck", 3, SIZE)
         self.stage.fake.script(Match(key=b"stuck"), Action(stall_after=MIB), times=1)
-        self.stage.fake.script(Match(key=b"stuck"), Action(hold=True), times=None)
+        self.stage.fake.script(Match(key=b"stuck"), Action(status=503), times=None)
 
         def read() -> int:
             client = self.begin(b"stuck")
@@ -182,7 +189,7 @@ class UnreachableTests(TroubleCase):
         """server.request_timeout ends it, however many attempts are left."""
         self.stage.put(b"key", 1, 1000)
         self.stage.proxy.configure({"server": {"request_timeout": "1s"}})
-        self.restart(self.silent(), upstream_first_byte_timeout="0.7s", upstream_idle_retries=100)
+        self.restart(self.silent(), upstream_first_byte_timeout="0.6s", upstream_idle_retries=100)
         self.is_error(self.stage.ask(b"GET", b"key"), 504, b"GatewayTimeout", b"key")
 
 
@@ -190,7 +197,7 @@ class SalvageTests(TroubleCase):
     """partial_range_commit_ratio."""
 
     config = {
-        "connection_pool": dict(SILENCE),
+        "connection_pool": dict(NO_MORE),
         "cache": {"partial_range_commit_ratio": 0.25, "get_ttl": "1h", "head_ttl": "1h"},
     }
 
@@ -201,7 +208,7 @@ class SalvageTests(TroubleCase):
         for key, came, kept in ((b"short", 2 * MIB, False), (b"long", 4 * MIB, True)):
             self.stage.put(key, 5, SIZE)
             self.stage.fake.script(Match(key=key), Action(cut_after=came), times=1)
-            self.stage.fake.script(Match(key=key), Action(hold=True), times=None)
+            self.stage.fake.script(Match(key=key), Action(status=503), times=None)
             with self.assertRaises(ConnectionEnded):
                 self.stage.read(key, 5, SIZE)
             self.nothing_is_left()

@@ -279,7 +279,7 @@ class GlanceTests(SynchronousTestCase):
         )
 
     def test_lines_that_the_parser_refuses_or_trims(self) -> None:
-        """A name without a colon, and blanks around a value, are left to the parser."""
+        """A name without a colon, blanks around a value and control bytes are left to the parser."""
         good = request(b"GET", b"/key", (b"User-Agent", b"x"), (b"Accept", b"*/*"))
         last = Glancer().glance(good)
         self.assertIsNotNone(last)
@@ -288,6 +288,8 @@ class GlanceTests(SynchronousTestCase):
             (b"User-Agent: x", b"User-Agent"),
             (b"User-Agent: x", b"User-Agent: x "),
             (b"User-Agent: x", b"User-Agent:  x"),
+            (b"Accept: */*", b"Accept: \0"),
+            (b"Accept: */*", b"Accept: a\nb"),
         ):
             data = good.replace(old, new)
             self.assertIsNone(Glancer().glance(data), new)
@@ -338,6 +340,34 @@ class LaneTests(SynchronousTestCase):
         self.assertIn(b"Age: 0\r\n", first)
         self.assertIn(b"Age: 3\r\n", second)
         self.assertIn(b"22:13:23 GMT", second)
+
+    def test_date_and_age_move_in_their_own_time(self) -> None:
+        """The date changes with the second, the age a whole number of seconds after the confirmation."""
+        clock = self.harness.gateway.clock
+        clock.advance(0.5)
+        self.harness.fill(b"/half", ok())
+        data = request(b"GET", b"/half")
+        self.harness.ask(data, lane=False)
+        seen = []
+        for _ in range(12):
+            clock.advance(0.2)
+            answered = self.harness.lane.answered
+            fast = self.harness.ask(data, lane=True)
+            self.assertEqual(self.harness.lane.answered, answered + 1)
+            self.assertEqual(fast, self.harness.ask(data, lane=False))
+            seen.append(re.findall(rb":(\d\d) GMT\r\nETag|Age: (\d)", fast))
+        self.assertGreater(len({str(each) for each in seen}), 3)
+
+    def test_the_exit_hears_of_every_second(self) -> None:
+        """Once, at the first hit in it."""
+        seconds: list[float] = []
+        clock = self.harness.gateway.clock
+        self.patch(self.harness.account.exit, "second", lambda: seconds.append(clock.seconds()))
+        for _ in range(9):
+            self.assertTrue(self.takes(request()))
+            self.assertTrue(self.takes(request(b"HEAD")))
+            clock.advance(0.25)
+        self.assertEqual(len(seconds), 3)
 
     def test_not_after_the_ttl(self) -> None:
         """The gate stands before the lane, too."""

@@ -340,6 +340,17 @@ class AnswerTests(FileServerCase):
         await sent
 
     @coroutine
+    async def test_behind_a_span_that_waits_for_its_turn(self) -> None:
+        """Nor when the socket would take it, but not the span before it."""
+        await self.connect()
+        fd = self.file_with(DATA)
+        self.server._allowance = 0
+        sent = self.server.sendFile(fd, 0, 1000)
+        self.server.answer(b"head", b"body")
+        self.assertEqual(await self.receiver.wait_for(1008), DATA[:1000] + b"headbody")
+        await sent
+
+    @coroutine
     async def test_lost_connection(self) -> None:
         """A client that has reset the connection is found out by the reactor; an answer after that goes nowhere."""
         await self.connect()

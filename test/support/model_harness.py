@@ -1,0 +1,219 @@
+"""A gateway as small as objects of some kilobytes need it, which can be killed and started again."""
+
+import errno
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+import attrs
+from twisted.internet.defer import Deferred, fail
+
+from s3proxy.cache.manager import CacheManager, CacheSettings
+from s3proxy.cache.ram import RamTier
+from s3proxy.gateway.lane import Glance, Lane
+from s3proxy.gateway.pipeline import Accounts, Gateway
+from s3proxy.gateway.transaction import Parts
+from s3proxy.policy.rules import Rules, Settings
+from s3proxy.s3.address import ObjectAddress
+from s3proxy.storage.disk import open_store
+from s3proxy.storage.diskio import DiskBusy
+from s3proxy.storage.generations import GenerationTable
+from test.storage.support import finish_scan
+from test.support.gateway import HOST, GatewayHarness
+from test.support.streams import ManualThread
+
+__all__ = ["Limits", "ModelHarness", "Threads", "small_steps"]
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """Sizes at which the cache behaves differently.
+
+    :ivar page: the page size, if small ranges are read in whole pages
+    :ivar memory: bytes of the RAM tier
+    """
+
+    cut: int = 4096
+    inline_max: int = 4096
+    batch: int = 2000
+    window: int = 8000
+    worth_finishing: int = 3000
+    page: int | None = None
+    memory: int = 0
+
+
+@contextmanager
+def small_steps(limits: Limits) -> Iterator[None]:
+    """The cache's own constants are as small as ``limits`` says."""
+    with ExitStack() as stack:
+        for module, values in (
+            (
+                "s3proxy.cache.fill",
+                {"BATCH": limits.batch, "WINDOW": limits.window, "WORTH_FINISHING": limits.worth_finishing},
+            ),
+            ("s3proxy.cache.ram", {"PIECE": 3000, "SMALL": 700}),
+        ):
+            stack.enter_context(mock.patch.multiple(module, **values))
+        yield
+
+
+class Threads(ManualThread):
+    """Finish in any order; the next ``refusals`` pieces of work are refused."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refusals = 0
+
+    def __call__(self, function: Callable[..., Any], *args: Any) -> "Deferred[Any]":
+        if self.refusals:
+            self.refusals -= 1
+            return fail(DiskBusy(errno.EAGAIN, "busy"))
+        return super().__call__(function, *args)
+
+    def step_at(self, index: int) -> None:
+        """Do this piece of work."""
+        self._work.insert(0, self._work.pop(index))
+        self.step()
+
+
+class _PagedRules(Rules):
+    """Everything is read in pages."""
+
+    page = 0
+
+    def resolve(self, address: ObjectAddress) -> Settings:
+        return attrs.evolve(super().resolve(address), page_widening=True, page_size=self.page)
+
+
+class ModelHarness(GatewayHarness):
+    """:ivar lane: the fast lane beside the gateway"""
+
+    def __init__(self, limits: Limits, **options: Any) -> None:
+        self._limits = limits
+        self._lives = 0
+        self._unscanned = False
+        super().__init__(max_requests=100_000, **options)
+
+    def open(self) -> None:
+        """Start on the directory as it is."""
+        self._lives += 1
+        limits, settings = self._limits, self.config.cache
+        generations = GenerationTable(slots=64)
+        self.store = open_store(
+            self.root, max_size=self._max_size, now=self.now, generations=generations, random=random.Random(self._lives)
+        )
+        self.store.cut, self.store.inline_max = limits.cut, limits.inline_max
+        ram = RamTier(self._run, self.clock.seconds, total=limits.memory, files=4, seed=1) if limits.memory else None
+        self.cache = CacheManager(
+            self.clock,
+            self.store,
+            generations,
+            self._run,
+            CacheSettings(
+                max_cache_size=self._max_size,
+                small_object_bytes=settings.small_object_bytes,
+                keep_ratio=settings.partial_range_commit_ratio,
+            ),
+            now=self.now,
+            events=self.events,
+            ram=ram,
+        )
+        rules = Rules(self.config)
+        if limits.page:
+            rules = _PagedRules(self.config)
+            rules.page = limits.page
+        self.gateway = Gateway(
+            self.clock,
+            Parts(cache=self.cache, upstream=self.upstream, now=self.now),
+            rules,
+            Accounts(started=lambda: None, finished=self.records.append),
+            max_requests=self._max_requests,
+            bypass_headers=settings.cache_bypass_headers_enabled,
+        )
+        self.lane = Lane(self.cache, rules, mock.Mock(), now=self.now)
+
+    def through_lane(
+        self, method: bytes, target: bytes, wanted: bytes | None, checksums: bool
+    ) -> tuple[int, list[tuple[bytes, bytes]], bytes] | None:
+        """Status, fields and body of the fast lane's answer; None: it has none."""
+        answer = self.lane.answer(Glance(method, target, HOST, wanted, checksums, None, b"", b""), "192.0.2.1", "http")
+        if answer is None:
+            return None
+        first, *lines = answer[0].removesuffix(b"\r\n\r\n").split(b"\r\n")
+        fields = [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
+        return int(first.split()[1]), fields, answer[1]
+
+    # Ends and beginnings.
+
+    def snapshot(self) -> str:
+        """A copy of the directory as a kill at this instant leaves it."""
+        copy = f"{self._directory.name}/life{self._lives}"
+        shutil.copytree(self.root, copy, symlinks=True)
+        return copy
+
+    def shut(self) -> None:
+        """The end, when nothing is under way any more."""
+        self.cache.end()
+        if self.cache.ram is not None:
+            self.cache.ram.close()
+        self.store.close()
+        for call in self.clock.getDelayedCalls():
+            call.cancel()
+
+    def revive(self, copy: str) -> None:
+        """Start on what a kill has left."""
+        self.root = copy
+        self.open()
+        self._unscanned = True
+        own = f"{self.store.volume.instance.number:015x}.hb"
+        for name in os.listdir(f"{copy}/inst"):
+            if name != own:
+                path = f"{copy}/inst/{name}"
+                with open(path, "r+b") as file:
+                    data = file.read()
+                    file.seek(0)
+                    file.truncate()
+                    # No process has this start time.
+                    file.write(data.replace(b'"start": "', b'"start": "x'))
+
+    def scan(self) -> None:
+        """The walk over the directory, which finds what a kill has left."""
+        finish_scan(self.store)
+        self._unscanned = False
+
+    def check_idle(self) -> None:
+        """Nothing is left of anything that was under way."""
+        store, cache = self.store, self.cache
+        assert self.gateway.in_flight == 0, f"{self.gateway.in_flight} requests in flight"
+        assert cache.fills_in_flight == 0, f"{cache.fills_in_flight} fills in flight"
+        assert cache._flights == {}, f"flights: {cache._flights}"
+        assert store.volume.live == set(), f"leases and files: {store.volume.live}"
+        assert store.in_flight() == 0, f"{store.in_flight()} bytes in flight"
+        if self._unscanned:
+            self.scan()
+        store.volume.empty_trash()
+        assert self.left_over() == [], f"files: {self.left_over()}"
+        unknown = [error for error in self.events.errors if type(error) not in (DiskBusy, FileNotFoundError)]
+        assert not unknown, f"errors of the disk: {unknown}"
+        cached, found = len(store.volume.handles), _open_files(self.root + "/")
+        assert len(found) == cached, f"{cached} files are to be kept open, but there are {found}"
+        if cache.ram is not None:
+            files = _open_files("/memfd:s3proxy")
+            assert len(files) <= len(cache.ram), f"{len(cache.ram)} pieces, but {len(files)} memory files"
+
+
+def _open_files(prefix: str) -> list[str]:
+    """Paths, removed ones too."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            path = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:
+            continue
+        if path.startswith(prefix):
+            found.append(path)
+    return found
