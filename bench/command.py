@@ -2,6 +2,7 @@
 
 import argparse
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -156,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return 1
             warn(options.folder or Path(tempfile.gettempdir()))
             results = run(options)
-    except (ServerFailed, ValueError, OSError) as error:
+    except (ServerFailed, ValueError, OSError, subprocess.CalledProcessError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     print(report(results), end="")

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from s3proxy.cache.spans import FileSpan
+from s3proxy.storage.errors import NotNow
 from s3proxy.storage.handles import ReadHandle
 
 __all__ = ["MAX_OPEN_FILES", "BodyFiles", "IWriter"]
@@ -23,11 +24,11 @@ class IWriter(Protocol):
     def handle(self) -> ReadHandle:
         """A reader's own hold of the file."""
 
-    def append(self, chunks: list[bytes]) -> None:
-        """Write all of it, or raise OSError."""
+    def append(self, chunks: list[bytes], promptly: bool = False) -> None:
+        """Write all of it, or raise OSError; promptly: or NotNow, when something has to be evicted for it."""
 
-    def commit(self) -> Any:
-        """Publish; None when the store no longer wants it."""
+    def commit(self, promptly: bool = False) -> Any:
+        """Publish; None when the store no longer wants it. Promptly: see :meth:`append`."""
 
     def commit_prefix(self, min_bytes: int) -> Any:
         """Publish what was written if it is at least so much, else discard it."""
@@ -59,11 +60,19 @@ class BodyFiles:
         """Whether there is any file."""
         return bool(self._files)
 
-    def append(self, chunks: list[bytes]) -> None:
+    def append(self, chunks: list[bytes], promptly: bool = False) -> None:
         """Write behind what was written before; complete files are committed on the way.
 
+        :param promptly: only if it all goes into the present file, and nothing has to be evicted for it
         :raises OSError: not everything was written
+        :raises NotNow: promptly, and that can't be; nothing has happened
         """
+        if promptly and self._files:
+            writer = self._files[-1]
+            if sum(map(len, chunks)) > writer.length - writer.written:
+                raise NotNow
+            writer.append(chunks, True)
+            return
         pending = deque(chunks)
         while pending:
             writer = self._files[-1] if self._files else None
@@ -84,10 +93,13 @@ class BodyFiles:
                 room -= len(chunk)
             writer.append(batch)
 
-    def commit(self) -> None:
-        """Publish the last file, which is complete."""
+    def commit(self, promptly: bool = False) -> None:
+        """Publish the last file, which is complete.
+
+        :raises NotNow: promptly, and something has to be evicted for it; nothing has happened
+        """
         if self._files:
-            self.results.append(self._files[-1].commit())
+            self.results.append(self._files[-1].commit(promptly))
 
     def commit_prefix(self) -> None:
         """Publish what there is of the last file."""

@@ -3,8 +3,8 @@
 A fill is the sink of one answer's body. It takes three forms:
 
 * *file*: bytes are appended to a growing file and read from it. The first block is written at once, so that the first
-  byte never waits for a thread; later ones in batches from a thread. S3 is paused when the disk falls behind, never
-  because a reader is slow.
+  byte never waits for a thread; later ones in batches, at once while the disk is prompt, else from a thread. S3 is
+  paused when the disk falls behind, never because a reader is slow.
 * *memory*: a small body stays in memory until it is committed behind the answer.
 * *passing*: nothing is kept, from the start or because the disk failed half-way. Bytes stay in memory only until the
   slowest reader has them; S3 is paused meanwhile, and nobody can join.
@@ -22,6 +22,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from s3proxy.cache.background import Promptness
 from s3proxy.cache.bodyfiles import BodyFiles, IWriter
 from s3proxy.cache.spans import MemorySpan, Span
 from s3proxy.cache.verify import Verifier
@@ -31,8 +32,10 @@ from s3proxy.util.streams import IByteSink, IByteSource
 
 __all__ = ["BATCH", "LINGER", "WINDOW", "WORTH_FINISHING", "Fill", "FillBroken", "RunInThread"]
 
-BATCH = 512 * 1024
+BATCH = 1024 * 1024
 """Bytes that are worth a trip to the writer thread."""
+PROMPT_BATCH = 256 * 1024
+"""Bytes that are worth a write in the reactor's thread."""
 WINDOW = 2 * 1024 * 1024
 """Bytes that may wait for the disk (or, passing, for the slowest reader) before S3 is paused."""
 HOT = 32 * 1024 * 1024
@@ -54,8 +57,9 @@ class Fill:
     """Bytes ``[start, stop)`` of one version.
 
     :param writers: gives the writer for the bytes from an offset on (it decides how many it takes); None: memory form
-    :param commit_small: memory form: called in a thread with all chunks when the body is complete
-    :param commit_promptly: memory form: tried before, in the reactor's thread; raises NotNow when it would take long
+    :param commit_small: memory form: called with all chunks when the body is complete, and whether it has to be prompt;
+        raises NotNow if it has to and can't
+    :param promptness: whether the disk lets the reactor write; None: it shall not
     :param passing: keep nothing
     :param verify: checks the whole body; one that does not match is not kept, and if S3 stated the checksum itself, its
         last piece is not shown to anybody
@@ -76,8 +80,8 @@ class Fill:
         stop: int,
         *,
         writers: Callable[[int], IWriter] | None,
-        commit_small: Callable[[list[bytes]], Any] | None = None,
-        commit_promptly: Callable[[list[bytes]], Any] | None = None,
+        commit_small: Callable[[list[bytes], bool], Any] | None = None,
+        promptness: Promptness | None = None,
         passing: bool = False,
         verify: Verifier | None = None,
         keep_ratio: float = 0.5,
@@ -99,7 +103,7 @@ class Fill:
         self._source = source
         self._files = None if writers is None else BodyFiles(start, writers)
         self._commit_small = commit_small
-        self._commit_promptly = commit_promptly
+        self._promptness = promptness
         self._give_up = give_up
         self._on_file = on_file
         self._verify = verify
@@ -145,6 +149,11 @@ class Fill:
     def joinable(self) -> bool:
         """Whether a reader who comes now will find every byte from ``start`` on."""
         return self._broken is None and not self._passing and not self.condemned and not self._settled
+
+    @property
+    def settled(self) -> bool:
+        """It is over: what is kept of it is in the cache."""
+        return self._settled
 
     @property
     def settling(self) -> bool:
@@ -236,9 +245,11 @@ class Fill:
         self._queue.append(data)
         self._queued += len(data)
         if offset == self.start:
-            self._write_here()
+            self._write_here(first=True)
         elif not self._busy:
-            if self._queued >= BATCH:
+            if self._queued >= PROMPT_BATCH and self._prompt:
+                self._write_here()
+            elif self._queued >= BATCH:
                 self._write_in_thread()
             elif self._timer is None:
                 self._timer = self._clock.callLater(LINGER, self._lingered)
@@ -269,6 +280,17 @@ class Fill:
     def _lingered(self) -> None:
         self._timer = None
         if not self._busy and self._queue:
+            self._write()
+
+    @property
+    def _prompt(self) -> bool:
+        """Whether to write in the reactor's thread. Not what has to be hashed: an MD5 takes longer than all the rest."""
+        return self._promptness is not None and self._verify is None and self._promptness.now
+
+    def _write(self) -> None:
+        if self._prompt:
+            self._write_here()
+        else:
             self._write_in_thread()
 
     def _take_queue(self) -> list[bytes]:
@@ -278,42 +300,70 @@ class Fill:
             self._timer = None
         return chunks
 
-    def _write_here(self) -> None:
-        """The first block: an immediate write into the page cache, so that the first byte waits for no thread."""
+    def _write_here(self, first: bool = False) -> None:
+        """An immediate write into the page cache: it costs less than a trip to the thread.
+
+        :param first: the first byte waits for no thread, whatever the disk
+        """
         chunks = self._take_queue()
+        promptness = self._promptness
         try:
-            self._append(chunks)
+            if promptness is None:
+                self._append(chunks)
+            elif first:
+                promptness.watch(lambda: self._append(chunks, True))
+            else:
+                promptness.attempt(lambda: self._append(chunks, True))
+        except NotNow:
+            self._write_in_thread(chunks)
         except Exception as error:
             self._spill(chunks, error)
         else:
             self._wrote(sum(map(len, chunks)))
 
-    def _write_in_thread(self) -> None:
-        chunks = self._take_queue()
+    def _write_in_thread(self, chunks: list[bytes] | None = None) -> None:
+        if chunks is None:
+            chunks = self._take_queue()
+            if len(chunks) > 1:
+                # Writing and each checksum give up the interpreter's lock for every chunk.
+                chunks = [b"".join(chunks)]
         size = sum(map(len, chunks))
+        last = self._ended and self._broken is None
         self._busy = True
 
-        def written(_: None) -> None:
-            self._busy = False
+        def written(finished: Any) -> None:
+            self._busy = last
             self._wrote(size)
+            if last:
+                self._settled_with(finished)
 
         def failed(reason: Failure) -> None:
             self._busy = False
             self._spill(chunks, reason.value)
 
-        self._run(self._append, chunks).addCallbacks(written, failed).addErrback(
+        self._run(self._append_last if last else self._append, chunks).addCallbacks(written, failed).addErrback(
             lambda reason: self.log.failure("writing into the cache", reason)
         )
 
-    def _append(self, chunks: list[bytes]) -> None:
-        """Append to the files; runs in the writer thread (or in the reactor's for the first block), never in both at
-        once.
+    def _append(self, chunks: list[bytes], promptly: bool = False) -> None:
+        """Append to the files; runs in the writer thread or in the reactor's, never in both at once.
+
+        :raises NotNow: promptly, and something has to be evicted first
         """
         assert self._files is not None
+        self._files.append(chunks, promptly)
         for chunk in chunks:
             if not self._passes(chunk):
                 raise FillBroken("the body does not match S3's checksum")
-        self._files.append(chunks)
+
+    def _append_last(self, chunks: list[bytes]) -> Failure | None:
+        """Append the end of the body and publish it: one trip to the thread instead of two."""
+        self._append(chunks)
+        try:
+            self._finish()
+        except Exception:
+            return Failure()
+        return None
 
     def _passes(self, chunk: bytes) -> bool:
         """Feed the checksum; False: this is the last chunk, and the body is wrong."""
@@ -341,7 +391,7 @@ class Fill:
         if self._busy:
             return
         if self._queue and (self._ended or self._queued >= BATCH):
-            self._write_in_thread()
+            self._write()
         elif self._queue and self._timer is None:
             self._timer = self._clock.callLater(LINGER, self._lingered)
         elif self._ended and not self._queue:
@@ -396,9 +446,9 @@ class Fill:
             self._abandon()
             self._settled_with(None)
             return
-        if self._files is None and self._commit_promptly is not None:
+        if self._promptness is not None:
             try:
-                self._results.append(self._commit_promptly([chunk for _, chunk in self._memory]))
+                self._promptness.attempt(lambda: self._finish(promptly=True))
             except NotNow:
                 pass
             except Exception:
@@ -430,19 +480,24 @@ class Fill:
     def _worth_committing(self) -> bool:
         return self._broken is None and not self._passing and not self.condemned
 
-    def _finish(self) -> None:
-        """Publish or remove; runs in a thread."""
+    def _finish(self, promptly: bool = False) -> None:
+        """Publish or remove. Runs in a thread, or, promptly, in the reactor's.
+
+        :raises NotNow: promptly, and something has to be evicted first; nothing has happened
+        """
         files = self._files
         if files is None:
             if self._commit_small is not None:
-                self._results.append(self._commit_small([chunk for _, chunk in self._memory]))
+                self._results.append(self._commit_small([chunk for _, chunk in self._memory], promptly))
         elif not files.begun:
             if self._give_up is not None:
                 self._give_up()
         elif self._passing or self.condemned:
             files.discard()
         elif self._broken is None:
-            files.commit()
+            files.commit(promptly)
+        elif promptly:
+            raise NotNow
         elif self.have - self.start >= self._keep_ratio * (self.stop - self.start):
             files.commit_prefix()
         else:

@@ -17,17 +17,21 @@ class KeyFlight:
     """The flight of one key. Revoked ones are on nobody's list any more and end with their last fill.
 
     :ivar asked: requests that wait for the head of S3's answer; opaque here, for those who want to join them
+    :ivar blank: it began without an entry. While its lease stands, nobody else can have published one
     :ivar version: what the fills bring
     :ivar brought_at: unix seconds at which the request was sent that brought ``version``
     """
 
-    __slots__ = ("asked", "brought_at", "fills", "id", "lease", "name", "renewal", "revoked", "tickets", "version")
+    __slots__ = (
+        "asked", "blank", "brought_at", "fills", "id", "lease", "name", "renewal", "revoked", "tickets", "version"
+    )  # fmt: skip
 
-    def __init__(self, id: ObjectId, name: EntryName, lease: Any, renewal: Any) -> None:
+    def __init__(self, id: ObjectId, name: EntryName, lease: Any, renewal: Any, blank: bool) -> None:
         self.id = id
         self.name = name
         self.lease = lease
         self.renewal = renewal
+        self.blank = blank
         self.revoked = False
         self.tickets = 0
         self.asked: list[Any] = []

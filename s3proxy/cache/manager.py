@@ -226,7 +226,7 @@ class CacheManager:
             return None
         if self._contradicts(flight, version):
             return None
-        record = self._record(flight.id)
+        record = None if flight.blank and flight.lease is not None else self._record(flight.id)
         if record is not None and not record.version.same_bytes(version):
             if flight.lease is None and flight.renewal is None and not flight.fills:
                 self.drop(flight.id)
@@ -352,7 +352,7 @@ class CacheManager:
                 renewal = self.guard.attempt(self.store.prepare_renewal, name)
             if renewal is None:
                 lease = self.guard.attempt(self.store.lease, name)
-        return KeyFlight(id, name, lease, renewal)
+        return KeyFlight(id, name, lease, renewal, blank=not conditional)
 
     def _take_lease(self, flight: KeyFlight) -> Any:
         """The right to publish, once; None if it is gone."""
@@ -426,7 +426,7 @@ class CacheManager:
                 self.confirmed(ticket, version)
             place = into_ranges(store, record.stored, interval, small, self._held(record))
         elif whole and version.size <= store.inline_max:
-            place = into_entry(store, self.guard, self._take_lease(flight), facts, small, self._promptness)
+            place = into_entry(store, self.guard, self._take_lease(flight), facts, small)
         elif record is not None and record.stored.kind == INLINE:
             # Every byte is held already.
             self.confirmed(ticket, version)
@@ -448,7 +448,7 @@ class CacheManager:
             stop,
             writers=place.writers,
             commit_small=place.commit_small,
-            commit_promptly=place.commit_promptly,
+            promptness=self._promptness,
             give_up=place.give_up,
             verify=verifier_for(version.headers, version.etag) if whole else None,
             keep_ratio=self._settings.keep_ratio,

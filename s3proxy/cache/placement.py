@@ -5,7 +5,7 @@ from typing import Any
 
 import attrs
 
-from s3proxy.cache.background import Promptness, write_small_range
+from s3proxy.cache.background import write_small_range
 from s3proxy.cache.bodyfiles import IWriter
 from s3proxy.cache.guard import DiskGuard
 from s3proxy.storage.disk import DiskStore
@@ -23,29 +23,23 @@ def _nothing() -> None:
 @attrs.frozen(kw_only=True)
 class Place:
     """:ivar writers: gives the writer for the bytes from an offset on; None: the body is small
-    :ivar commit_small: writes and publishes the whole of a small body
-    :ivar commit_promptly: the same in the reactor's thread; raises NotNow when it would take long
+    :ivar commit_small: writes and publishes the whole of a small body; promptly, or not at all (NotNow), when its second
+        argument says so
     :ivar give_up: to be called when neither was used. Idempotent; may raise OSError
     """
 
     writers: Callable[[int], IWriter] | None = None
-    commit_small: Callable[[list[bytes]], Any] | None = None
-    commit_promptly: Callable[[list[bytes]], Any] | None = None
+    commit_small: Callable[[list[bytes], bool], Any] | None = None
     give_up: Callable[[], None] = _nothing
 
 
-def into_entry(
-    store: DiskStore, guard: DiskGuard, lease: Any, facts: dict[str, Any], small: bool, promptness: Promptness
-) -> Place | None:
+def into_entry(store: DiskStore, guard: DiskGuard, lease: Any, facts: dict[str, Any], small: bool) -> Place | None:
     """A whole body into the entry's own file. None: the lease is gone, or the disk refuses."""
     if lease is None:
         return None
     if small:
         return Place(
-            commit_small=lambda body: store.publish_inline(lease, body=body, **facts),
-            commit_promptly=lambda body: promptness.attempt(
-                lambda: store.publish_inline(lease, body=body, promptly=True, **facts)
-            ),
+            commit_small=lambda body, promptly: store.publish_inline(lease, body=body, promptly=promptly, **facts),
             give_up=lease.release,
         )
     writer = guard.attempt(store.start_inline, lease, **facts)
@@ -67,11 +61,11 @@ class HeldRange:
         """See :class:`IWriter`."""
         return self._handle.share()
 
-    def append(self, chunks: list[bytes]) -> None:
+    def append(self, chunks: list[bytes], promptly: bool = False) -> None:
         """See :class:`IWriter`."""
         self.written += sum(map(len, chunks))
 
-    def commit(self) -> None:
+    def commit(self, promptly: bool = False) -> None:
         """See :class:`IWriter`."""
 
     def commit_prefix(self, min_bytes: int) -> None:
@@ -106,5 +100,5 @@ def into_ranges(
         return store.start_range(entry, position, limit - position)
 
     if small:
-        return Place(commit_small=lambda body: write_small_range(open_writer, start, body))
+        return Place(commit_small=lambda body, promptly: write_small_range(open_writer, start, body, promptly))
     return Place(writers=open_writer)

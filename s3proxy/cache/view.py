@@ -108,7 +108,7 @@ class BodyReader:
 
         :param own: this reader's request brought it about
         """
-        if fill not in self._fills:
+        if fill not in self._fills and not fill.settled:
             fill.attach(self, max(self.position, fill.start))
             self._fills.append(fill)
         if own:

@@ -206,12 +206,7 @@ class Lane:
         stored, version = record.stored, record.version
         head_only = glance.method == b"HEAD"
         gate = may_serve(
-            meaning.settings,
-            version.headers,
-            stored.validated_at,
-            now,
-            head=head_only,
-            unconfirmed=stored.unconfirmed,
+            meaning.settings, version.headers, stored.validated_at, now, head=head_only, unconfirmed=stored.unconfirmed
         )
         if not gate.fresh:
             return None
@@ -253,14 +248,7 @@ class Lane:
         if wanted is not None:
             account.served_range = f"bytes={interval[0]}-{interval[1] - 1}"
         answer = _Answer(
-            before_id,
-            before_date,
-            before_age + b"\r\nAge: ",
-            rest,
-            interval,
-            at,
-            gate.until,
-            self._exit.kind(account),
+            before_id, before_date, before_age + b"\r\nAge: ", rest, interval, at, gate.until, self._exit.kind(account)
         )
         meaning.answers[glance.method, wanted, checksums] = answer
         return answer

@@ -45,6 +45,7 @@ from s3proxy.telemetry.lag import LagSampler
 from s3proxy.telemetry.logs import ApplicationLog
 from s3proxy.telemetry.metrics import Metrics
 from s3proxy.upstream.client import Upstream
+from s3proxy.util.malloc import keep_freed_memory
 from s3proxy.wire.pages import PageCache
 from s3proxy.wire.resource import CachingResource
 from s3proxy.wire.site import CachingSite
@@ -186,6 +187,7 @@ class ProxyService(MultiService):
         self._watch()
         super().startService()
         self._upstream.start()
+        keep_freed_memory()
         self._lag.start()
         if config.logging.access_log_enabled:
             try:

@@ -15,6 +15,7 @@ hexadecimal. Nothing a client sends ever becomes part of a path.
 """
 
 import base64
+import functools
 import hashlib
 import re
 from collections.abc import Iterator
@@ -75,7 +76,7 @@ class EntryName:
 
     digest: bytes
 
-    @property
+    @functools.cached_property
     def text(self) -> str:
         """The entry file's name: 32 characters a-z, 2-7."""
         return base64.b32encode(self.digest).decode("ascii").lower()
@@ -101,8 +102,12 @@ class EntryName:
         return cls(base64.b32decode(text.upper()))
 
 
+@functools.lru_cache(maxsize=1024)
 def entry_name(parts: tuple[bytes, ...]) -> EntryName:
-    """Name the entry that these parts identify. Parts are length-prefixed: no two different tuples share an input."""
+    """Name the entry that these parts identify. Parts are length-prefixed: no two different tuples share an input.
+
+    The last names are kept: a miss asks for its own several times.
+    """
     digest = hashlib.blake2b(digest_size=20)
     for part in parts:
         digest.update(len(part).to_bytes(8, "big"))

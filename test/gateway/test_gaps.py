@@ -4,7 +4,7 @@ from twisted.internet.defer import Deferred
 
 from s3proxy.cache.entry import ObjectId
 from s3proxy.gateway.gaps import PARALLEL
-from s3proxy.upstream.interfaces import UpstreamTimeout
+from s3proxy.upstream.interfaces import UpstreamRequest, UpstreamTimeout
 from test.gateway.test_read import BODY, SIGNED_RANGE, ReadTestCase, error, not_modified, ok, part
 from test.support.gateway import FakeClient, FakeResponse
 
@@ -148,6 +148,17 @@ class SpanTests(GapTestCase):
             answer.sink.data_received(BODY[start:stop])
             answer.sink.stream_ended()
         self.served(client, b"PARTIAL")
+
+    def test_at_once(self) -> None:
+        """Answers may be complete before anybody could wait for them."""
+        self.has((100, 200), (300, 400))
+
+        def answer(request: UpstreamRequest) -> FakeResponse:
+            first, last = (request.headers.get(b"range") or b"")[6:].split(b"-")
+            return part(int(first), int(last) + 1)
+
+        self.upstream.automatic = answer
+        self.served(self.harness.get(), b"PARTIAL")
 
     def test_200_to_a_span(self) -> None:
         """A store that ignores Range sends everything: that will do."""

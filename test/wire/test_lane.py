@@ -12,11 +12,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.gateway.lane import MOST_ANSWERS, MOST_CALLERS, Lane
 from s3proxy.policy.rules import Rules
+from s3proxy.s3.signature import redact_target
 from s3proxy.telemetry.accessline import CallerWords, LineFormatter
 from s3proxy.telemetry.exit import Exit
 from s3proxy.telemetry.metrics import Metrics
 from s3proxy.telemetry.record import RequestRecord
-from s3proxy.s3.signature import redact_target
 from s3proxy.wire.glance import LONGEST_KEPT, Glancer
 from s3proxy.wire.resource import CachingResource
 from s3proxy.wire.site import CachingSite
@@ -74,18 +74,13 @@ class LaneHarness:
     def __init__(self, **cache: Any) -> None:
         self.gateway = GatewayHarness(**cache)
         self.account = Account(self.gateway.clock.seconds)
-        self.lane = Lane(
-            self.gateway.cache, Rules(self.gateway.config), self.account.exit, now=self.gateway.now
-        )
+        self.lane = Lane(self.gateway.cache, Rules(self.gateway.config), self.account.exit, now=self.gateway.now)
         self.fast = self._site(self.lane)
         self.slow = self._site(None)
 
     def _site(self, lane: Lane | None) -> CachingSite:
         return CachingSite(
-            CachingResource(self.gateway.gateway.handle),
-            self.gateway.clock,
-            wall_clock=self.gateway.now,
-            lane=lane,
+            CachingResource(self.gateway.gateway.handle), self.gateway.clock, wall_clock=self.gateway.now, lane=lane
         )
 
     def fill(self, target: bytes, response: FakeResponse, **headers: bytes) -> None:
@@ -161,13 +156,7 @@ class EquivalenceTests(SynchronousTestCase):
         warm=st.booleans(),
     )
     def test_same_answer(
-        self,
-        method: bytes,
-        target: bytes,
-        fields: list[tuple[bytes, bytes]],
-        host: bytes,
-        age: float,
-        warm: bool,
+        self, method: bytes, target: bytes, fields: list[tuple[bytes, bytes]], host: bytes, age: float, warm: bool
     ) -> None:
         """Whatever is asked in whatever state, an answer of the lane is that of the other way, byte for byte."""
         harness = LaneHarness(head_ttl=30.0)
