@@ -1,8 +1,5 @@
 """The fast lane in front of a cache whose entries change."""
 
-from test.gateway.test_read import BODY, ReadTestCase, not_modified, ok
-from test.support.gateway import HOST, FakeResponse
-
 from prometheus_client import CollectorRegistry
 
 from s3proxy.gateway.lane import Glance, Lane
@@ -11,6 +8,8 @@ from s3proxy.s3.signature import redact_target
 from s3proxy.telemetry.access import AccessLog
 from s3proxy.telemetry.exit import Exit
 from s3proxy.telemetry.metrics import Metrics
+from test.gateway.test_read import BODY, ReadTestCase, not_modified, ok
+from test.support.gateway import HOST, FakeResponse
 
 
 class LaneTests(ReadTestCase):

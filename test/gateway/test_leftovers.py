@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from s3proxy.cache.background import Promptness
 from s3proxy.cache.entry import ObjectId
 from s3proxy.cache.fill import WINDOW
 from s3proxy.storage.diskio import DiskBusy
@@ -170,7 +171,8 @@ class BusyDiskTests(LeftoverTestCase):
     def test_bodies(self) -> None:
         """Answers are complete, and nothing is held for them."""
         self.harness.cache._run = _busy
-        for body in (LARGE, BODY):
+        self.patch(Promptness, "now", False)
+        for body in (BODY, LARGE):
             client = self.harness.get()
             self.upstream.last.respond(ok(body))
             self.assertEqual((client.answer, client.ended), (body, "finished"))

@@ -32,11 +32,13 @@ from s3proxy.storage.disk import (
     entry_name,
     open_store,
 )
+from s3proxy.storage.errors import NotNow
 from s3proxy.storage.files import SystemCalls
 from s3proxy.storage.layout import parse_temp
 
 COUNTERS = (
     "reads",
+    "not_now",
     "hits",
     "memory_hits",
     "misses",
@@ -281,7 +283,7 @@ class Worker:
             data = content(key, version, start, start + PART)
             writer.append([data[:5000]])
             writer.append([data[5000:]])
-            writer.commit()
+            self.promptly(writer.commit)
         finally:
             writer.close()
         return False
@@ -306,13 +308,14 @@ class Worker:
         if self._random.random() < 0.05:
             entry = self._store.publish_head(lease, **about)
         elif key % 3 == 0:
-            entry = self._store.publish_inline(lease, body=[data[:7000], data[7000:]], **about)
+            body = [data[:7000], data[7000:]]
+            entry = self.promptly(lambda promptly: self._store.publish_inline(lease, body=body, promptly=promptly, **about))
         elif key % 3 == 1:
             writer = self._store.start_inline(lease, **about)
             try:
                 for start in range(0, size, 64_000):
                     writer.append([data[start : start + 64_000]])
-                entry = writer.commit()
+                entry = self.promptly(writer.commit)
             finally:
                 writer.close()
         else:
@@ -320,6 +323,15 @@ class Worker:
         self.count("not_published" if entry is None else "published")
         if entry is not None:
             self._memory[key] = entry
+
+    def promptly(self, call: Callable[[bool], Any]) -> Any:
+        """Half of the times as the reactor does it: only if nothing has to be evicted, and otherwise again."""
+        if self._random.random() < 0.5:
+            try:
+                return call(True)
+            except NotNow:
+                self.count("not_now")
+        return call(False)
 
     def revalidate(self, key: int) -> None:
         renewal = self._store.prepare_renewal(self.name(key))
