@@ -148,6 +148,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.report:
             results = merge([load(path) for path in options.report])
+            order = [group.name for group in GROUPS]
+            results["groups"].sort(key=lambda group: order.index(group["name"]))
             if options.json:
                 options.json.write_text(dump(results), encoding="utf-8")
         else:

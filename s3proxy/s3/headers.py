@@ -191,9 +191,11 @@ def connection_options(headers: Headers) -> frozenset[bytes]:
     return frozenset(option for value in listed for option in value.lower().replace(b" ", b"").split(b",") if option)
 
 
-def _connection_specific(headers: Headers) -> set[bytes]:
+def _connection_specific(headers: Headers) -> frozenset[bytes]:
+    if b"connection" not in headers and b"proxy-connection" not in headers:
+        return frozenset()
     named = connection_options(headers) - _NEVER_CONNECTION_SPECIFIC
-    return {name for name in named if not name.startswith(b"x-amz-")}
+    return frozenset(name for name in named if not name.startswith(b"x-amz-"))
 
 
 def forwardable_request(headers: Headers, signature: _SignedNames) -> Headers:
@@ -205,10 +207,11 @@ def forwardable_request(headers: Headers, signature: _SignedNames) -> Headers:
 
     :param signature: the request's :class:`~s3proxy.s3.signature.Signature`
     """
-    drop = {name for name in HOP_BY_HOP if name not in signature.signed_headers}
+    drop = {name for name in HOP_BY_HOP if name in headers and name not in signature.signed_headers}
     drop.update(name for name in _connection_specific(headers) if not signature.covers(name))
-    drop.add(b"transfer-encoding")
-    return headers.without(drop)
+    if b"transfer-encoding" in headers:
+        drop.add(b"transfer-encoding")
+    return headers.without(drop) if drop else headers
 
 
 def relayable_response(headers: Headers) -> Headers:

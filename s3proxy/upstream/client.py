@@ -258,11 +258,13 @@ class Upstream:
 
     async def _pick(self, route: Route, used: set[tuple[str, int]]) -> tuple[str, int]:
         """The next address to try: one that this request has not failed on, if there is one."""
-        try:
-            targets = await self._resolver.resolve(route.host)
-        except UpstreamError as error:
-            # The resolver has asked every server twice; asking again at once would not help.
-            raise _AttemptFailed(Stage.FORBIDDEN, error) from None
+        targets = self._resolver.at_hand(route.host)
+        if targets is None:
+            try:
+                targets = await self._resolver.resolve(route.host)
+            except UpstreamError as error:
+                # The resolver has asked every server twice; asking again at once would not help.
+                raise _AttemptFailed(Stage.FORBIDDEN, error) from None
         addresses = [(target.ip, target.port or route.port) for target in targets]
         rotate = self._settings.ip_distribution_enabled and not route.overridden
         ordered = self._health.in_order(route.host, addresses, self._reactor.seconds(), rotate)

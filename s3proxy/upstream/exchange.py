@@ -227,10 +227,13 @@ class Exchange:
         except ParseError as error:
             self._fail(UpstreamError(f"{self._connection.address} sent no proper answer: {error}", sent=True))
             return
+        response = self._response
         if ended:
             self._settle()
-        elif self._response is not None and not self._response.started and self._reading:
+        elif response is not None and not response.started and self._reading:
             self._set_reading(False)
+        if response is not None and response.receiving:
+            response.received()
 
     def connection_lost(self, reason: Failure) -> None:
         if self._over:
@@ -271,6 +274,7 @@ class Exchange:
             self._set_reading,
             self._cut,
         )
+        self._response.receiving = True
         self._answer.callback(self._response)
 
     def _set_reading(self, reading: bool) -> None:

@@ -173,8 +173,23 @@ class Resolver:
         for key, values in overrides.items():
             table, name = (self._suffix, key[2:]) if key.startswith("*.") else (self._exact, key)
             table[name.lower()] = [host_and_port(value) for value in values]
+        self._pinned: dict[str, tuple[Target, ...]] = {}
+        for name, pairs in self._exact.items():
+            targets = [Target(ip, port) for value, port in pairs if (ip := ip_literal(value)) is not None]
+            if len(targets) == len(pairs):
+                self._pinned[name] = tuple(targets)
         self.lookups = 0
         self.failures = 0
+
+    def at_hand(self, host: str) -> tuple[Target, ...] | None:
+        """What :meth:`resolve` would give at once, or None: ask it. Nearly every request finds its addresses here."""
+        if host in self._exact or self._suffix:
+            return self._pinned.get(host)
+        entry = self._entries.get(host)
+        if entry is None or not entry.ips or self._clock.seconds() >= entry.expires:
+            return None
+        self._entries.move_to_end(host)
+        return tuple(map(Target, entry.ips))
 
     def resolve(self, host: str) -> "Deferred[tuple[Target, ...]]":
         """The addresses of *host* (lower case), never none. Fails with UpstreamUnreachable.

@@ -25,11 +25,19 @@ class IdleWatch:
         self._running = False
         self._call: IDelayedCall | None = None
 
-    def start(self) -> None:
-        """Count from now on."""
+    def start(self, armed: bool = True) -> None:
+        """Count from now on.
+
+        :param armed: False: :meth:`arm` will follow, or :meth:`stop`
+        """
         self._last = self._clock.seconds()
         self._running = True
-        if self._call is None:
+        if armed:
+            self.arm()
+
+    def arm(self) -> None:
+        """See :meth:`start`."""
+        if self._running and self._call is None:
             self._call = self._clock.callLater(self._limit, self._check)
 
     def touch(self) -> None:
@@ -65,6 +73,7 @@ class UpstreamResponse:
 
     Before :meth:`start` it keeps what came with the head, at most one read of the socket.
 
+    :ivar receiving: more of what was received may be delivered at once; :meth:`received` follows
     :param set_reading: called with whether the connection shall be read
     :param cut: called when nobody wants the rest, or none comes
     """
@@ -88,6 +97,7 @@ class UpstreamResponse:
         self.sent_at = sent_at
         self.head_at = clock.seconds()
         self.started = False
+        self.receiving = False
         self._set_reading = set_reading
         self._cut = cut
         self._sink: IByteSink | None = None
@@ -117,7 +127,7 @@ class UpstreamResponse:
         if self._end is not None:
             self._tell_end()
         elif not self._paused:
-            self._watch.start()
+            self._watch.start(not self.receiving)
             self._set_reading(True)
 
     def pause(self) -> None:
@@ -133,7 +143,7 @@ class UpstreamResponse:
             return
         self._paused = False
         if self._sink is not None and self._end is None:
-            self._watch.start()
+            self._watch.start(not self.receiving)
             self._set_reading(True)
 
     def abort(self) -> None:
@@ -156,6 +166,14 @@ class UpstreamResponse:
             sink.data_received(data)
         elif not self._aborted:
             self._early.append(data)
+
+    def received(self) -> None:
+        """What was received at once has been delivered; the owner had set ``receiving``.
+
+        A small body is complete by now, and has needed no timer.
+        """
+        self.receiving = False
+        self._watch.arm()
 
     def complete(self) -> None:
         """The body has come in full."""

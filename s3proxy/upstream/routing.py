@@ -1,5 +1,6 @@
 """From the host and port that a client meant to the way S3 is dialled: TLS or plain, port, trust; and no loops."""
 
+import functools
 import ipaddress
 import socket
 from collections.abc import Callable, Container, Mapping
@@ -46,6 +47,7 @@ class Route:
 
 
 @lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=1024)
 def ip_literal(text: str) -> str | None:
     """The canonical text of an IP address (v4-mapped ones as IPv4), or None when it is none."""
     try:

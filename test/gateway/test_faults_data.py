@@ -5,6 +5,7 @@ The ids are those of the table in doc/faults.md.
 
 from test.gateway.model_case import ModelTestCase, signed
 from test.gateway.test_read import BODY, ReadTestCase, error, ok
+from test.support.content import checksum_text
 from test.support.gateway import HOST, FakeClient, FakeResponse
 
 from twisted.python.failure import Failure
@@ -12,7 +13,7 @@ from twisted.python.failure import Failure
 from s3proxy.upstream.interfaces import UpstreamError, UpstreamUnreachable
 
 LARGE = bytes(range(251)) * 800
-CHECKSUM = (b"x-amz-checksum-crc64nvme", b"AAAAAAAAAAA=")
+CHECKSUM = (b"x-amz-checksum-crc32", checksum_text("crc32", [BODY]))
 
 
 class ScopeTests(ModelTestCase):

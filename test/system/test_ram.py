@@ -60,8 +60,7 @@ class RamTestCase(SynchronousTestCase):
 
     def memory_files(self) -> int:
         """Memory files that the process has open."""
-        folder = f"/proc/{self.stage.proxy.pid}/fd"
-        return sum(os.readlink(f"{folder}/{name}").startswith("/memfd:") for name in os.listdir(folder))
+        return sum(target.startswith("/memfd:") for target in self.stage._descriptors())
 
 
 class NetworkTests(RamTestCase):
