@@ -15,7 +15,7 @@ from zope.interface import implementer
 from s3proxy.upstream.interfaces import UpstreamError, UpstreamTLSError, UpstreamUnreachable
 from s3proxy.upstream.routing import TLSPolicy, ip_literal
 
-__all__ = ["ClientContexts", "Decrypter", "UpstreamTLS", "handshake_error", "check_name"]
+__all__ = ["ClientContexts", "Decrypter", "UpstreamTLS", "find_decrypter", "handshake_error", "check_name"]
 
 RECORD = 16 * 1024
 """The most bytes that one TLS record holds (RFC 8446 5.1)."""
@@ -69,7 +69,8 @@ class Decrypter:
         return self._bytes[:size], None
 
 
-def _decrypter() -> Decrypter | None:
+def find_decrypter() -> Decrypter | None:
+    """The way past pyOpenSSL's own methods, if there is one."""
     try:
         return Decrypter()
     except (AttributeError, TypeError, SSL.Error):
@@ -87,7 +88,7 @@ class UpstreamTLS(TLSMemoryBIOProtocol):
     """
 
     chain_error: int | None = None
-    decrypter = _decrypter()
+    decrypter = find_decrypter()
 
     def dataReceived(self, data: bytes) -> None:
         """Called by the socket.

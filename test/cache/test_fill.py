@@ -13,7 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.cache import bodyfiles
 from s3proxy.cache import fill as fill_module
-from s3proxy.cache.fill import BATCH, LINGER, WINDOW, WORTH_FINISHING, Fill, FillBroken
+from s3proxy.cache.background import Promptness
+from s3proxy.cache.fill import BATCH, LINGER, PROMPT_BATCH, WINDOW, WORTH_FINISHING, Fill, FillBroken
 from s3proxy.cache.spans import FileSpan, MemorySpan
 from s3proxy.cache.verify import Verifier
 from s3proxy.storage.errors import NotNow
@@ -325,6 +326,95 @@ class FillTests(SynchronousTestCase):
         self.assertEqual(committed, [[b"abc"]])
         self.assertEqual(self.settled, [(["entry"], True)])
         self.assertFalse(fill.joinable)
+
+    def prompt_fill(self, size: int, run: Any, **options: Any) -> tuple[Fill, Reader, Promptness]:
+        """A fill that may write in the reactor's thread, whose first block, of one byte, has come."""
+        promptness = Promptness(self.clock.seconds, lambda: 0)
+        fill = self.fill(0, size, run, promptness=promptness, **options)
+        reader = Reader(fill, 0, size)
+        fill.data_received(b"a")
+        return fill, reader, promptness
+
+    def test_prompt_disk(self) -> None:
+        """While the disk is prompt, no thread is needed: neither for the blocks nor to publish."""
+        fill, reader, _ = self.prompt_fill(PROMPT_BATCH + 3, self.fail)
+        fill.data_received(b"b" * PROMPT_BATCH)
+        self.assertEqual(len(reader.read()), PROMPT_BATCH + 1)
+        fill.data_received(b"cd")
+        fill.stream_ended()
+        self.assertEqual(reader.read(), b"a" + b"b" * PROMPT_BATCH + b"cd")
+        self.assertEqual(self.settled, [(["entry"], True)])
+
+    def test_prompt_disk_and_small_pieces(self) -> None:
+        """They wait for company there, too, but not for long."""
+        fill, reader, _ = self.prompt_fill(10, self.fail)
+        fill.data_received(b"b")
+        self.assertEqual(reader.read(), b"a")
+        self.clock.advance(LINGER)
+        self.assertEqual(reader.read(), b"ab")
+
+    def test_disk_becomes_slow(self) -> None:
+        """From then on it is the thread that writes, in larger batches."""
+        thread = ManualThread()
+        fill, reader, promptness = self.prompt_fill(BATCH + 1, thread)
+        self.patch(Promptness, "now", False)
+        fill.data_received(b"b" * (BATCH - 1))
+        self.assertEqual(thread.waiting, 0)
+        fill.data_received(b"c")
+        self.assertEqual((thread.waiting, reader.read()), (1, b"a"))
+        thread.finish()
+        self.assertEqual(reader.read(), b"a" + b"b" * (BATCH - 1) + b"c")
+
+    def test_what_is_hashed_goes_to_the_thread(self) -> None:
+        """A checksum takes longer than the reactor should be held up."""
+        thread = ManualThread()
+        fill, reader, _ = self.prompt_fill(BATCH + 1, thread, verify=self.wrong(False))
+        fill.data_received(b"b" * BATCH)
+        self.assertEqual((thread.waiting, reader.read()), (1, b"a"))
+
+    def test_no_room(self) -> None:
+        """Where something must be evicted first, the thread does it: every byte is written once, and hashed once."""
+        thread = ManualThread()
+        fill, reader, _ = self.prompt_fill(PROMPT_BATCH + 1, thread)
+        self.writers[0].full = True
+        fill.data_received(b"b" * PROMPT_BATCH)
+        self.assertEqual((thread.waiting, reader.read()), (1, b"a"))
+        fill.stream_ended()
+        thread.finish()
+        self.assertEqual(reader.read(), b"a" + b"b" * PROMPT_BATCH)
+        self.assertEqual(self.settled, [])
+        thread.finish()
+        self.assertEqual(self.settled, [(["entry"], True)])
+
+    def test_last_trip_to_the_thread(self) -> None:
+        """The end of a body is written and published in one go."""
+        thread = ManualThread()
+        fill = self.fill(0, 3, thread)
+        reader = Reader(fill, 0, 3)
+        fill.data_received(b"a")
+        fill.data_received(b"bc")
+        fill.stream_ended()
+        self.assertEqual(thread.waiting, 1)
+        thread.finish()
+        self.assertEqual((thread.waiting, reader.read()), (0, b"abc"))
+        self.assertEqual(self.settled, [(["entry"], True)])
+
+    def test_end_that_can_not_be_published(self) -> None:
+        """Readers have it all the same."""
+        thread = ManualThread()
+        fill = self.fill(0, 3, thread)
+        reader = Reader(fill, 0, 3)
+        fill.data_received(b"a")
+        fill.data_received(b"bc")
+        fill.stream_ended()
+        self.patch(FakeWriter, "commit", self.refuse)
+        thread.finish()
+        self.assertEqual(reader.read(), b"abc")
+        self.assertEqual((self.settled, len(self.errors)), ([([], True)], 1))
+
+    @staticmethod
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EIO, "no")
 
     def test_empty_body(self) -> None:
         """An object without bytes is committed, too."""

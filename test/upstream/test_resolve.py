@@ -59,6 +59,26 @@ class ResolverTests(SynchronousTestCase):
         self.ips()
         self.assertEqual(self.dns.asked, ["s3.test"])
 
+    def test_at_hand(self) -> None:
+        """What resolve() gives at once; whatever else is right, it must be asked for the rest."""
+        self.assertIsNone(self.resolver.at_hand("s3.test"))
+        self.resolver.resolve("s3.test")
+        self.assertIsNone(self.resolver.at_hand("s3.test"))
+        self.dns.answer("192.0.2.1", "192.0.2.2", ttl=20)
+        self.assertEqual(self.resolver.at_hand("s3.test"), (Target("192.0.2.1"), Target("192.0.2.2")))
+        self.clock.advance(20)
+        self.assertIsNone(self.resolver.at_hand("s3.test"))
+
+    def test_overrides_at_hand(self) -> None:
+        """Overrides by addresses are; those by names, and names that a suffix may match, are not."""
+        self.resolver = self.make({"a.test": ["192.0.2.1:8", "192.0.2.2"], "b.test": ["192.0.2.1", "other.test"]})
+        self.assertEqual(self.resolver.at_hand("a.test"), (Target("192.0.2.1", 8), Target("192.0.2.2")))
+        self.assertEqual(self.resolver.at_hand("a.test"), self.successResultOf(self.resolver.resolve("a.test")))
+        self.assertIsNone(self.resolver.at_hand("b.test"))
+        self.resolver = self.make({"*.test": ["192.0.2.1"], "a.test": ["192.0.2.2"]})
+        self.assertIsNone(self.resolver.at_hand("c.test"))
+        self.assertEqual(self.resolver.at_hand("a.test"), (Target("192.0.2.2"),))
+
     def test_bounds_of_the_ttl(self) -> None:
         """No answer is used for less than 5 s, nor for more than the refresh interval."""
         for ttl, held in ((0, 5), (86400, 60)):

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.upstream.routing import TLSPolicy
-from s3proxy.upstream.tls import PIECE, RECORD, ClientContexts, UpstreamTLS
+from s3proxy.upstream.tls import PIECE, RECORD, ClientContexts, Decrypter, UpstreamTLS, find_decrypter
 from test.upstream.tools import Authority
 
 
@@ -45,7 +45,9 @@ class Socket(StringTransport):
 
 
 class PieceTests(SynchronousTestCase):
-    """UpstreamTLS."""
+    """UpstreamTLS, which knows pyOpenSSL from inside."""
+
+    decrypter = Decrypter()
 
     def setUp(self) -> None:
         authority = Authority(self.mktemp())
@@ -56,7 +58,7 @@ class PieceTests(SynchronousTestCase):
         factory = TLSMemoryBIOFactory(
             ClientContexts().creator(TLSPolicy(verify=False), "s3.test"), True, factory, clock=Clock()
         )
-        factory.protocol = UpstreamTLS
+        factory.protocol = type("Layer", (UpstreamTLS,), {"decrypter": self.decrypter})
         self.layer: Any = factory.buildProtocol(None)
         self.socket = Socket()
         self.layer.makeConnection(self.socket)
@@ -137,3 +139,14 @@ class PieceTests(SynchronousTestCase):
         self.layer.dataReceived(self.wire())
         self.assertEqual(self.socket.producerState, "paused")
         self.assertEqual(b"".join(self.user.pieces), b"".join(written))
+
+
+class PublicMethodsTests(PieceTests):
+    """UpstreamTLS with nothing but pyOpenSSL's public methods."""
+
+    decrypter = None  # type: ignore[assignment]
+
+    def test_missing_inside(self) -> None:
+        """They are used when pyOpenSSL looks different inside."""
+        self.patch(SSL, "_lib", object())
+        self.assertIsNone(find_decrypter())
