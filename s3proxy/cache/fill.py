@@ -331,11 +331,11 @@ class Fill:
         last = self._ended and self._broken is None
         self._busy = True
 
-        def written(finished: Any) -> None:
+        def written(unpublished: Exception | None) -> None:
             self._busy = last
             self._wrote(size)
             if last:
-                self._settled_with(finished)
+                self._settled_with(None if unpublished is None else Failure(unpublished))
 
         def failed(reason: Failure) -> None:
             self._busy = False
@@ -356,13 +356,14 @@ class Fill:
             if not self._passes(chunk):
                 raise FillBroken("the body does not match S3's checksum")
 
-    def _append_last(self, chunks: list[bytes]) -> Failure | None:
-        """Append the end of the body and publish it: one trip to the thread instead of two."""
+    def _append_last(self, chunks: list[bytes]) -> Exception | None:
+        """Append the end of the body and publish it, in one trip to the thread; returns why it could not be published.
+        """
         self._append(chunks)
         try:
             self._finish()
-        except Exception:
-            return Failure()
+        except Exception as error:
+            return error
         return None
 
     def _passes(self, chunk: bytes) -> bool:

@@ -100,9 +100,12 @@ class ForwardFlow:
         """Relay S3's answer. Whether S3 has acted: None when it can't be known."""
         success = 200 <= response.status < 300
         transaction = self._transaction
-        if success and transaction.operation.is_cacheable_read and transaction.id is not None:
-            if not is_sse_c(self._request.headers):
+        reads = transaction.operation.is_cacheable_read and not is_sse_c(self._request.headers)
+        if reads and transaction.id is not None:
+            if success:
                 self._parts.cache.noticed(transaction.id, response.headers.get(b"etag"))
+            elif response.status in (404, 410):
+                self._parts.cache.drop(transaction.id)
         decided_by_body = success and self._writes and body_decides(self._transaction.operation)
         if success and self._writes and not decided_by_body:
             await self._settle(True, response)

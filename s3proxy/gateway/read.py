@@ -24,6 +24,8 @@ __all__ = ["ReadFlow"]
 
 MAX_JOINS = 2
 """How many requests of others this one waits for before it sends its own."""
+MAX_REFUSALS = 16
+"""How many of those requests may bring nothing for this one, without counting."""
 MAX_CONFIRMATIONS = 2
 """How often a 304 may come too late for what the cache held; then the object is asked for without a condition."""
 
@@ -47,6 +49,7 @@ class ReadFlow:
         self._renew = renew
         self._joined = False
         self._joins = 0
+        self._refusals = 0
         self._confirmations = 0
         self._in_spans = True
         self._range_signed = transaction.signature.covers(b"range")
@@ -174,8 +177,10 @@ class ReadFlow:
         finally:
             record.wait_seconds = (record.wait_seconds or 0.0) + max(0.0, self._parts.now() - began)
         if answer.kind is Kind.RELAY:
-            # What S3 said was meant for the other client alone.
-            self._joins = MAX_JOINS
+            # What S3 said was meant for the other client alone. One of those who waited asks next, the others wait for
+            # that one: a refused client does not send all of them to S3 at once.
+            self._refusals += 1
+            self._joins = MAX_JOINS if self._refusals >= MAX_REFUSALS else self._joins - 1
             return False
         self._joined = True
         if answer.kind is Kind.CONFIRMED and reason is Reason.EXPIRED:

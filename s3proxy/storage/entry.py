@@ -5,7 +5,27 @@ import attrs
 from s3proxy.storage.layout import EntryName
 from s3proxy.storage.record import HEADER_SIZE, RANGES, Header, seconds
 
-__all__ = ["StoredEntry", "stored_entry"]
+__all__ = ["EntryFacts", "StoredEntry", "stored_entry"]
+
+
+@attrs.frozen(kw_only=True)
+class EntryFacts:
+    """What is published besides the body. Times are seconds since 1970.
+
+    :ivar meta: what the caller wants to have back with the entry
+    :ivar object_size: of the whole object, in bytes
+    :ivar validated_at: when the request was sent whose answer confirmed it; 0: it must be confirmed
+    :ivar observed_at: when the request was sent whose answer described it
+    :ivar unconfirmed: written through, and not described by S3 yet
+    :ivar unread: written through, and not read by anybody yet: counts against the share of what is written
+    """
+
+    meta: bytes
+    object_size: int
+    validated_at: float
+    observed_at: float
+    unconfirmed: bool = False
+    unread: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -13,7 +33,7 @@ class StoredEntry:
     """A published entry as it was when it was loaded, renewed or published. Times are seconds since 1970.
 
     ``epoch`` is the value that the entry's slot of the generation table must still have for this record to be used: any
-    other value means that the entry changed, or may have.
+    other value means that the entry changed, or may have. ``unread``: written through, and not read by anybody yet.
     """
 
     name: EntryName
@@ -29,6 +49,7 @@ class StoredEntry:
     inode: int
     epoch: int
     small_body: bytes | None = None
+    unread: bool = False
 
     @property
     def body_offset(self) -> int:
@@ -42,7 +63,14 @@ class StoredEntry:
 
 
 def stored_entry(
-    name: EntryName, header: Header, meta: bytes, *, inode: int, epoch: int, small_body: bytes | None = None
+    name: EntryName,
+    header: Header,
+    meta: bytes,
+    *,
+    inode: int,
+    epoch: int,
+    small_body: bytes | None = None,
+    unread: bool = False,
 ) -> StoredEntry:
     """The entry that a complete header and its metadata describe."""
     return StoredEntry(
@@ -59,4 +87,5 @@ def stored_entry(
         inode=inode,
         epoch=epoch,
         small_body=small_body,
+        unread=unread,
     )

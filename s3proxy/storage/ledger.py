@@ -20,14 +20,21 @@ class Ledger:
     meanwhile, the walk brackets it (:meth:`begin_walk`, :meth:`end_walk`) and repeats when there was a change in
     between.
 
+    **Unread** bytes, those of entries that were written through and that nobody has read yet and those of uploads that
+    are not finished, are counted among the published ones and once more by themselves: they have a limit of their own.
+    Before every shard has been walked, only what is known of them counts.
+
     :param limit: the most that may be published, 0 for no limit
     :param shards: number of shards
     :param declared: what the directory may already hold
     :param walked: True for a new directory
     :param spare: room that only shard directories, which are made as they are needed, may take
+    :param unread_limit: the most that may be unread, 0 for no limit
     """
 
-    def __init__(self, limit: int, shards: int, *, declared: int, walked: bool, spare: int = 0) -> None:
+    def __init__(
+        self, limit: int, shards: int, *, declared: int, walked: bool, spare: int = 0, unread_limit: int = 0
+    ) -> None:
         self._lock = threading.Lock()
         self.limit = limit
         self._estimate = declared + (FIXED_OVERHEAD if walked else 0)
@@ -39,6 +46,9 @@ class Ledger:
         self._reserved = 0
         self._in_flight = 0
         self._squeeze = 0
+        self.unread_limit = unread_limit
+        self._unread = 0
+        self._unread_reserved = 0
         self._spare = min(spare, limit // 16)
 
     @property
@@ -100,6 +110,35 @@ class Ledger:
         with self._lock:
             self._reserved -= size
 
+    @property
+    def unread(self) -> int:
+        """Published bytes that were written through, or staged, and that nobody has read; see the class."""
+        return max(0, self._unread)
+
+    def fits_unread(self, size: int) -> bool:
+        """Whether ``size`` more unread bytes may be published."""
+        return self.unread_limit == 0 or self._unread + self._unread_reserved + size <= self.unread_limit
+
+    @property
+    def unread_excess(self) -> int:
+        """How much more is unread, or set aside for that, than may be. Negative: how much still may. 0 without a
+        limit.
+        """
+        return self._unread + self._unread_reserved - self.unread_limit if self.unread_limit else 0
+
+    def reserve_unread(self, size: int) -> bool:
+        """Set ``size`` bytes of the unread ones' share aside; False, and nothing is set aside, when they don't fit."""
+        with self._lock:
+            if not self.fits_unread(size):
+                return False
+            self._unread_reserved += size
+            return True
+
+    def release_unread(self, size: int) -> None:
+        """Give a reservation of the unread ones' share back."""
+        with self._lock:
+            self._unread_reserved -= size
+
     def use_spare(self, size: int) -> None:
         """A shard directory was made (and counted)."""
         with self._lock:
@@ -118,15 +157,17 @@ class Ledger:
         with self._lock:
             self._in_flight += size
 
-    def add(self, shard: int, size: int, *, counted: bool = True) -> None:
+    def add(self, shard: int, size: int, *, counted: bool = True, unread: int = 0) -> None:
         """Published bytes appeared (or, negative, went).
 
+        :param unread: how many unread ones appeared (or, negative, went, or were read)
         :param counted: False for what went from a place that the walk had not reached when it was put there
         """
         with self._lock:
             self._estimate += size
             if counted and self._walked[shard]:
                 self._exact += size
+                self._unread += unread
 
     def is_walked(self, shard: int) -> bool:
         """Whether the shard's sum is known."""
@@ -153,23 +194,27 @@ class Ledger:
         with self._lock:
             return None if self._active[shard] else self._versions[shard]
 
-    def end_walk(self, shard: int, token: int, total: int) -> bool:
-        """Take the sum of a shard's files; False when the shard changed since ``token`` and must be walked again."""
+    def end_walk(self, shard: int, token: int, total: int, unread: int = 0) -> bool:
+        """Take the sum of a shard's files; False when the shard changed since ``token`` and must be walked again.
+
+        :param unread: how many of these bytes are unread
+        """
         with self._lock:
             if self._active[shard] or self._versions[shard] != token:
                 return False
-            self._settle(shard, total)
+            self._settle(shard, total, unread)
             return True
 
-    def force_walk(self, shard: int, total: int) -> None:
+    def force_walk(self, shard: int, total: int, unread: int = 0) -> None:
         """Take the sum of a shard although it is being changed. Nothing happens when it has been taken."""
         with self._lock:
-            self._settle(shard, total)
+            self._settle(shard, total, unread)
 
-    def _settle(self, shard: int, total: int) -> None:
+    def _settle(self, shard: int, total: int, unread: int = 0) -> None:
         if not self._walked[shard]:
             self._walked[shard] = 1
             self._exact += total
+            self._unread += unread
             self._unwalked -= 1
             if self._unwalked == 0:
                 self._estimate = self._exact

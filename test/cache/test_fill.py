@@ -382,8 +382,6 @@ class FillTests(SynchronousTestCase):
         fill.stream_ended()
         thread.finish()
         self.assertEqual(reader.read(), b"a" + b"b" * PROMPT_BATCH)
-        self.assertEqual(self.settled, [])
-        thread.finish()
         self.assertEqual(self.settled, [(["entry"], True)])
 
     def test_last_trip_to_the_thread(self) -> None:

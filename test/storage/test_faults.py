@@ -9,7 +9,8 @@ import tempfile
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from s3proxy.storage.errors import StoreError
+from s3proxy.storage.errors import NotNow, StoreError
+from s3proxy.storage.writer import InlineWriter
 from test.storage.support import (
     ABOUT,
     MIB,
@@ -130,6 +131,109 @@ class PublicationFaultTests(FaultCase):
         self.assertEqual(add_range(self.store, entry, 0, 100), 100)
         self.assertEqual(self.store.ranges(entry), ((0, 100),))
         self.assertEqual(files_below(self.store.volume.range_path(entry, 0)), ["0-64"])
+
+
+class PromptTests(FaultCase):
+    """What must not evict anything says so before it has done anything, and can be done in a thread then."""
+
+    def writer(self) -> InlineWriter:
+        lease = self.store.lease(self.name)
+        assert lease is not None
+        writer = self.store.start_inline(lease, object_size=100_000, **ABOUT)
+        self.addCleanup(writer.close)
+        return writer
+
+    def fill_the_cache(self) -> None:
+        """Nothing fits any more."""
+        self.store.volume.ledger.reserve(self.store.volume.ledger.capacity - self.store.volume.ledger.committed)
+
+    def make_room(self) -> None:
+        self.store.volume.ledger.release(self.store.volume.ledger.reserved)
+
+    def test_small_body(self) -> None:
+        """A body that is published at once: the lease still stands."""
+        lease = self.store.lease(self.name)
+        assert lease is not None
+        self.fill_the_cache()
+        about = {"object_size": 5, "body": [b"small"], **ABOUT}
+        self.assertRaises(NotNow, self.store.publish_inline, lease, promptly=True, **about)
+        self.make_room()
+        entry = self.store.publish_inline(lease, promptly=True, **about)
+        assert entry is not None
+        self.assertEqual(entry.small_body, b"small")
+        self.assertEqual(self.store.volume.ledger.reserved, 0)
+
+    def test_small_body_on_a_full_disk(self) -> None:
+        """The limit of the cache is not the only one."""
+        lease = self.store.lease(self.name)
+        assert lease is not None
+        about = {"object_size": 5, "body": [b"small"], **ABOUT}
+        self.calls.fail("pwritev", errno.ENOSPC)
+        self.assertRaises(NotNow, self.store.publish_inline, lease, promptly=True, **about)
+        self.calls.heal()
+        self.assertIsNotNone(self.store.publish_inline(lease, **about))
+        self.assertEqual(self.store.volume.ledger.reserved, 0)
+
+    def test_small_body_on_a_broken_disk(self) -> None:
+        """Other failures end the attempt: nothing is left behind."""
+        lease = self.store.lease(self.name)
+        assert lease is not None
+        self.calls.fail("pwritev", errno.EIO)
+        about = {"object_size": 5, "body": [b"small"], **ABOUT}
+        self.assertRaises(OSError, self.store.publish_inline, lease, promptly=True, **about)
+        self.calls.heal()
+        self.assertIsNone(self.store.load(self.name))
+        self.assertEqual((lease.held, self.store.volume.ledger.reserved, self.store.in_flight()), (False, 0, 0))
+
+    def test_revoked(self) -> None:
+        """A lease that is gone publishes nothing, promptly or not."""
+        lease = self.store.lease(self.name)
+        assert lease is not None
+        self.store.drop(self.name)
+        about = {"object_size": 5, "body": [b"small"], **ABOUT}
+        self.assertIsNone(self.store.publish_inline(lease, promptly=True, **about))
+        self.assertIsNone(self.store.load(self.name))
+        self.assertEqual((self.store.volume.ledger.reserved, self.store.in_flight()), (0, 0))
+
+    def test_growing_body(self) -> None:
+        """A body that grew in its file."""
+        writer = self.writer()
+        writer.append([b"x" * 100_000], True)
+        self.fill_the_cache()
+        self.assertRaises(NotNow, writer.commit, True)
+        self.make_room()
+        self.assertIsNotNone(writer.commit(True))
+        self.assertEqual(self.store.volume.ledger.reserved, 0)
+
+    def test_growing_body_on_a_full_disk(self) -> None:
+        """Bytes that find no room can be written again."""
+        writer = self.writer()
+        writer.append([b"x" * 60_000], True)
+        self.calls.fail("pwritev", errno.ENOSPC)
+        self.assertRaises(NotNow, writer.append, [b"y" * 40_000], True)
+        self.assertEqual(writer.written, 60_000)
+        self.calls.heal()
+        writer.append([b"y" * 40_000])
+        entry = writer.commit()
+        assert entry is not None
+        handle = self.store.open_inline(entry)
+        assert handle is not None
+        self.addCleanup(handle.close)
+        self.assertEqual(os.pread(handle.fd, 100_000, handle.base), b"x" * 60_000 + b"y" * 40_000)
+
+    def test_range(self) -> None:
+        """A range."""
+        entry = put_ranges(self.store, self.name, 1000)
+        writer = self.store.start_range(entry, 0, 1000)
+        self.addCleanup(writer.close)
+        writer.append([b"x" * 1000], True)
+        self.fill_the_cache()
+        self.assertRaises(NotNow, writer.commit, True)
+        self.assertEqual(self.store.ranges(entry), ())
+        self.make_room()
+        self.assertEqual(writer.commit(True), 1000)
+        self.assertEqual(self.store.ranges(entry), ((0, 1000),))
+        self.assertEqual(self.store.volume.ledger.reserved, 0)
 
 
 class ReadFaultTests(FaultCase):

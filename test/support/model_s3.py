@@ -208,7 +208,7 @@ class ModelS3:
         if kind == "whole" and exchange.part is None:
             shape = Shape(200)
         span = shape.span or (0, content.size)
-        if kind == "other-range" and shape.span is not None:
+        if kind == "other-range" and shape.span is not None and exchange.part is None:
             start = min(content.size - 1, place * content.size // 1000)
             span = (start, min(content.size, start + span[1] - span[0]))
         body = content.body[span[0] : span[1]]

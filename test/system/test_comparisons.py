@@ -1,6 +1,6 @@
 """Ten things that caches of this kind are known to get wrong, with the real process, and an S3 that keeps to its rules.
 
-The ids, X-01 to X-10, are those of the table in doc/faults.md. Sizes and counts are larger with S3PROXY_TEST_LARGE=1.
+The ids, X-01 to X-10, are those of the table in doc/faults.md.
 """
 
 import base64
@@ -12,12 +12,12 @@ from test.support.fake_script import Action, Match
 from test.support.raw_client import RawClient, RawResponse, signed_request_bytes
 from test.support.sigv4 import UNSIGNED, Credential, Pair
 from test.support.waiting import poll
-from test.system.stage import HOST, LARGE_TESTS, MIB, Stage, at_once
+from test.system.stage import HOST, MIB, Stage, at_once
 
 from twisted.trial.unittest import SynchronousTestCase
 
-WRITES = 1000 if LARGE_TESTS else 200
-UNCHANGED = (100 if LARGE_TESTS else 16) * MIB
+WRITES = 1000
+UNCHANGED = 100 * MIB
 CLIENTS = 100
 STRANGER = Credential("AKIDSTRANGER", "a-secret-that-S3-does-not-know")
 

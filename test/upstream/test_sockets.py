@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from s3proxy.upstream.sockets import RECV_SIZE, SocketOptions, connect
+from s3proxy.util.turn import TURN
 
 loop: Any = reactor
 
@@ -53,6 +54,45 @@ class SocketTests(TestCase):
         peer, _ = listener.accept()
         self.addCleanup(peer.close)
         return protocol, protocol.transport, peer
+
+    async def test_output_of_a_turn(self) -> None:
+        """What is written while the reactor deals with another socket goes out at the end of that, by itself."""
+        protocol, transport, peer = await self.pair()
+        peer.setblocking(False)
+        self.assertTrue(TURN.begin())
+        transport.write(b"a request ")
+        transport.write(b"in two pieces")
+        self.assertNotIn(transport, loop.getWriters())
+        self.assertRaises(BlockingIOError, peer.recv, 100)
+        TURN.end()
+        self.assertNotIn(transport, loop.getWriters())
+        peer.settimeout(5)
+        self.assertEqual(peer.recv(100), b"a request in two pieces")
+        transport.abortConnection()
+        await protocol.lost
+
+    async def test_more_than_the_kernel_takes(self) -> None:
+        """The reactor sees to the rest, and to the end of the connection."""
+        protocol, transport, peer = await self.pair()
+        data = bytes(range(256)) * (64 * 1024)
+        self.assertTrue(TURN.begin())
+        transport.write(data)
+        transport.loseConnection()
+        TURN.end()
+        self.assertIn(transport, loop.getWriters())
+        received = bytearray()
+        peer.setblocking(False)
+        while True:
+            try:
+                piece = peer.recv(1 << 20)
+            except BlockingIOError:
+                await deferLater(loop, 0.001)
+                continue
+            if not piece:
+                break
+            received += piece
+        self.assertTrue(received == data)
+        await protocol.lost
 
     async def test_last_bytes(self) -> None:
         """What the peer sent before its reset is read, although a write is what noticed the reset."""
