@@ -1,8 +1,9 @@
 """Packages import in one direction only.
 
     tap -> services -> workers
-                    -> wire, admin -> gateway -> policy -> cache -> storage
+                    -> wire, dashboard -> admin -> gateway -> policy -> cache -> storage
                                               -> upstream
+                    -> tunnel -> upstream
     everybody -> s3, config.model, telemetry, util
 """
 
@@ -24,11 +25,13 @@ READING = ("policy", "cache", "storage", "upstream")
 ARROWS: dict[str, tuple[str, ...]] = {
     "tap": ("services", "config", *FOUNDATIONS),
     "worker": ("services", "config", *FOUNDATIONS),
-    "services": ("workers", "wire", "admin", "gateway", *READING, "config", *FOUNDATIONS),
+    "services": ("workers", "wire", "dashboard", "admin", "tunnel", "gateway", *READING, "config", *FOUNDATIONS),
     "workers": FOUNDATIONS,
     "wire": ("gateway", *READING, *FOUNDATIONS),
+    "dashboard": ("admin", "gateway", *READING, *FOUNDATIONS),
     "admin": ("gateway", *READING, *FOUNDATIONS),
     "gateway": (*READING, *FOUNDATIONS),
+    "tunnel": ("upstream", *FOUNDATIONS),
     "policy": ("cache.entry", "cache.keys", *FOUNDATIONS),
     "cache": ("storage", *FOUNDATIONS),
     "storage": FOUNDATIONS,

@@ -10,8 +10,8 @@ __all__ = ["Promptness", "write_small_range"]
 
 T = TypeVar("T")
 
-SLOW = 0.002
-"""Seconds that writes may take on average."""
+SLOW = 0.0005
+"""Seconds that writes may wait on average: about what a trip to the thread costs."""
 MEMORY = 16
 """About how many writes the average looks back on."""
 PAUSE = 1.0

@@ -8,7 +8,7 @@ from s3proxy.cache.spans import FileSpan
 from s3proxy.storage.errors import NotNow
 from s3proxy.storage.handles import ReadHandle
 
-__all__ = ["MAX_OPEN_FILES", "BodyFiles", "IWriter"]
+__all__ = ["MAX_OPEN_FILES", "BodyFiles", "HeldRange", "IWriter"]
 
 MAX_OPEN_FILES = 16
 """Files of one body that are kept open for readers who are behind; those find the older ones by their names."""
@@ -40,6 +40,39 @@ class IWriter(Protocol):
         """Discard what was not committed, and close the descriptor."""
 
 
+class HeldRange:
+    """In the place of a file: bytes that the cache has already. They are not written again, and readers get them out of
+    the file that has them, which stays open for them if it is evicted.
+    """
+
+    def __init__(self, handle: ReadHandle, start: int, length: int) -> None:
+        self.start = start
+        self.length = length
+        self.written = 0
+        self._handle = handle
+
+    def handle(self) -> ReadHandle:
+        """See :class:`IWriter`."""
+        return self._handle.share()
+
+    def append(self, chunks: list[bytes], promptly: bool = False) -> None:
+        """See :class:`IWriter`."""
+        self.written += sum(map(len, chunks))
+
+    def commit(self, promptly: bool = False) -> None:
+        """See :class:`IWriter`."""
+
+    def commit_prefix(self, min_bytes: int) -> None:
+        """See :class:`IWriter`."""
+
+    def discard(self) -> None:
+        """See :class:`IWriter`."""
+
+    def close(self) -> None:
+        """See :class:`IWriter`."""
+        self._handle.close()
+
+
 class BodyFiles:
     """Consecutive files. Written by one thread at a time; everything else belongs to the reactor's thread.
 
@@ -68,10 +101,10 @@ class BodyFiles:
         :raises NotNow: promptly, and that can't be; nothing has happened
         """
         if promptly and self._files:
-            writer = self._files[-1]
-            if sum(map(len, chunks)) > writer.length - writer.written:
+            last = self._files[-1]
+            if sum(map(len, chunks)) > last.length - last.written:
                 raise NotNow
-            writer.append(chunks, True)
+            last.append(chunks, True)
             return
         pending = deque(chunks)
         while pending:
@@ -114,12 +147,14 @@ class BodyFiles:
     def span(self, position: int, stop: int, *, hot: bool) -> FileSpan | None:
         """The bytes from ``position`` on that are in one file, at most up to ``stop``, which must have been written.
 
-        :param hot: whether they are in memory for sure
+        :param hot: whether they are in memory for sure if they were written just now
         """
         for writer in self._files:
             if writer.start <= position < min(writer.start + writer.length, stop):
                 handle = writer.handle()
                 count = min(stop, writer.start + writer.length) - position
+                # What was not written again may have to be read from the disk.
+                hot = hot and not isinstance(writer, HeldRange)
                 return FileSpan(handle.fd, handle.base + position - handle.start, count, hot, handle.close)
         return None
 

@@ -69,6 +69,11 @@ class ObjectVersion:
         headers = newer.headers.without(CHECKSUM_FIELDS).adding(*kept)
         return attrs.evolve(newer, headers=headers, checksums=True)
 
+    def modified_at(self, last_modified: bytes) -> "ObjectVersion":
+        """This version, of which S3 has told since when it is there."""
+        headers = self.headers.without([b"last-modified"]).adding((b"Last-Modified", last_modified))
+        return attrs.evolve(self, last_modified=last_modified, headers=headers)
+
     def knowing(self, parts: PartMap | None) -> "ObjectVersion":
         """This version with what is known of its parts elsewhere."""
         if parts is None or parts is self.parts:

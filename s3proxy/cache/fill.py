@@ -151,6 +151,11 @@ class Fill:
         return self._broken is None and not self._passing and not self.condemned and not self._settled
 
     @property
+    def readers(self) -> int:
+        """How many follow it."""
+        return len(self._readers)
+
+    @property
     def settled(self) -> bool:
         """It is over: what is kept of it is in the cache."""
         return self._settled
@@ -184,7 +189,7 @@ class Fill:
             return
         if not self._ended:
             missing = self.stop - self._received
-            if self._passing or missing > max(self._worth, (self.stop - self.start) // 4):
+            if missing > (0 if self._passing else max(self._worth, (self.stop - self.start) // 4)):
                 self._source.abort()
                 self.stream_failed(Failure(FillBroken("nobody reads it any more")))
         self._close_if_over()
@@ -284,7 +289,7 @@ class Fill:
 
     @property
     def _prompt(self) -> bool:
-        """Whether to write in the reactor's thread. Not what has to be hashed: an MD5 takes longer than all the rest."""
+        """Whether to write in the reactor's thread. Not what must be hashed: an MD5 takes longer than all the rest."""
         return self._promptness is not None and self._verify is None and self._promptness.now
 
     def _write(self) -> None:

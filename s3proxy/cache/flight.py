@@ -2,6 +2,8 @@
 
 All requests for a key that are under way at the same time share one lease. It was taken before the first of them was
 sent, and an invalidation takes it away; so no answer to a request that began before a write can be published after it.
+When it is used up, the next request brings another one, which those that were sent before it must not use. What these
+bring is kept only as ranges of an entry that is there already.
 """
 
 from typing import Any
@@ -17,21 +19,24 @@ class KeyFlight:
     """The flight of one key. Revoked ones are on nobody's list any more and end with their last fill.
 
     :ivar asked: requests that wait for the head of S3's answer; opaque here, for those who want to join them
-    :ivar blank: it began without an entry. While its lease stands, nobody else can have published one
+    :ivar blank: its lease was taken where there was no entry. While it stands, nobody else can have published one
+    :ivar turn: how many leases it has had
     :ivar version: what the fills bring
     :ivar brought_at: unix seconds at which the request was sent that brought ``version``
     """
 
     __slots__ = (
-        "asked", "blank", "brought_at", "fills", "id", "lease", "name", "renewal", "revoked", "tickets", "version"
+        "asked", "blank", "brought_at", "fills", "id", "lease",
+        "name", "renewal", "revoked", "tickets", "turn", "version",
     )  # fmt: skip
 
-    def __init__(self, id: ObjectId, name: EntryName, lease: Any, renewal: Any, blank: bool) -> None:
+    def __init__(self, id: ObjectId, name: EntryName) -> None:
         self.id = id
         self.name = name
-        self.lease = lease
-        self.renewal = renewal
-        self.blank = blank
+        self.lease: Any = None
+        self.renewal: Any = None
+        self.blank = False
+        self.turn = 0
         self.revoked = False
         self.tickets = 0
         self.asked: list[Any] = []
@@ -46,16 +51,33 @@ class KeyFlight:
 
     @property
     def spent(self) -> bool:
-        """Nothing can be published through it any more: the lease is used up, or there never was one."""
+        """No entry can be published through it any more: the lease is used up, or there never was one."""
         return self.lease is None and self.renewal is None and not self.fills
+
+    def equip(self, lease: Any, renewal: Any, *, blank: bool) -> None:
+        """A lease, or a renewal, or neither, for the requests that are sent from now on."""
+        self.lease, self.renewal, self.blank = lease, renewal, blank
+        self.turn += 1
 
 
 class Ticket:
     """One request that is about to be sent to S3 for a key; its answer may be stored through the flight."""
 
-    __slots__ = ("closed", "flight", "sent_at")
+    __slots__ = ("_turn", "closed", "flight", "sent_at")
 
     def __init__(self, flight: KeyFlight, sent_at: float) -> None:
         self.flight = flight
         self.sent_at = sent_at
         self.closed = False
+        self._turn = flight.turn
+
+    @property
+    def superseded(self) -> bool:
+        """The flight's lease was taken after this request was sent: the cache may know more than the answer."""
+        return self._turn != self.flight.turn
+
+    @property
+    def may_publish(self) -> bool:
+        """Whether the flight has a lease, or a renewal, that this request may use."""
+        flight = self.flight
+        return not self.superseded and (flight.lease is not None or flight.renewal is not None)

@@ -13,6 +13,9 @@ from s3proxy.cache.fill import RunInThread
 from s3proxy.cache.guard import CacheEvents, DiskGuard
 from s3proxy.storage.disk import DiskStore
 from s3proxy.storage.diskio import DiskBusy
+from s3proxy.storage.entry import EntryFacts, StoredEntry
+from s3proxy.storage.errors import NotNow
+from s3proxy.storage.invalidation import Arm
 from s3proxy.storage.layout import entry_name
 from s3proxy.util.deferreds import SharedResult
 
@@ -105,6 +108,57 @@ class Invalidation:
         self._in_thread(len(arms), self._invalidate_all, arms).addCallback(note).addBoth(noted.fire)
         return noted.wait()
 
+    def publish(
+        self,
+        ids: tuple[ObjectId, ...],
+        arms: list[Any],
+        id: ObjectId,
+        commit: Callable[[Arm, bool], StoredEntry | None],
+        here: bool,
+    ) -> "Deferred[bool]":
+        """One of the armed entries is the new one, or gone like the others, when the Deferred fires; whether it is."""
+        for each in ids:
+            # Again: a read that began while the write was on its way may have seen the older version.
+            self._revoke(each)
+            self._events.invalidated()
+        published: list[bool] = []
+
+        def work(promptly: bool) -> list[bool]:
+            fates: dict[ObjectId, bool] = {}
+            arm = dict(zip(ids, arms)).get(id)
+            if arm is not None:
+                entry = self._guard.attempt(commit, arm, promptly)
+                if entry is not None:
+                    published.append(True)
+                    fates[id] = True
+            rest = [each for each in ids if each not in fates]
+            fates.update(zip(rest, self._invalidate_all([arms[ids.index(each)] for each in rest])))
+            return [fates[each] for each in ids]
+
+        def note(done: list[bool]) -> bool:
+            for each, success in zip(ids, done):
+                if success:
+                    self._remembered.discard(each)
+                else:
+                    self._remember(each)
+                self._revoke(each)
+            return any(published)
+
+        def busy(reason: Failure) -> list[bool]:
+            reason.trap(DiskBusy)
+            return self._invalidate_all(arms)
+
+        noted: SharedResult[bool] = SharedResult()
+        working: Deferred[list[bool]]
+        try:
+            if not here:
+                raise NotNow
+            working = succeed(work(True))
+        except NotNow:
+            working = self._run(work, False).addErrback(busy)
+        working.addCallback(note).addBoth(noted.fire)
+        return noted.wait()
+
     def disarm(self, arms: list[Any]) -> "Deferred[None]":
         """The armed entries may be confirmed again."""
         return self._in_thread(len(arms), self._disarm_all, arms)
@@ -165,6 +219,26 @@ class ArmedKeys:
             return succeed(None)
         self._over = True
         return self._owner.invalidate(self._ids, self._arms)
+
+    def publish(
+        self,
+        id: ObjectId,
+        facts: EntryFacts,
+        commit: Callable[[Arm, EntryFacts, bool], StoredEntry | None],
+        *,
+        here: bool,
+    ) -> "Deferred[bool]":
+        """The write happened, and ``commit`` publishes what was written: the entry is that, or gone, when the Deferred
+        fires, and the other keys' entries are gone. Never fails.
+
+        :param commit: gets the arm, the facts, and whether it must be prompt (see :class:`NotNow`)
+        :param here: it is small: try it without a thread
+        :return: whether it was published
+        """
+        if self._over:
+            return succeed(False)
+        self._over = True
+        return self._owner.publish(self._ids, self._arms, id, lambda arm, promptly: commit(arm, facts, promptly), here)
 
     def disarm(self) -> "Deferred[None]":
         """The write did not happen: the entries are as before, but S3 is asked once more. Never fails."""

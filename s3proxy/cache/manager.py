@@ -5,7 +5,7 @@ misses, answers are not stored; only an invalidation that could not be written d
 ends.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
@@ -25,6 +25,7 @@ from s3proxy.cache.ram import RamTier
 from s3proxy.cache.settings import CacheSettings
 from s3proxy.cache.verify import verifier_for
 from s3proxy.cache.view import View
+from s3proxy.cache.writethrough import WriteThrough
 from s3proxy.storage.disk import DiskStore
 from s3proxy.storage.generations import GenerationTable
 from s3proxy.storage.layout import entry_name
@@ -43,6 +44,7 @@ class CacheManager:
     :param now: unix seconds
     :param ram: keeps copies of what is used most in memory; None: the kernel's page cache does that well enough
     :ivar guard: how the disk is doing
+    :ivar writes: uploads that are kept on their way to S3
     """
 
     log = Logger()
@@ -70,6 +72,15 @@ class CacheManager:
         self._promptness = Promptness(clock.seconds)
         self._invalidation = Invalidation(store, self.guard, run, self._revoke, events)
         self._parts = LearnedParts(store, self.guard, run, self._forget)
+        self.writes = WriteThrough(
+            clock,
+            store,
+            self.guard,
+            run,
+            small=settings.small_object_bytes,
+            largest=settings.max_written_size,
+            now=now,
+        )
         self._flights: dict[ObjectId, KeyFlight] = {}
         self._fills: set[Fill] = set()
         self._index = (
@@ -92,6 +103,12 @@ class CacheManager:
     def fills_in_flight(self) -> int:
         """Bodies on their way into the cache, those included that will not be kept."""
         return len(self._fills)
+
+    def bodies_under_way(self) -> Iterator[tuple[ObjectId, Fill]]:
+        """Bodies on their way from S3 that readers can join, with their objects. To be looked at only."""
+        for flight in tuple(self._flights.values()):
+            for fill in tuple(flight.fills):
+                yield flight.id, fill
 
     @property
     def entries_in_memory(self) -> int:
@@ -130,21 +147,12 @@ class CacheManager:
                     store=self.store,
                     ram=self.ram,
                 )
-        if record is None:
-            return None
-        return View(
-            version=self._parts.completed(record.version),
-            validated_at=record.stored.validated_at,
-            unconfirmed=record.stored.unconfirmed,
-            record=record,
-            fills=fills,
-            store=self.store,
-            ram=self.ram,
-        )
+        return None if record is None else self.recorded(record, fills)
 
     def used(self, view: View, wanted: Interval) -> None:
         """Somebody reads these bytes from the cache: what is used stays longer."""
         if view.record is not None and self.store is not None:
+            self.store.read_first(view.record.stored)
             for start, stop in view.held():
                 if start < wanted[1] and wanted[0] < stop:
                     self.store.touched(view.record.name, start)
@@ -155,10 +163,17 @@ class CacheManager:
             return None
         return self._index.hot(id)
 
-    def used_record(self, record: Record, wanted: Interval) -> None:
-        """See :meth:`used`."""
-        if self.store is not None:
-            self.store.touched(record.name, 0)
+    def recorded(self, record: Record, fills: tuple[Fill, ...] = ()) -> View:
+        """What can be read of an object that has this record, a current one or a :meth:`hot` one."""
+        return View(
+            version=self._parts.completed(record.version),
+            validated_at=record.stored.validated_at,
+            unconfirmed=record.stored.unconfirmed,
+            record=record,
+            fills=fills,
+            store=self.store,
+            ram=self.ram,
+        )
 
     def asked(self, id: ObjectId) -> tuple[Any, ...]:
         """The requests for this object that wait for S3's answer, oldest first."""
@@ -174,14 +189,11 @@ class CacheManager:
         :param conditional: the request may be answered with a 304 about the entry on disk
         """
         flight = self._flights.get(id)
-        if flight is not None and flight.spent:
-            # Requests that overlap without end would keep it alive, and the object out of the cache, for ever. What is
-            # still under way in it was asked for before the new flight's lease is taken, and must not use that.
-            flight.revoked = True
-            del self._flights[id]
-            flight = None
         if flight is None:
-            flight = self._flights[id] = self._new_flight(id, conditional)
+            flight = self._flights[id] = KeyFlight(id, entry_name(id.parts))
+        if flight.spent:
+            # Requests that overlap without end would keep it so, and the object out of the cache, for ever.
+            self._equip(flight, conditional)
         flight.tickets += 1
         flight.asked.append(asking)
         return Ticket(flight, self._now())
@@ -202,7 +214,7 @@ class CacheManager:
     def confirmed(self, ticket: Ticket, version: ObjectVersion) -> None:
         """S3 confirmed this version in its answer to the ticket's request: the entry that holds it is renewed."""
         flight = ticket.flight
-        if flight.renewal is None or flight.revoked:
+        if flight.renewal is None or flight.revoked or not ticket.may_publish:
             return
         # The entry that was opened for it may be a later one than the one that was asked about. And the same bytes may
         # have been written again, under other metadata, of which an answer about some of them is no description.
@@ -211,6 +223,14 @@ class CacheManager:
             renewal, flight.renewal = flight.renewal, None
             self.guard.attempt(renewal.confirm, ticket.sent_at)
             self._forget(flight.id)
+
+    def completed(self, ticket: Ticket, version: ObjectVersion) -> None:
+        """S3 confirmed what was written through, and told since when it is there: the entry does so, too, from now
+        on.
+        """
+        record = None if ticket.flight.revoked else self._record(ticket.flight.id)
+        if self.store is not None and record is not None and record.version.same_bytes(version):
+            self._renew_or_redescribe(ticket, record, version)
 
     def receive(
         self, ticket: Ticket, version: ObjectVersion, interval: Interval, source: IByteSource, *, whole: bool
@@ -224,11 +244,13 @@ class CacheManager:
         flight = ticket.flight
         if self.store is None or flight.revoked or version.size > self._settings.max_cache_size:
             return None
-        if self._contradicts(flight, version):
+        if self._contradicts(ticket, version):
             return None
         record = None if flight.blank and flight.lease is not None else self._record(flight.id)
         if record is not None and not record.version.same_bytes(version):
-            if flight.lease is None and flight.renewal is None and not flight.fills:
+            if ticket.superseded:
+                return None
+            if not ticket.may_publish and not flight.fills:
                 self.drop(flight.id)
                 return None
             record = None
@@ -259,16 +281,16 @@ class CacheManager:
         flight = ticket.flight
         if self.store is None or flight.revoked:
             return
-        if self._contradicts(flight, version):
+        if self._contradicts(ticket, version):
             return
         record = self._record(flight.id)
         if record is not None and record.version.same_bytes(version):
             self._renew_or_redescribe(ticket, record, version)
             return
-        if record is not None and flight.lease is None and flight.renewal is None and not flight.fills:
+        if record is not None and not ticket.may_publish and not flight.fills and not ticket.superseded:
             self.drop(flight.id)
             return
-        lease = self._take_lease(flight)
+        lease = self._take_lease(ticket)
         if lease is not None:
             self.guard.attempt(self.store.publish_head, lease, **self._facts(version, ticket.sent_at))
             self._forget(flight.id)
@@ -278,12 +300,12 @@ class CacheManager:
         of what describes the object.
         """
         flight = ticket.flight
-        if flight.revoked or self._contradicts(flight, version):
+        if flight.revoked or self._contradicts(ticket, version):
             return
         record = self._record(flight.id)
         if record is not None and record.version.same_bytes(version):
             self.confirmed(ticket, version)
-        elif record is not None and not flight.fills:
+        elif record is not None and not flight.fills and not ticket.superseded:
             self.drop(flight.id)
         self._parts.learn(version)
 
@@ -296,6 +318,14 @@ class CacheManager:
     def drop(self, id: ObjectId) -> None:
         """The entry is no longer true: remove it now, and let nothing that is under way be stored."""
         self._invalidation.drop(id)
+
+    def outdated(self, id: ObjectId, version: ObjectVersion) -> None:
+        """S3 no longer has this version: what is here of it is no longer true; of another one, it still is."""
+        record, flight = self._record(id), self._flights.get(id)
+        held = None if record is None else record.version
+        brought = None if flight is None or not flight.fills else flight.version
+        if any(each is not None and each.same_bytes(version) for each in (held, brought)):
+            self.drop(id)
 
     def noticed(self, id: ObjectId, etag: bytes | None) -> None:
         """S3 gave somebody this object, past the cache: an entry of another version is no longer true."""
@@ -344,29 +374,36 @@ class CacheManager:
         if self._index is not None:
             self._index.forget(id)
 
-    def _new_flight(self, id: ObjectId, conditional: bool) -> KeyFlight:
-        name = entry_name(id.parts)
+    def _equip(self, flight: KeyFlight, conditional: bool) -> None:
+        """Get the right to publish for a request that is about to be sent."""
         lease = renewal = None
-        if self.store is not None and self.guard.may_insert and self._invalidation.catch_up(id):
+        if self.store is not None and self.guard.may_insert and self._invalidation.catch_up(flight.id):
             if conditional:
-                renewal = self.guard.attempt(self.store.prepare_renewal, name)
+                renewal = self.guard.attempt(self.store.prepare_renewal, flight.name)
             if renewal is None:
-                lease = self.guard.attempt(self.store.lease, name)
-        return KeyFlight(id, name, lease, renewal, blank=not conditional)
+                lease = self.guard.attempt(self.store.lease, flight.name)
+        flight.equip(lease, renewal, blank=not conditional)
 
-    def _take_lease(self, flight: KeyFlight) -> Any:
-        """The right to publish, once; None if it is gone."""
+    def _take_lease(self, ticket: Ticket) -> Any:
+        """The right to publish, once; None if it is gone, or was taken after the request was sent."""
+        flight = ticket.flight
+        if not ticket.may_publish:
+            return None
         lease, flight.lease = flight.lease, None
         renewal, flight.renewal = flight.renewal, None
         if renewal is not None:
             return renewal.hand_over()
         return lease
 
-    def _contradicts(self, flight: KeyFlight, version: ObjectVersion) -> bool:
-        """Whether bodies of another version are under way: S3 changed in between, and neither may stay."""
+    def _contradicts(self, ticket: Ticket, version: ObjectVersion) -> bool:
+        """Whether bodies of another version are under way: S3 changed in between, and neither may stay, unless this is
+        the answer to the older request.
+        """
+        flight = ticket.flight
         if flight.version is None or not flight.fills or flight.version.same_bytes(version):
             return False
-        self.drop(flight.id)
+        if not ticket.superseded:
+            self.drop(flight.id)
         return True
 
     def _facts(self, version: ObjectVersion, sent_at: float) -> dict[str, Any]:
@@ -385,7 +422,7 @@ class CacheManager:
             return
         assert self.store is not None
         store = self.store
-        lease = self._take_lease(ticket.flight)
+        lease = self._take_lease(ticket)
         if lease is None:
             return
         facts = self._facts(merged, ticket.sent_at)
@@ -426,13 +463,13 @@ class CacheManager:
                 self.confirmed(ticket, version)
             place = into_ranges(store, record.stored, interval, small, self._held(record))
         elif whole and version.size <= store.inline_max:
-            place = into_entry(store, self.guard, self._take_lease(flight), facts, small)
+            place = into_entry(store, self.guard, self._take_lease(ticket), facts, small)
         elif record is not None and record.stored.kind == INLINE:
             # Every byte is held already.
             self.confirmed(ticket, version)
             return None
         else:
-            lease = self._take_lease(flight)
+            lease = self._take_lease(ticket)
             entry = None if lease is None else self.guard.attempt(store.publish_ranges, lease, **facts)
             if entry is None:
                 return None

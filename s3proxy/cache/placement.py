@@ -6,11 +6,10 @@ from typing import Any
 import attrs
 
 from s3proxy.cache.background import write_small_range
-from s3proxy.cache.bodyfiles import IWriter
+from s3proxy.cache.bodyfiles import HeldRange, IWriter
 from s3proxy.cache.guard import DiskGuard
 from s3proxy.storage.disk import DiskStore
 from s3proxy.storage.entry import StoredEntry
-from s3proxy.storage.handles import ReadHandle
 from s3proxy.util.intervals import Interval
 
 __all__ = ["Place", "into_entry", "into_ranges"]
@@ -23,8 +22,8 @@ def _nothing() -> None:
 @attrs.frozen(kw_only=True)
 class Place:
     """:ivar writers: gives the writer for the bytes from an offset on; None: the body is small
-    :ivar commit_small: writes and publishes the whole of a small body; promptly, or not at all (NotNow), when its second
-        argument says so
+    :ivar commit_small: writes and publishes the whole of a small body; promptly, or not at all (NotNow), when its
+        second argument says so
     :ivar give_up: to be called when neither was used. Idempotent; may raise OSError
     """
 
@@ -44,39 +43,6 @@ def into_entry(store: DiskStore, guard: DiskGuard, lease: Any, facts: dict[str, 
         )
     writer = guard.attempt(store.start_inline, lease, **facts)
     return None if writer is None else Place(writers=lambda position: writer, give_up=writer.close)
-
-
-class HeldRange:
-    """In the place of a file: bytes that the cache has already. They are not written again, and readers get them out of
-    the file that has them, which stays open for them if it is evicted.
-    """
-
-    def __init__(self, handle: ReadHandle, start: int, length: int) -> None:
-        self.start = start
-        self.length = length
-        self.written = 0
-        self._handle = handle
-
-    def handle(self) -> ReadHandle:
-        """See :class:`IWriter`."""
-        return self._handle.share()
-
-    def append(self, chunks: list[bytes], promptly: bool = False) -> None:
-        """See :class:`IWriter`."""
-        self.written += sum(map(len, chunks))
-
-    def commit(self, promptly: bool = False) -> None:
-        """See :class:`IWriter`."""
-
-    def commit_prefix(self, min_bytes: int) -> None:
-        """See :class:`IWriter`."""
-
-    def discard(self) -> None:
-        """See :class:`IWriter`."""
-
-    def close(self) -> None:
-        """See :class:`IWriter`."""
-        self._handle.close()
 
 
 def into_ranges(

@@ -310,6 +310,8 @@ class RamTier:
         excess = self.descriptions + self.bytes - total
         if not total:
             self._evict(list(self._hot))
+            for piece in tuple(self._under_way):
+                self._drop(piece)
         elif excess > 0:
             idle = self._order.victims(None, excess, self._is_idle) or []
             self._evict(idle)

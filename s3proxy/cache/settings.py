@@ -11,12 +11,14 @@ class CacheSettings:
     :ivar keep_ratio: a body that broke off is kept if at least this fraction of it arrived
     :ivar max_entries: descriptions, with small bodies, that are kept at hand
     :ivar max_memory: bytes that these may take
+    :ivar max_written_size: bytes of the largest object that is kept on its way to S3
     :ivar refresh_interval: seconds after which they are read from disk again
     """
 
     max_cache_size: int
     small_object_bytes: int = 65536
     keep_ratio: float = 0.5
+    max_written_size: int = 256 * 1024 * 1024
     max_entries: int = 100_000
     max_memory: int = 256 * 1024 * 1024
     refresh_interval: float = 5.0

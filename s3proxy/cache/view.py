@@ -130,6 +130,14 @@ class BodyReader:
         """Whether the bytes under way turned out not to be what S3 says they are."""
         return any(fill.condemned and fill.failure is not None for fill in self._fills)
 
+    @property
+    def expects(self) -> bool:
+        """Whether a body that is read has the byte at ``position``, or is to bring it."""
+        return any(
+            fill.first <= self.position < fill.stop and (fill.failure is None or self.position < fill.have)
+            for fill in self._fills
+        )
+
     def next(self) -> "Span | Deferred[None] | None":
         """What comes next.
 
@@ -211,12 +219,20 @@ class BodyReader:
             self.from_upstream += count
         else:
             self.from_cache += count
-        for fill in self._fills:
-            if self.position > fill.start:
+        for fill in tuple(self._fills):
+            if fill.ended and self.position >= fill.stop:
+                # Otherwise it would keep its files open, or its bytes, until the last of many bodies has been read.
+                self._leave(fill)
+            elif self.position > fill.start:
                 fill.moved(self, self.position)
+
+    def _leave(self, fill: Fill) -> None:
+        self._fills.remove(fill)
+        if fill in self._own:
+            self._own.remove(fill)
+        fill.detach(self)
 
     def close(self) -> None:
         """Leave. Idempotent."""
-        fills, self._fills = self._fills, []
-        for fill in fills:
-            fill.detach(self)
+        while self._fills:
+            self._leave(self._fills[0])

@@ -35,9 +35,7 @@ class Feature:
 
 
 FEATURES: tuple[Feature, ...] = (
-    Feature("the HTTPS passthrough", ("server.https_port",), lambda c: c.server.mode == "standard"),
     Feature("serving by several processes", ("server.workers",), lambda c: c.server.workers != 1),
-    Feature("the TLS listener", ("server.tls",), lambda c: c.server.tls.enabled),
     Feature("the limit on buffered bodies", ("server.max_inflight_buffer_bytes",),
             lambda c: c.server.max_inflight_buffer_bytes > 0),
     Feature("the write-through cache", (
@@ -59,11 +57,8 @@ FEATURES: tuple[Feature, ...] = (
     Feature("the removal of old logs", (
         "logging.access_log_retention_days", "logging.app_log_retention_days", "logging.log_cleanup_interval"),
         lambda c: True),
-    Feature("hedged requests", ("connection_pool.hedged_requests",),
-            rule_fields=("hedging_enabled", "hedge_trigger_after", "hedge_max_per_request")),
     Feature("the OTLP export", ("metrics.otlp",), lambda c: c.metrics.otlp.enabled),
     Feature("metrics of single buckets", ("metrics.per_bucket",)),
-    Feature("the dashboard", ("dashboard",), lambda c: c.dashboard.enabled),
     Feature("the limit on download bandwidth", ("download_bandwidth",),
             lambda c: c.download_bandwidth.max_bytes_per_sec > 0),
 )

@@ -286,6 +286,8 @@ class ConnectionPool:
     upstream_idle_retries: int = setting(_COUNT, 2)
     upstream_idle_timeout: float = setting(_TIMEOUT, "5s")
     max_connections_per_ip: int = setting(_COUNT, 10)
+    #: 0: no limit.
+    max_connections: int = setting(_COUNT, 1024)
     hedged_requests: HedgedRequests = section(HedgedRequests)
 
 

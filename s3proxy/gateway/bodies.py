@@ -5,6 +5,7 @@ is still here.
 """
 
 from collections.abc import Callable
+from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -12,7 +13,17 @@ from zope.interface import implementer
 
 from s3proxy.util.streams import IByteSink, IByteSource
 
-__all__ = ["HoldBack"]
+__all__ = ["HoldBack", "IBeside"]
+
+
+class IBeside(Protocol):
+    """Gets a copy of a body that passes by; nothing waits for it."""
+
+    def data_received(self, data: bytes) -> None:
+        """A piece."""
+
+    def ended(self) -> None:
+        """The body is complete."""
 
 
 @implementer(IByteSource, IByteSink)
@@ -24,16 +35,23 @@ class HoldBack:
     :param before_end: called with the copy when the last piece is here; that piece is sent when the Deferred fires,
         and the body fails if it fails; None: nothing is held back
     :param copy_limit: how much of the body to copy
+    :param beside: told of every piece, and of the end when all of them are here
     :ivar received: bytes of the body so far
     """
 
     def __init__(
-        self, source: IByteSource, before_end: "Callable[[bytes], Deferred[None]] | None", *, copy_limit: int = 0
+        self,
+        source: IByteSource,
+        before_end: "Callable[[bytes], Deferred[None]] | None",
+        *,
+        copy_limit: int = 0,
+        beside: "IBeside | None" = None,
     ) -> None:
         self.received = 0
         self._source = source
         self._before_end = before_end
         self._copy_limit = copy_limit
+        self._beside = beside
         self._copy: list[bytes] = []
         self._copied = 0
         self._held: bytes | None = None
@@ -64,6 +82,8 @@ class HoldBack:
         if self._over or self._sink is None:
             return
         self.received += len(data)
+        if self._beside is not None:
+            self._beside.data_received(data)
         if self._copied < self._copy_limit:
             piece = data[: self._copy_limit - self._copied]
             self._copy.append(piece)
@@ -79,6 +99,8 @@ class HoldBack:
         """See :class:`IByteSink`."""
         if self._over:
             return
+        if self._beside is not None:
+            self._beside.ended()
         if self._before_end is None:
             self._let_through(None)
             return

@@ -13,7 +13,18 @@ from s3proxy.s3.ranges import FromTo
 from s3proxy.s3.validators import Conditions, Verdict, evaluate, if_range_matches, read_conditions
 from s3proxy.util.intervals import Interval
 
-__all__ = ["Demand"]
+__all__ = ["Demand", "judge"]
+
+
+def judge(conditions: Conditions, version: ObjectVersion, method: bytes, settings: Settings) -> Verdict | None:
+    """What a client's conditions say about a version that the gate lets through: PROCEED or NOT_MODIFIED; None: only
+    S3 can tell.
+    """
+    if not settings.evaluate_conditions or not conditions.judgeable(version.last_modified):
+        return None
+    verdict = evaluate(conditions, version.etag, version.last_modified, method)
+    # The client may know a newer version than the cache: only S3 may refuse it.
+    return None if verdict is Verdict.PRECONDITION_FAILED else verdict
 
 
 @attrs.frozen(kw_only=True)
@@ -126,19 +137,16 @@ class Demand:
     def lacks(self, view: View) -> Reason:
         """Why a version that the gate lets through can't answer this request; NONE if it can."""
         version = view.version
-        if self.if_range is not None and not self.ranged(version):
+        if self.if_range is not None and not (self.settings.evaluate_conditions and self.ranged(version)):
             return Reason.CLIENT_CONDITION
         interval = self.interval(version)
         if interval is None and isinstance(self.wanted, PartNumber):
             return Reason.PART_NUMBER
         if self.conditions is not None:
-            if not self.settings.evaluate_conditions or not self.conditions.judgeable(version.last_modified):
-                return Reason.CLIENT_CONDITION
-            verdict = self.verdict(version)
+            verdict = judge(self.conditions, version, self.method, self.settings)
             if verdict is Verdict.NOT_MODIFIED:
                 return Reason.NONE
-            if verdict is Verdict.PRECONDITION_FAILED:
-                # The client may know a newer version than the cache: only S3 may refuse it.
+            if verdict is None:
                 return Reason.CLIENT_CONDITION
         if interval is None:
             return Reason.NONE

@@ -132,6 +132,11 @@ class Fetch:
         """Whether the fetch asks S3 about this version."""
         return self._confirming and self._known is not None and self._known.same_bytes(version)
 
+    @property
+    def asked_at(self) -> float:
+        """Unix seconds at which the request was sent."""
+        return self._ticket.sent_at
+
     def promises(self, version: ObjectVersion) -> Interval | None:
         """The bytes of this version that the fetch asks for because somebody lacks them; None: it is no such fetch."""
         if self._promised is None or self._known is None or not self._known.same_bytes(version):
@@ -187,11 +192,15 @@ class Fetch:
             etag = response.headers.get(b"etag")
             same = known is not None and (etag == known.etag or (etag is None and self._confirming))
             modified = response.headers.get(b"last-modified")
-            if same and known is not None and modified is not None and modified != known.last_modified:
+            if same and known is not None and modified is not None and known.last_modified is None:
+                # It was written through the proxy, and only S3 knows when.
+                known = known.modified_at(modified)
+                cache.completed(self._ticket, known)
+            elif same and known is not None and modified is not None and modified != known.last_modified:
                 # The same bytes were written again, perhaps under other metadata, which a 304 does not show.
                 cache.drop(self._id)
                 return Answer(Kind.CHANGED if self._confirming else Kind.RELAY, response, reason=Reason.CHANGED)
-            if same and known is not None:
+            elif same and known is not None:
                 cache.confirmed(self._ticket, known)
             if self._confirming:
                 if same:
@@ -201,8 +210,9 @@ class Fetch:
                 return Answer(Kind.CHANGED, response, reason=Reason.CHANGED)
             return Answer(Kind.RELAY, response, reason=Reason.CLIENT_CONDITION)
         if response.status == 412 and self._promised is not None:
-            # The version that somebody is in the middle of is no longer S3's.
-            cache.drop(self._id)
+            # The version that somebody is in the middle of is no longer S3's. The cache may have the next one already.
+            assert self._known is not None
+            cache.outdated(self._id, self._known)
             return Answer(Kind.RELAY, response, reason=Reason.CHANGED)
         if response.status in (404, 410):
             cache.drop(self._id)

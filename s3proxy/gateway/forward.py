@@ -8,12 +8,14 @@ completions), before the body's end.
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from s3proxy.cache.entry import ObjectId
 from s3proxy.cache.manager import ArmedKeys
 from s3proxy.gateway.answers import relayed_headers
 from s3proxy.gateway.bodies import HoldBack
-from s3proxy.gateway.relay import relay
+from s3proxy.gateway.keeping import keeping_for
+from s3proxy.gateway.relay import HEAD_BYTES, relay
 from s3proxy.gateway.transaction import Parts, Transaction, upstream_request
 from s3proxy.policy.invalidation import body_decides, body_limit, keys_in_answer, keys_in_body, keys_in_head
 from s3proxy.policy.verdicts import Outcome, Reason
@@ -21,6 +23,7 @@ from s3proxy.s3.documents import has_error_root
 from s3proxy.s3.errors import S3Error
 from s3proxy.s3.headers import is_sse_c
 from s3proxy.upstream.interfaces import IUpstreamResponse, UpstreamError
+from s3proxy.util.deferreds import SharedResult
 
 __all__ = ["ForwardFlow"]
 
@@ -39,10 +42,13 @@ class ForwardFlow:
             transaction.operation, transaction.address, transaction.request.headers
         )
         self._writes = bool(self._ids) or transaction.operation.body_names_keys
+        self._keeping = keeping_for(parts, transaction)
         self._armed: ArmedKeys | None = None
         self._refusal: S3Error | None = None
         self._acted: bool | None = False
         self._over = False
+        self._settled = False
+        self._concluding = False
 
     async def run(self) -> None:
         """Answer the request.
@@ -55,7 +61,8 @@ class ForwardFlow:
         body: HoldBack | None = None
         if outgoing.body is not None:
             before_end = (lambda copy: Deferred.fromCoroutine(self._arm(copy))) if self._writes else None
-            body = HoldBack(outgoing.body, before_end, copy_limit=body_limit(transaction.operation))
+            limit = max(body_limit(transaction.operation), self._keeping.request_bytes)
+            body = HoldBack(outgoing.body, before_end, copy_limit=limit, beside=self._keeping.copy)
             outgoing = attrs.evolve(outgoing, body=body)
         elif self._writes:
             await self._arm(b"")
@@ -78,7 +85,11 @@ class ForwardFlow:
             if body is not None:
                 transaction.record.body_bytes_received = body.received
             self._over, self._acted = True, acted
-            await self._settle(acted)
+            try:
+                await self._settle(acted)
+            finally:
+                if not self._concluding:
+                    self._keeping.close()
         self._request.finish()
 
     async def _arm(self, body: bytes) -> None:
@@ -90,6 +101,7 @@ class ForwardFlow:
         except S3Error as refusal:
             self._refusal = refusal
             raise
+        self._keeping.sent(body)
         armed = await self._parts.cache.arm(ids)
         self._armed = armed
         if self._over:
@@ -106,24 +118,39 @@ class ForwardFlow:
                 self._parts.cache.noticed(transaction.id, response.headers.get(b"etag"))
             elif response.status in (404, 410):
                 self._parts.cache.drop(transaction.id)
-        decided_by_body = success and self._writes and body_decides(self._transaction.operation)
-        if success and self._writes and not decided_by_body:
+        decided_by_body = success and (body_decides(transaction.operation) or self._keeping.answer_bytes > 0)
+        if success and not decided_by_body:
             await self._settle(True, response)
         elif response.status < 500 and not success:
             await self._settle(False)
         bodiless = self._request.method == b"HEAD" or response.status in (204, 304)
         headers = relayed_headers(response.headers, Outcome.BYPASS, self._reason)
         length = response.claimed_length if bodiless else response.length
-        await relay(self._transaction, response, headers, length, self._decide if decided_by_body else None)
-        return None if decided_by_body or response.status >= 500 else success
+        if not decided_by_body:
+            await relay(transaction, response, headers, length)
+            return None if response.status >= 500 else success
 
-    def _decide(self, first_bytes: bytes) -> "Deferred[None]":
-        """All of a 200's body is here: it tells whether S3 has acted, and its end waits for the consequences."""
-        return Deferred.fromCoroutine(self._settle(not has_error_root(first_bytes)))
+        def decide(body: bytes) -> "Deferred[None]":
+            """All of a 200's body is here: it tells whether S3 has acted, and its end waits for the consequences."""
+            return Deferred.fromCoroutine(self._settle(not has_error_root(body), response, body))
 
-    async def _settle(self, acted: bool | None, response: IUpstreamResponse | None = None) -> None:
-        """The write's outcome is known (or, None, never will be): the entries follow. Only the first call counts."""
+        head_bytes = max(HEAD_BYTES, self._keeping.answer_bytes)
+        await relay(transaction, response, headers, length, decide, head_bytes)
+        return None
+
+    async def _settle(
+        self, acted: bool | None, response: IUpstreamResponse | None = None, body: bytes = b""
+    ) -> None:
+        """The write's outcome is known (or, None, never will be): the cache follows. Only the first call counts.
+
+        :param body: of S3's answer, as far as it is needed
+        """
+        if self._settled:
+            return
         if not self._writes:
+            self._settled = True
+            if acted and response is not None:
+                await self._conclude(response, body, None)
             return
         armed = self._armed
         if armed is None:
@@ -131,11 +158,27 @@ class ForwardFlow:
                 # Without its last byte S3 can't have acted.
                 return
             armed = self._armed = await self._parts.cache.arm(self._ids)
+        self._settled = True
         if response is not None:
             named = keys_in_answer(self._transaction.operation, self._transaction.address, response.headers)
             for id in named:
                 self._parts.cache.drop(id)
         if acted is False:
             await armed.disarm()
+        elif acted and response is not None:
+            await self._conclude(response, body, armed)
         else:
             await armed.invalidate()
+
+    def _conclude(self, response: IUpstreamResponse, body: bytes, armed: ArmedKeys | None) -> "Deferred[None]":
+        """The cache is made true, whether or not the client stays to see it."""
+        self._concluding = True
+
+        def failed(reason: Failure) -> "Deferred[None] | None":
+            self.log.failure("keeping what was written", reason)
+            return None if armed is None else armed.invalidate()
+
+        done: SharedResult[None] = SharedResult()
+        work = Deferred.fromCoroutine(self._keeping.acted(response, body, armed)).addErrback(failed)
+        work.addBoth(lambda _: self._keeping.close()).addBoth(done.fire)
+        return done.wait()

@@ -90,15 +90,20 @@ class Gaps:
     :ivar spans: what to ask S3 for, in order
     :ivar shared: requests of others whose answers will bring the rest of it
     :ivar pages: whether the spans are widened to whole pages
+    :ivar confirming: S3's answers have to show, too, that the version is described as it is here
     """
 
     spans: tuple[Interval, ...]
     shared: tuple[Fetch, ...]
     pages: bool
+    confirming: bool
 
 
-def find_gaps(parts: Parts, id: ObjectId, demand: Demand, view: View) -> Gaps | None:
-    """What is missing for an answer from this version; None: all of it, and asking for it in spans saves nothing."""
+def find_gaps(parts: Parts, id: ObjectId, demand: Demand, view: View, *, confirming: bool) -> Gaps | None:
+    """What is missing for an answer from this version; None: all of it, and asking for it in spans saves nothing.
+
+    :param confirming: nothing else tells whether the version is current
+    """
     version, settings = view.version, demand.settings
     interval = demand.interval(version)
     if interval is None or isinstance(demand.wanted, PartNumber):
@@ -112,7 +117,7 @@ def find_gaps(parts: Parts, id: ObjectId, demand: Demand, view: View) -> Gaps | 
         spans += missing_spans(page, available, settings.range_merge_gap)
     if tuple(spans) == (interval,) and not pages:
         return None
-    return Gaps(tuple(spans), shared, bool(pages))
+    return Gaps(tuple(spans), shared, bool(pages), confirming)
 
 
 class _NotGiven(Exception):
@@ -127,14 +132,7 @@ class GapFetches:
 
     log = Logger()
 
-    def __init__(
-        self,
-        parts: Parts,
-        transaction: Transaction,
-        id: ObjectId,
-        reader: BodyReader,
-        gaps: Gaps,
-    ) -> None:
+    def __init__(self, parts: Parts, transaction: Transaction, id: ObjectId, reader: BodyReader, gaps: Gaps) -> None:
         self._parts = parts
         self._transaction = transaction
         self._id = id
@@ -145,6 +143,7 @@ class GapFetches:
         self._bodies: list[Fill] = []
         self._failure: Failure | None = None
         self._progress = WakeUps()
+        self._begun = False
 
     async def begin(self) -> bool:
         """Ask for the first spans. Whether all of them come; the reader has joined their bodies then.
@@ -158,6 +157,7 @@ class GapFetches:
         while self._asking and self._failure is None:
             await self._progress.wait()
         if self._failure is None:
+            self._begun = True
             return True
         if self._failure.check(_NotGiven):
             return False
@@ -165,9 +165,11 @@ class GapFetches:
 
     def advance(self) -> None:
         """The reader got on: ask for the spans that are next. What S3 refuses now shows when the reader gets there."""
-        if not self._waiting:
+        if not self._waiting or self._failure is not None:
             return
-        self._bodies = [body for body in self._bodies if not body.ended]
+        # A body that has come and is not read yet counts, too: it takes a descriptor, or memory.
+        reader = self._reader
+        self._bodies = [body for body in self._bodies if min(body.stop, reader.stop) > reader.position]
         while self._waiting and len(self._asking) + len(self._bodies) < PARALLEL:
             self._run(self._bring(self._waiting.popleft()))
 
@@ -199,15 +201,26 @@ class GapFetches:
             answer = await fetch.answer()
         finally:
             fetch.owner_left()
-        self._transaction.note_response(answer.response)
-        if not continues(answer, self._reader.version, span[0]):
+        if not self._begun:
+            # Later on the record of the request says already which bytes the client gets.
+            self._transaction.note_response(answer.response)
+        if not continues(answer, self._reader.version, span[0]) or self._redescribes(answer):
             if answer.fill is None:
                 answer.response.abort()
             raise _NotGiven()
         body = take_up(self._parts, answer, self._reader)
-        if self._gaps.pages:
+        if self._gaps.pages and answer.response.status == 206:
+            # Not so the whole object, from a store that ignores Range.
             body.finish_anyway()
         self._bodies.append(body)
+
+    def _redescribes(self, answer: Answer) -> bool:
+        """Whether the same bytes were written again, and nothing of the answer has been sent yet: the head that would
+        be sent is that of the older writing.
+        """
+        if self._begun or not self._gaps.confirming or answer.version is None:
+            return False
+        return answer.version.last_modified not in (None, self._reader.version.last_modified)
 
     async def _share(self, fetch: Fetch) -> None:
         """Another client's request; if nothing comes of it, the same bytes with a request of this client's own."""

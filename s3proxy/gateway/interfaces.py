@@ -26,6 +26,8 @@ class IClientRequest(Interface):
     )
     client_address: str = Attribute("The peer's IP address.")
     listener: str = Attribute("Name of the listener: http, proxy or tls.")
+    tls: str = Attribute("Protocol version between client and proxy, such as ``TLSv1.3``; empty without TLS.")
+    cipher_suite: str = Attribute("Cipher suite between client and proxy; empty without TLS.")
     received_at: float = Attribute("The reactor's seconds at the end of the request's head.")
     body_bytes_sent: int = Attribute("Body bytes of the answer that were handed to the kernel or to TLS so far.")
     status: int | None = Attribute("The status that was answered; None before the answer began.")

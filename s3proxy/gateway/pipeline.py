@@ -17,6 +17,7 @@ from s3proxy.gateway.deliver import BodyBroken
 from s3proxy.gateway.demand import Demand
 from s3proxy.gateway.forward import ForwardFlow
 from s3proxy.gateway.interfaces import ClientGone, IClientRequest
+from s3proxy.gateway.large import LargeHit
 from s3proxy.gateway.read import ReadFlow
 from s3proxy.gateway.transaction import Parts, Transaction
 from s3proxy.policy.rules import Rules
@@ -31,7 +32,7 @@ from s3proxy.s3.ranges import InvalidRange, MultiRange, RangeSpec, parse_range
 from s3proxy.s3.signature import SignatureForm, read_signature
 from s3proxy.s3.target import parse_target, refuse_connect
 from s3proxy.telemetry.record import RequestRecord
-from s3proxy.upstream.interfaces import UpstreamError, UpstreamRefused, UpstreamTimeout, UpstreamTLSError
+from s3proxy.upstream.interfaces import UpstreamBusy, UpstreamError, UpstreamRefused, UpstreamTimeout, UpstreamTLSError
 
 __all__ = ["Gateway"]
 
@@ -91,8 +92,14 @@ class Gateway:
         self._instance = instance
         self._base_domains = base_domains
         self.in_flight = 0
+        self._running: dict[int, tuple[IClientRequest, RequestRecord]] = {}
         self._shed_since_warning = 0
         self._next_shed_warning = 0.0
+
+    @property
+    def running(self) -> list[tuple[IClientRequest, RequestRecord]]:
+        """The requests that are being served, oldest first, and what is known of them so far. To be looked at only."""
+        return list(self._running.values())
 
     @property
     def max_requests(self) -> int:
@@ -118,20 +125,42 @@ class Gateway:
             host=request.headers.get(b"host") or b"",
             referer=request.headers.get(b"referer") or b"",
             user_agent=request.headers.get(b"user-agent") or b"",
+            tls=request.tls,
+            cipher_suite=request.cipher_suite,
             request_id=new_request_id(),
             instance=self._instance,
         )
-        self._accounts.started()
-        self.in_flight += 1
-        if self.in_flight > self._max_requests:
-            work = Deferred.fromCoroutine(self._shed(request, record))
-        else:
-            work = Deferred.fromCoroutine(self._serve(request, record))
+        may_be_served = self.has_room
+        self._begin(request, record)
+        work = Deferred.fromCoroutine((self._serve if may_be_served else self._shed)(request, record))
         request.when_gone().addCallback(lambda _: work.cancel())
+        return self._conclude(work, request, record)
+
+    @property
+    def has_room(self) -> bool:
+        """See :class:`s3proxy.gateway.large.IDesk`."""
+        return self.in_flight < self._max_requests
+
+    def deliver(self, request: IClientRequest, hit: LargeHit) -> "Deferred[None]":
+        """See :class:`s3proxy.gateway.large.IDesk`."""
+        record = hit.record
+        record.started_monotonic = request.received_at
+        self._begin(request, record)
+        work = hit.send(request)
+        work.addErrback(self._cut, request, record)
+        return self._conclude(work, request, record)
+
+    def _begin(self, request: IClientRequest, record: RequestRecord) -> None:
+        self._accounts.started()
+        self._running[id(record)] = (request, record)
+        self.in_flight += 1
+
+    def _conclude(
+        self, work: "Deferred[None]", request: IClientRequest, record: RequestRecord
+    ) -> "Deferred[None]":
         work.addErrback(self._escaped, request, record)
         work.addErrback(self._unanswerable, request)
-        work.addCallback(lambda _: self._account(request, record))
-        return work
+        return work.addCallback(self._account, request, record)
 
     async def _serve(self, request: IClientRequest, record: RequestRecord) -> None:
         try:
@@ -140,11 +169,16 @@ class Gateway:
             self._answer_error(request, record, error)
         except UpstreamError as error:
             self._answer_error(request, record, _as_s3_error(error, record))
-        except BodyBroken as broken:
-            record.upstream_aborted = True
-            record.outcome = Outcome.ERROR.value
-            self.log.debug("answer cut: {reason}", reason=str(broken))
-            request.abort()
+        except BodyBroken:
+            self._cut(Failure(), request, record)
+
+    def _cut(self, reason: Failure, request: IClientRequest, record: RequestRecord) -> None:
+        """The rest of a body can't be had."""
+        reason.trap(BodyBroken)
+        record.upstream_aborted = True
+        record.outcome = Outcome.ERROR.value
+        self.log.debug("answer cut: {reason}", reason=str(reason.value))
+        request.abort()
 
     async def _shed(self, request: IClientRequest, record: RequestRecord) -> None:
         self._shed_since_warning += 1
@@ -288,8 +322,9 @@ class Gateway:
         self.log.failure("answering with an error", reason)
         request.abort()
 
-    def _account(self, request: IClientRequest, record: RequestRecord) -> None:
+    def _account(self, _: None, request: IClientRequest, record: RequestRecord) -> None:
         self.in_flight -= 1
+        del self._running[id(record)]
         record.bytes_sent = request.body_bytes_sent
         if request.first_byte_at is not None:
             record.first_byte_seconds = request.first_byte_at - request.received_at
@@ -331,6 +366,9 @@ def _as_s3_error(error: UpstreamError, record: RequestRecord) -> S3Error:
     if isinstance(error, UpstreamRefused):
         record.reason = Reason.REFUSED.value
         return errors.access_denied(str(error))
+    if isinstance(error, UpstreamBusy):
+        record.reason = Reason.OVERLOAD.value
+        return errors.slow_down()
     if isinstance(error, UpstreamTimeout):
         record.reason = Reason.UPSTREAM_TIMEOUT.value
         return errors.gateway_timeout(str(error))

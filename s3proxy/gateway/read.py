@@ -6,6 +6,7 @@ meanwhile, the loop looks again; it ends, because a request joins others, asks f
 confirmation only so often.
 """
 
+import attrs
 from twisted.logger import Logger
 
 from s3proxy.cache.view import View
@@ -96,7 +97,7 @@ class ReadFlow:
         must_ask = reason in (Reason.EXPIRED, Reason.ALWAYS_ASK) and demand.conditions is None
         if reason is not Reason.INCOMPLETE and not (must_ask and demand.lacks(view) is Reason.INCOMPLETE):
             return None
-        gaps = find_gaps(self._parts, self._id, demand, view)
+        gaps = find_gaps(self._parts, self._id, demand, view, confirming=must_ask)
         # Where S3 has to be asked about this caller, a 304 does it without a body that others are getting already.
         return None if gaps is None or (must_ask and gaps.shared) else gaps
 
@@ -139,7 +140,9 @@ class ReadFlow:
         interval = None
         if answer.kind is Kind.STORED:
             assert answer.fill is not None and answer.interval is not None and answer.version is not None
-            answer.fill.finish_anyway()
+            if answer.response.status == 206:
+                # Not so the whole object, from a store that ignores Range.
+                answer.fill.finish_anyway()
             interval = self._demand.interval(answer.version)
             if interval is not None and answer.interval[0] <= interval[0] and interval[1] <= answer.interval[1]:
                 await self._reply.from_answer(answer, interval, Reason.COLD)
@@ -161,7 +164,9 @@ class ReadFlow:
             if any(map(fetch.serves, forms)):
                 return fetch
             if view is not None and reason is Reason.EXPIRED and fetch.confirms(view.version):
-                return fetch
+                # S3 answers as of some moment since it was asked: for this client, only if that is not too long ago.
+                if self._demand.gate(attrs.evolve(view, validated_at=fetch.asked_at), self._parts.now()).fresh:
+                    return fetch
         return None
 
     async def _share(self, fetch: Fetch, reason: Reason) -> bool:
@@ -177,10 +182,12 @@ class ReadFlow:
         finally:
             record.wait_seconds = (record.wait_seconds or 0.0) + max(0.0, self._parts.now() - began)
         if answer.kind is Kind.RELAY:
-            # What S3 said was meant for the other client alone. One of those who waited asks next, the others wait for
-            # that one: a refused client does not send all of them to S3 at once.
+            # What S3 said was meant for the other client alone. If it refused that one, one of those who waited asks
+            # next, and the others wait for that one: not all of them at once. But an object that the cache does not
+            # take is got by each of them for itself, and there is nothing to wait for.
             self._refusals += 1
-            self._joins = MAX_JOINS if self._refusals >= MAX_REFUSALS else self._joins - 1
+            given = answer.response.status < 300
+            self._joins = MAX_JOINS if given or self._refusals >= MAX_REFUSALS else self._joins - 1
             return False
         self._joined = True
         if answer.kind is Kind.CONFIRMED and reason is Reason.EXPIRED:
@@ -234,8 +241,9 @@ class ReadFlow:
         try:
             answer = await fetch.answer()
         except UpstreamError:
-            if view is None or not self._demand.may_be_stale(view, self._parts.now()):
+            if not self._may_be_stale(view):
                 raise
+            assert view is not None
             await self._reply.from_view(view, Outcome.STALE)
             return True
         finally:
@@ -248,7 +256,8 @@ class ReadFlow:
         if answer.kind is Kind.STORED:
             await self._reply.pass_on(answer, reason)
             return True
-        if answer.response.status >= 500 and view is not None and self._demand.may_be_stale(view, self._parts.now()):
+        if answer.response.status >= 500 and self._may_be_stale(view):
+            assert view is not None
             answer.response.abort()
             await self._reply.from_view(view, Outcome.STALE)
             return True
@@ -256,6 +265,10 @@ class ReadFlow:
         why = reason if answer.reason is Reason.NONE else answer.reason
         await self._reply.as_it_is(answer, outcome, why)
         return True
+
+    def _may_be_stale(self, view: View | None) -> bool:
+        """S3 failed: whether the client gets what is held all the same; not if it asked for S3's own (RFC 9111 4.2.4)."""
+        return view is not None and not self._renew and self._demand.may_be_stale(view, self._parts.now())
 
     async def _serve_confirmed(self, answer: Answer) -> bool:
         """S3 said 304 to this caller: what the cache holds of that version is current, and this caller may have it."""
@@ -278,5 +291,7 @@ class ReadFlow:
             else:
                 await self._reply.as_it_is(second, Outcome.MISS, second.reason)
             return True
+        # What S3 has told about it just now may not be in the cache yet.
+        view = attrs.evolve(view, version=view.version.merged(answer.version))
         await self._reply.from_view(view, Outcome.REVALIDATED, confirmed=True)
         return True

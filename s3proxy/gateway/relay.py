@@ -112,13 +112,14 @@ async def relay(
     headers: list[tuple[bytes, bytes]],
     length: int | None,
     before_end: "Callable[[bytes], Deferred[None]] | None" = None,
+    head_bytes: int = HEAD_BYTES,
 ) -> None:
     """Answer with S3's status and body. Returns when S3's body has ended and everything is handed over; S3's answer is
     aborted if that does not come about.
 
     :param headers: of the client's answer
     :param length: of its body
-    :param before_end: called with the first ``HEAD_BYTES`` bytes of the body when S3 has sent all of it; the last
+    :param before_end: called with the first ``head_bytes`` bytes of the body when S3 has sent all of it; the last
         piece, and so the end, waits for the Deferred it returns
     :raises ClientGone: the client left
     :raises UpstreamError: S3's answer broke off
@@ -126,7 +127,7 @@ async def relay(
     request, record = transaction.request, transaction.record
     record.status = response.status
     refused = response.status >= 400
-    sink = RelaySink(request, response, before_end, HEAD_BYTES if refused or before_end is not None else 0)
+    sink = RelaySink(request, response, before_end, head_bytes if refused or before_end is not None else 0)
     try:
         request.start_response(response.status, response.reason, headers, length)
         response.start(sink)

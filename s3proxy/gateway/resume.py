@@ -35,6 +35,9 @@ async def resume(
     if fetch is not None:
         if await _wait_for(fetch, reader):
             return
+        if reader.expects:
+            # It was a request of the same client's, and the reader has its body although the cache does not take it.
+            return
         # What S3 said to the other client was meant for that one alone, but meanwhile the bytes may be here all the
         # same.
         missing = await _look(parts, transaction, id, reader)
@@ -75,12 +78,7 @@ async def _wait_for(fetch: Fetch, reader: BodyReader) -> bool:
 
 
 async def _ask(
-    parts: Parts,
-    transaction: Transaction,
-    id: ObjectId,
-    wanted: Wanted | None,
-    reader: BodyReader,
-    missing: Interval,
+    parts: Parts, transaction: Transaction, id: ObjectId, wanted: Wanted | None, reader: BodyReader, missing: Interval
 ) -> Answer:
     """The client's request once more: for what is missing alone and for this version only, as far as its signature lets
     us.

@@ -16,7 +16,7 @@ from s3proxy.s3.ranges import parse_content_range
 from s3proxy.s3.signature import Signature
 from s3proxy.s3.target import RequestTarget
 from s3proxy.telemetry.record import RequestRecord
-from s3proxy.upstream.interfaces import IUpstream, IUpstreamResponse, UpstreamRequest
+from s3proxy.upstream.interfaces import Hedging, IUpstream, IUpstreamResponse, UpstreamRequest
 from s3proxy.util.intervals import Interval
 
 __all__ = ["Parts", "Transaction", "upstream_request"]
@@ -38,7 +38,10 @@ class Parts:
 
 @attrs.define(kw_only=True)
 class Transaction:
-    """A classified request and its record."""
+    """A classified request and its record.
+
+    :ivar hedging: what all its requests to S3 share; None: none of them is sent a second time while the first is late
+    """
 
     request: IClientRequest
     record: RequestRecord
@@ -48,6 +51,13 @@ class Transaction:
     operation: Operation
     signature: Signature
     settings: Settings | None
+    hedging: Hedging | None = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        settings = self.settings
+        self.hedging = None
+        if settings is not None and settings.hedging_enabled and settings.hedge_max_per_request > 0:
+            self.hedging = Hedging(settings.hedge_trigger_after, settings.hedge_max_per_request)
 
     @property
     def id(self) -> ObjectId | None:
@@ -102,6 +112,7 @@ def upstream_request(
     if parts.referer is not None and b"referer" not in headers and not signature.covers(b"referer"):
         headers = headers.adding((b"Referer", parts.referer))
     has_body = with_body and request.body_length != 0
+    repeatable = request.method in (b"GET", b"HEAD") and not has_body
     return UpstreamRequest(
         method=request.method,
         target=transaction.target.origin_form,
@@ -110,5 +121,6 @@ def upstream_request(
         headers=headers,
         body=request.body if has_body else None,
         body_length=request.body_length if has_body else 0,
-        repeatable=request.method in (b"GET", b"HEAD") and not has_body,
+        repeatable=repeatable,
+        hedging=transaction.hedging if repeatable else None,
     )

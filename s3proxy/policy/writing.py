@@ -5,7 +5,9 @@ only Last-Modified is unknown. Where it could say something else than S3, the up
 the object then.
 """
 
-from collections.abc import Iterable
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
@@ -15,8 +17,21 @@ from s3proxy.policy.verdicts import Reason
 from s3proxy.s3.aws_chunked import decoded_length, is_aws_chunked, plain_content_encoding
 from s3proxy.s3.checksums import decode_checksum, is_known
 from s3proxy.s3.headers import Headers, is_sse_c
+from s3proxy.s3.parts import PartMap
 
-__all__ = ["BodyPlan", "Expected", "described_by", "expected_checksums", "plan_body", "written_version"]
+__all__ = [
+    "BodyPlan",
+    "Expected",
+    "decode_description",
+    "described_by",
+    "encode_description",
+    "expected_checksums",
+    "is_true_copy",
+    "is_upload_tag",
+    "names_to_compute",
+    "plan_body",
+    "written_version",
+]
 
 _ECHOED = frozenset(
     {
@@ -137,19 +152,92 @@ def expected_checksums(fields: Iterable[tuple[bytes, bytes]]) -> tuple[Expected,
 
 
 def written_version(
-    id: ObjectId, size: int, described: tuple[tuple[bytes, bytes], ...], etag: bytes, answer: Headers
+    id: ObjectId,
+    size: int,
+    described: tuple[tuple[bytes, bytes], ...],
+    etag: bytes,
+    answer: Headers,
+    parts: PartMap | None = None,
 ) -> ObjectVersion:
     """The version that an upload made.
 
     :param described: see :func:`described_by`
     :param etag: as S3's answer, or its body, states it
     :param answer: the header fields of S3's answer
+    :param parts: in which it was uploaded
     """
     answered = [(name, value) for name, value in answer if _is_answered(name.lower())]
     checksums = any(name.lower().startswith(_CHECKSUM) for name, _ in answered)
     headers = Headers((*described, *answered)).without([b"etag"]).adding((b"ETag", etag))
-    return ObjectVersion(id=id, etag=etag, last_modified=None, size=size, headers=headers, checksums=checksums)
+    return ObjectVersion(
+        id=id, etag=etag, last_modified=None, size=size, headers=headers, checksums=checksums, parts=parts
+    )
 
 
 def _is_answered(name: bytes) -> bool:
     return name in _ANSWERED or name.startswith(_CHECKSUM)
+
+
+def names_to_compute(headers: Headers) -> tuple[bytes, ...]:
+    """The checksums to compute over an upload's body: those that the request states, or will state in its trailer; an
+    MD5, which S3's ETag may be, if it states none.
+    """
+    names = [stated.name for stated in expected_checksums(headers)]
+    for value in headers.get_all(b"x-amz-trailer"):
+        for field in value.lower().split(b","):
+            name = field.strip(b" \t").removeprefix(_CHECKSUM)
+            if is_known(name):
+                names.append(name)
+    return tuple(dict.fromkeys(names)) or (b"md5",)
+
+
+def is_true_copy(
+    digests: Mapping[bytes, bytes],
+    stated: Iterable[Expected],
+    etag: bytes,
+    answer: Headers,
+) -> bool:
+    """Whether nothing contradicts that the copy of a body is what S3 has.
+
+    :param digests: of the copy
+    :param stated: by the request and its trailer
+    :param etag: in S3's answer
+    :param answer: the header fields of S3's answer
+    """
+    for expected in (*stated, *expected_checksums(answer)):
+        if digests.get(expected.name, expected.value) != expected.value:
+            return False
+    md5 = digests.get(b"md5")
+    plain = etag.strip(b'"')
+    encrypted = answer.get(b"x-amz-server-side-encryption")
+    if md5 is None or len(plain) != 32 or plain.strip(b"0123456789abcdef") or encrypted not in (None, b"AES256"):
+        return True
+    return md5.hex().encode("ascii") == plain
+
+
+def is_upload_tag(etag: bytes, parts: Sequence[bytes]) -> bool:
+    """Whether S3's ETag can be that of an object that was put together from parts with these ETags.
+
+    It ends in their number; in front stands the MD5 of their MD5s, where they are MD5s.
+    """
+    digest, dash, number = etag.strip(b'"').rpartition(b"-")
+    if not dash or number != b"%d" % len(parts):
+        return False
+    plain = [part.strip(b'"') for part in parts]
+    if len(digest) != 32 or any(len(part) != 32 or part.strip(b"0123456789abcdef") for part in plain):
+        return True
+    together = b"".join(bytes.fromhex(part.decode("ascii")) for part in plain)
+    return hashlib.md5(together, usedforsecurity=False).hexdigest().encode("ascii") == digest
+
+
+def encode_description(described: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    """The bytes in which a description waits for the end of a multipart upload."""
+    return json.dumps([[name.decode("latin-1"), value.decode("latin-1")] for name, value in described]).encode("ascii")
+
+
+def decode_description(data: bytes) -> tuple[tuple[bytes, bytes], ...] | None:
+    """What :func:`encode_description` wrote; None for anything else."""
+    try:
+        return tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in json.loads(data))
+    except (ValueError, TypeError, AttributeError):
+        return None

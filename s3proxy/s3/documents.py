@@ -9,7 +9,19 @@ import re
 from collections.abc import Callable
 from xml.parsers import expat
 
-__all__ = ["delete_result_errors", "has_error_root", "parse_delete_objects", "post_form_key", "root_element"]
+import attrs
+
+__all__ = [
+    "CompletedUpload",
+    "delete_result_errors",
+    "has_error_root",
+    "parse_complete_result",
+    "parse_complete_upload",
+    "parse_delete_objects",
+    "parse_initiate_result",
+    "post_form_key",
+    "root_element",
+]
 
 _NAMESPACE_SEPARATOR = " "
 _DEEPEST = 16
@@ -92,6 +104,74 @@ def delete_result_errors(body: bytes) -> frozenset[bytes] | None:
             failed.add(text.encode("utf-8"))
 
     return frozenset(failed) if _read_xml(body, "DeleteResult", on_element) else None
+
+
+def parse_initiate_result(body: bytes) -> bytes | None:
+    """The upload's id in S3's answer to CreateMultipartUpload; None when the body is not such an answer."""
+    found: list[bytes] = []
+
+    def on_element(path: tuple[str, ...], text: str) -> None:
+        if path == ("InitiateMultipartUploadResult", "UploadId"):
+            found.append(text.strip().encode("utf-8"))
+
+    complete = _read_xml(body, "InitiateMultipartUploadResult", on_element)
+    return found[0] if complete and len(found) == 1 and found[0] else None
+
+
+def parse_complete_upload(body: bytes) -> tuple[tuple[int, bytes], ...] | None:
+    """Number and ETag of each part that a CompleteMultipartUpload request lists; None when the body is not one.
+
+    S3 takes any name for the root element and has documented two.
+    """
+    parts: list[tuple[int, bytes]] = []
+    part: dict[str, str] = {}
+
+    def on_element(path: tuple[str, ...], text: str) -> None:
+        if path[1:] == ("Part",):
+            number, etag = part.get("PartNumber", ""), part.get("ETag", "")
+            if not (number.isascii() and number.isdigit() and len(number) <= 5 and etag):
+                raise _Refused
+            parts.append((int(number), etag.encode("utf-8")))
+            part.clear()
+        elif len(path) == 3 and path[1] == "Part":
+            if path[2] in part:
+                raise _Refused
+            part[path[2]] = text.strip()
+
+    root = (root_element(body) or b"").decode("utf-8", "replace")
+    if root not in ("CompleteMultipartUpload", "CompleteMultipartUploadRequest"):
+        return None
+    return tuple(parts) if _read_xml(body, root, on_element) and parts else None
+
+
+@attrs.frozen
+class CompletedUpload:
+    """What S3 says of the object that it has put together.
+
+    :ivar checksums: as the header fields of a GET state them
+    """
+
+    etag: bytes
+    checksums: tuple[tuple[bytes, bytes], ...]
+
+
+def parse_complete_result(body: bytes) -> CompletedUpload | None:
+    """S3's answer to CompleteMultipartUpload; None when the body is not one of success."""
+    etags: list[bytes] = []
+    checksums: list[tuple[bytes, bytes]] = []
+
+    def on_element(path: tuple[str, ...], text: str) -> None:
+        if len(path) != 2:
+            return
+        if path[1] == "ETag":
+            etags.append(text.strip().encode("utf-8"))
+        elif path[1].startswith("Checksum"):
+            checksums.append((b"x-amz-checksum-" + path[1][8:].lower().encode("ascii", "replace"), text.strip().encode()))
+
+    complete = _read_xml(body, "CompleteMultipartUploadResult", on_element)
+    if not complete or len(etags) != 1 or not etags[0]:
+        return None
+    return CompletedUpload(etags[0], tuple(checksums))
 
 
 def root_element(prefix: bytes) -> bytes | None:

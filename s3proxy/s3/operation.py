@@ -16,7 +16,7 @@ from s3proxy.s3.headers import Headers
 from s3proxy.s3.parts import MOST_PARTS
 from s3proxy.s3.query import query_params
 
-__all__ = ["Operation", "classify", "part_number"]
+__all__ = ["Operation", "classify", "part_number", "upload_id"]
 
 
 class Operation(enum.Enum):
@@ -239,6 +239,12 @@ def part_number(query: bytes | None) -> int | None:
         return None
     number = int(digits)
     return number if 1 <= number <= MOST_PARTS else None
+
+
+def upload_id(query: bytes | None) -> bytes | None:
+    """The multipart upload that ``uploadId`` names; None without one, or with several."""
+    values = [value for name, value in query_params(query) if name == b"uploadId"]
+    return values[0] or None if len(values) == 1 else None
 
 
 def _first(known: dict[bytes, Operation], names: frozenset[bytes], otherwise: Operation) -> Operation:

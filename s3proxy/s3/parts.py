@@ -8,6 +8,7 @@ A map is as large as the number of different sizes, not of parts: neighbours of 
 """
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
 from typing import Any, Union
 
 import attrs
@@ -93,6 +94,24 @@ class PartMap:
             runs=(Run(number, interval[0], interval[1] - interval[0], 1),),
             checksums=((number, stated),) if known else (),
         )
+
+    @classmethod
+    def of_upload(cls, parts: Sequence[tuple[int, int]]) -> "PartMap | None":
+        """Number and size of each part of a completed upload, in order; None if the numbers have holes: how S3 counts
+        then is not documented.
+        """
+        if [number for number, _ in parts] != list(range(1, len(parts) + 1)) or any(size < 1 for _, size in parts):
+            return None
+        runs: list[Run] = []
+        start = 0
+        for number, size in parts:
+            last = runs[-1] if runs else None
+            if last is not None and last.size == size:
+                runs[-1] = Run(last.number, last.start, size, last.count + 1)
+            else:
+                runs.append(Run(number, start, size, 1))
+            start += size
+        return cls(count=len(parts), runs=tuple(runs))
 
     @property
     def weight(self) -> int:

@@ -6,7 +6,7 @@ form               example                                      host and port co
 origin-form        ``/bucket/key?x``                            the Host field
 absolute-form      ``http://s3.example:80/bucket/key?x``        the target's authority
 asterisk-form      ``*``                                        the Host field
-authority-form     ``s3.example:443`` (CONNECT)                 not served
+authority-form     ``s3.example:443`` (CONNECT)                 the target
 =================  ===========================================  ===========================
 
 See RFC 9112 section 3.2. The target's bytes are never rewritten: only scheme and authority of an absolute-form are
@@ -24,12 +24,13 @@ from s3proxy.s3.errors import invalid_request, invalid_uri, method_not_allowed, 
 from s3proxy.s3.headers import Headers
 from s3proxy.s3.query import query_params
 
-__all__ = ["RequestTarget", "parse_target", "query_params", "refuse_connect"]
+__all__ = ["RequestTarget", "parse_connect", "parse_target", "query_params", "refuse_connect"]
 
 _VISIBLE = re.compile(rb"[\x21-\x7e]+")
 _SCHEME = re.compile(rb"(?i:(https?))://")
 _REG_NAME = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 _PORT = re.compile(r"[0-9]{1,5}")
+_AUTHORITY_END = re.compile(rb":[0-9]+\Z")
 _DEFAULT_PORTS = {b"http": 80, b"https": 443}
 _LONGEST_NAME = 253
 
@@ -104,14 +105,22 @@ def parse_target(target: bytes, headers: Headers) -> RequestTarget:
     )
 
 
+def parse_connect(target: bytes) -> tuple[str, int]:
+    """Host and port of a CONNECT request's target, ``host:port``; host as :attr:`RequestTarget.host`.
+
+    :raises S3Error: ``InvalidRequest`` for anything else
+    """
+    if _VISIBLE.fullmatch(target) is None or _AUTHORITY_END.search(target) is None:
+        raise invalid_request("CONNECT needs a target of the form host:port.")
+    return _parse_authority(target, 443)
+
+
 def refuse_connect(target: bytes) -> NoReturn:
     """Refuse a CONNECT request, whose target is ``host:port``.
 
     :raises S3Error: ``MethodNotAllowed``, or ``InvalidRequest`` when the target is not even that
     """
-    if _VISIBLE.fullmatch(target) is None or not target.rpartition(b":")[1]:
-        raise invalid_request("CONNECT needs a target of the form host:port.")
-    _parse_authority(target, 443)
+    parse_connect(target)
     raise method_not_allowed(b"CONNECT")
 
 

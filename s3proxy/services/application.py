@@ -12,13 +12,13 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred
-from twisted.logger import Logger
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.logger import Logger, globalLogPublisher
 
 from s3proxy import __version__
 from s3proxy.admin.board import ComponentStatus, HealthBoard, HealthState
@@ -27,15 +27,20 @@ from s3proxy.admin.metrics import metrics_resource
 from s3proxy.admin.sites import admin_site
 from s3proxy.config.features import inactive_features
 from s3proxy.config.load import Loaded
+from s3proxy.dashboard.documents import Known
+from s3proxy.dashboard.requests import LogLines
+from s3proxy.dashboard.samples import Sampler
 from s3proxy.gateway.lane import Lane
 from s3proxy.gateway.pipeline import Accounts, Gateway
 from s3proxy.gateway.transaction import Parts
 from s3proxy.policy.rules import Rules
 from s3proxy.s3.signature import redact_target
 from s3proxy.services.cache import CacheService
+from s3proxy.services.certificate import CertificateService
+from s3proxy.services.dashboard import DashboardService, LineKeeper
 from s3proxy.services.directories import NeededDirectory, prepare
 from s3proxy.services.errors import StartError
-from s3proxy.services.listeners import AdminListener, BoundPort, TrafficListener
+from s3proxy.services.listeners import AdminListener, BoundPort, PassthroughListener, TrafficListener
 from s3proxy.services.metering import MeteredUpstream, readings_of
 from s3proxy.services.reload import reload
 from s3proxy.services.rules_source import RulesSource
@@ -44,7 +49,13 @@ from s3proxy.telemetry.exit import Exit
 from s3proxy.telemetry.lag import LagSampler
 from s3proxy.telemetry.logs import ApplicationLog
 from s3proxy.telemetry.metrics import Metrics
+from s3proxy.tunnel.connect import Connector
+from s3proxy.tunnel.limits import TunnelLimits
+from s3proxy.tunnel.opener import Opener
+from s3proxy.tunnel.passthrough import Passthrough
+from s3proxy.tunnel.registry import Tunnels
 from s3proxy.upstream.client import Upstream
+from s3proxy.upstream.destinations import DestinationPolicy
 from s3proxy.util.malloc import keep_freed_memory
 from s3proxy.wire.pages import PageCache
 from s3proxy.wire.resource import CachingResource
@@ -78,14 +89,20 @@ class ProxyService(MultiService):
         self._app_log = ApplicationLog(
             config.logging.app_log_dir, self._hostname, level=config.logging.log_level, console=sys.__stdout__
         )
-        key, port = (
-            ("server.proxy_port", config.server.proxy_port)
-            if config.server.mode == "proxy_only"
-            else ("server.http_port", config.server.http_port)
-        )
-        self._bound = BoundPort(key, port, config.server.bind_addresses)
+        server = config.server
+        ports = {"http": ("server.http_port", server.http_port), "https": ("server.https_port", server.https_port)}
+        if server.mode == "proxy_only":
+            ports = {"proxy": ("server.proxy_port", server.proxy_port)}
+        if server.tls.enabled:
+            ports["tls"] = ("server.tls.tls_proxy_port", server.tls.tls_proxy_port)
+        self._bound = {name: BoundPort(key, port, server.bind_addresses) for name, (key, port) in ports.items()}
+        self._lines = LogLines()
+        self._keep_lines = LineKeeper(self._lines, self._app_log)
+        self._dashboard: DashboardService | None = None
         self._privileged = False
         self._traffic: list[TrafficListener] = []
+        self._passthrough: PassthroughListener | None = None
+        self._certificate: CertificateService | None = None
 
     def setServiceParent(self, parent: Any) -> None:
         """Become part of the application, and its log observer."""
@@ -117,8 +134,26 @@ class ProxyService(MultiService):
             NeededDirectory("logging.app_log_dir", config.logging.app_log_dir, 0o755),
         ):
             prepare(needed, self._owner)
-        self._bound.bind()
+        try:
+            for bound in self._bound.values():
+                bound.bind()
+        except StartError:
+            for bound in self._bound.values():
+                bound.close()
+            raise
         self._privileged = True
+
+    def _admin_listeners(self) -> "list[AdminListener]":
+        found = [child for child in self.services if isinstance(child, AdminListener)]
+        return found if self._dashboard is None else [*found, self._dashboard.listener]
+
+    def _own_addresses(self) -> frozenset[tuple[str, int]]:
+        """Where this process listens."""
+        own = [bound.names() for bound in self._bound.values()]
+        admin: list[Any] = [
+            child.port.getHost() for child in self._admin_listeners() if child.port
+        ]
+        return frozenset().union(*own, ((host.host, host.port) for host in admin))
 
     def _start(self) -> None:
         if not self._privileged:
@@ -127,28 +162,35 @@ class ProxyService(MultiService):
         os.umask(0o077)
         config = self._config
         self._open_logs()
+        if config.dashboard.enabled:
+            globalLogPublisher.addObserver(self._keep_lines)
         self._introduce()
 
+        self._started_at = time.time()
         self._metrics = Metrics(CollectorRegistry())
-        self._metrics.identify(__version__, self._instance, self._hostname, config.server.mode, time.time())
+        self._metrics.identify(__version__, self._instance, self._hostname, config.server.mode, self._started_at)
         self._lag = LagSampler(self._reactor, self._metrics.observe_lag, seconds=time.monotonic)
-        self._board = HealthBoard(
-            time.time,
-            {
-                "version": __version__,
-                "instance_id": self._instance,
-                "hostname": self._hostname,
-                "mode": config.server.mode,
-            },
-        )
+        self._facts = {
+            "version": __version__,
+            "instance_id": self._instance,
+            "hostname": self._hostname,
+            "mode": config.server.mode,
+        }
+        self._board = HealthBoard(time.time, self._facts)
         self._cache = CacheService(self._reactor, config, self._metrics)
         manager = self._cache.open()
         self._rules = RulesSource(self._reactor, config, self._cache.disk.run, self._use_rules, time.time)
         rules = self._rules.load()
+        policy = DestinationPolicy(
+            allowlist=config.server.tls.connect_allowlist,
+            overrides=config.connection_pool.endpoint_overrides,
+            own_resolver=bool(config.connection_pool.dns_servers),
+        )
         self._upstream = Upstream(
             self._reactor,
             config.connection_pool,
-            own_addresses=self._bound.names,
+            own_addresses=self._own_addresses,
+            policy=policy,
             head_timeout=config.server.request_timeout,
         )
         self._access_log = AccessLog(
@@ -176,14 +218,24 @@ class ProxyService(MultiService):
             bypass_headers=config.cache.cache_bypass_headers_enabled,
             instance=self._instance,
         )
+        self._tunnels = Tunnels(self._reactor, self._exit.tunnel_ended, time.time, instance=self._instance)
+        self._opener = Opener(
+            reactor=self._reactor,
+            policy=policy,
+            addresses=self._upstream,
+            limits=TunnelLimits(connect_time=config.connection_pool.connection_timeout),
+            prepare=self._upstream.socket_options.apply,
+        )
         self._lane = Lane(
             manager,
             rules,
             self._exit,
             now=time.time,
+            desk=self._gateway,
             instance=self._instance,
         )
         self._add_children()
+        self._add_dashboard()
         self._watch()
         super().startService()
         self._upstream.start()
@@ -198,7 +250,8 @@ class ProxyService(MultiService):
         self._listen_for_hangup()
         # Behind the reactor's own start, which sets handlers for these, too.
         self._reactor.callWhenRunning(self._end_on_signal)
-        self.log.info("ready: {where}", where=", ".join(f"{ip}:{port}" for ip, port in sorted(self._bound.names())))
+        names = sorted(name for bound in self._bound.values() for name in bound.names())
+        self.log.info("ready: {where}", where=", ".join(f"{ip}:{port}" for ip, port in names))
 
     def _open_logs(self) -> None:
         try:
@@ -210,10 +263,10 @@ class ProxyService(MultiService):
         """The first lines of the log: who this is, and everything that was found while the configuration was read."""
         config = self._config
         self.log.info(
-            "S3 Proxy {version}: mode {mode}, port {port}; cache {directory}, {size}, {algorithm}",
+            "S3 Proxy {version}: mode {mode}, {ports}; cache {directory}, {size}, {algorithm}",
             version=__version__,
             mode=config.server.mode,
-            port=self._bound.port,
+            ports=", ".join(f"{name} on port {bound.port}" for name, bound in self._bound.items()),
             directory=config.cache.cache_dir,
             size=f"at most {config.cache.max_cache_size} bytes" if config.cache.max_cache_size else "without a limit",
             algorithm=config.cache.eviction_algorithm,
@@ -248,11 +301,70 @@ class ProxyService(MultiService):
                 config.metrics.bind_address,
                 admin_site(resource, self._reactor),
             ).setServiceParent(self)
-        name = "proxy" if config.server.mode == "proxy_only" else "http"
-        self._site = CachingSite(CachingResource(self._gateway.handle), self._reactor, name, lane=self._lane)
-        traffic = TrafficListener(self._reactor, self._bound, self._site, PageCache(self._cache.disk.run))
-        traffic.setServiceParent(self)
-        self._traffic.append(traffic)
+        self._add_traffic()
+
+    def _add_traffic(self) -> None:
+        """The listeners for clients."""
+        tls = None
+        if "tls" in self._bound:
+            files = self._config.server.tls
+            self._certificate = CertificateService(
+                self._reactor, files.cert_path, files.key_path, self._cache.disk.run
+            )
+            tls = self._certificate.load()
+            self._certificate.setServiceParent(self)
+        connector = Connector(self._reactor, self._tunnels, self._opener)
+
+        def handle(request: Any) -> "Deferred[None]":
+            return (connector if request.method == b"CONNECT" else self._gateway).handle(request)
+
+        pages = PageCache(self._cache.disk.run)
+        for name, bound in self._bound.items():
+            if name == "https":
+                self._passthrough = PassthroughListener(
+                    self._reactor, bound, Passthrough(self._reactor, self._tunnels, self._opener)
+                )
+                self._passthrough.setServiceParent(self)
+                continue
+            resource = CachingResource(self._gateway.handle if name == "http" else handle)
+            site = CachingSite(resource, self._reactor, name, lane=self._lane)
+            traffic = TrafficListener(self._reactor, bound, site, pages, tls if name == "tls" else None)
+            traffic.setServiceParent(self)
+            self._traffic.append(traffic)
+
+    def _add_dashboard(self) -> None:
+        config = self._config.dashboard
+        if not config.enabled:
+            return
+        assert self._cache.manager is not None and self._cache.store is not None
+        sites = [traffic.site for traffic in self._traffic]
+        self._dashboard = DashboardService(
+            self._reactor,
+            known=Known(
+                facts=self._facts,
+                now=time.time,
+                clock=self._reactor.seconds,
+                started_at=self._started_at,
+                board=self._board,
+                traffic=self._exit.traffic,
+                manager=self._cache.manager,
+                running=lambda: self._gateway.running,
+                permits=lambda: self._gateway.max_requests,
+                upstream=self._upstream.snapshot,
+                rules=lambda: self._rules.rules,
+            ),
+            sampler=Sampler(
+                self._metrics, [readings_of(self._gateway, self._cache, self._upstream, sites)], self._lag.worst
+            ),
+            metrics=self._metrics,
+            exit=self._exit,
+            lines=self._lines,
+            volume=self._cache.store.volume,
+            run=self._cache.disk.run,
+            config=self._config,
+            hostname=self._hostname,
+        )
+        self._dashboard.setServiceParent(self)
 
     def _watch(self) -> None:
         """Who tells health and metrics."""
@@ -260,13 +372,17 @@ class ProxyService(MultiService):
         self._board.add("rules", self._rules.health)
         self._board.add("upstream", self._upstream_health)
         self._board.add("listeners", self._listener_health)
+        if self._certificate is not None:
+            self._board.add("certificate", self._certificate.health)
+            self._metrics.observe_source(self._certificate.readings)
         self._board.add_liveness(self._too_late)
         for source in (
             self._board.readings,
             self._app_log.readings,
             self._access_log.readings,
             self._rules.readings,
-            readings_of(self._gateway, self._cache, self._upstream, self._site),
+            self._tunnels.readings,
+            readings_of(self._gateway, self._cache, self._upstream, [traffic.site for traffic in self._traffic]),
         ):
             self._metrics.observe_source(source)
 
@@ -284,8 +400,12 @@ class ProxyService(MultiService):
         return ComponentStatus("upstream", HealthState.HEALTHY, data=snapshot)
 
     def _listener_health(self) -> ComponentStatus:
-        failed = [child.error for child in self.services if isinstance(child, AdminListener) and child.error]
-        data: dict[str, object] = {"connections": self._site.connections_open, "requests": self._gateway.in_flight}
+        failed = [child.error for child in self._admin_listeners() if child.error]
+        data: dict[str, object] = {
+            "connections": sum(traffic.site.connections_open for traffic in self._traffic),
+            "requests": self._gateway.in_flight,
+            "tunnels": len(self._tunnels),
+        }
         if failed:
             return ComponentStatus("listeners", HealthState.DEGRADED, " ".join(failed), data=data)
         return ComponentStatus("listeners", HealthState.HEALTHY, data=data)
@@ -331,6 +451,8 @@ class ProxyService(MultiService):
             self._app_log.set_level(config.logging.log_level)
             self._cache.reconfigure(config)
         self._rules.reload(config)
+        if self._certificate is not None:
+            self._certificate.reload()
 
     def _use_rules(self, rules: Rules) -> None:
         """Serve under these rules, and what else the configuration says, from now on."""
@@ -345,14 +467,36 @@ class ProxyService(MultiService):
         """Drain, flush, close: fires when all of it is done."""
         return Deferred.fromCoroutine(self._stop())
 
+    def _endings(self) -> "Iterator[Coroutine[Any, Any, None]]":
+        """The ends of all listeners, which take place side by side."""
+        limit = self._config.server.drain_timeout
+        for listener in self._traffic:
+            yield listener.drain(limit)
+        yield self._drain_tunnels(limit)
+
+    async def _drain_tunnels(self, limit: float) -> None:
+        if self._passthrough is not None:
+            await self._passthrough.close()
+        left = len(self._tunnels)
+        done = self._tunnels.drain()
+        cut = self._reactor.callLater(limit, self._tunnels.abort_all)
+        await done
+        if cut.active():
+            cut.cancel()
+        elif left:
+            self.log.warn("tunnels were still in use after {limit} s and were cut", limit=limit)
+
     async def _stop(self) -> None:
         self.log.info("stopping: requests under way have {limit} s", limit=self._config.server.drain_timeout)
         self._board.start_draining()
-        for listener in self._traffic:
-            await listener.drain(self._config.server.drain_timeout)
+        await DeferredList([Deferred.fromCoroutine(ending) for ending in self._endings()], consumeErrors=False)
+        if self._dashboard is not None:
+            await self._dashboard.close()
         await self._cache.close()
         await self._upstream.stop()
         self._lag.stop()
         await self._access_log.close()
         await super().stopService()
+        if self._config.dashboard.enabled:
+            globalLogPublisher.removeObserver(self._keep_lines)
         self.log.info("stopped")

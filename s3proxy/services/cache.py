@@ -143,6 +143,7 @@ class CacheService(Service):
                 max_cache_size=cache.max_cache_size,
                 small_object_bytes=cache.small_object_bytes,
                 keep_ratio=cache.partial_range_commit_ratio,
+                max_written_size=cache.write_cache_max_object_size,
                 max_entries=cache.metadata_cache.max_entries,
                 max_memory=descriptions,
                 refresh_interval=cache.metadata_cache.refresh_interval,

@@ -12,11 +12,13 @@ from twisted.logger import Logger
 from twisted.web.server import Site
 
 from s3proxy.services.errors import StartError
+from s3proxy.tunnel.passthrough import Passthrough, adopt_passthrough
 from s3proxy.wire.listen import adopt_files, bind_socket
 from s3proxy.wire.pages import PageCache
 from s3proxy.wire.site import CachingSite
+from s3proxy.wire.tls import ServerTLS, tls_factory
 
-__all__ = ["AdminListener", "BoundPort", "TrafficListener"]
+__all__ = ["AdminListener", "BoundPort", "PassthroughListener", "TrafficListener"]
 
 _UNPRIVILEGED = 1024
 
@@ -77,14 +79,25 @@ def _remedy(key: str, port: int, address: str, error: BaseException) -> str:
 
 
 class TrafficListener(Service):
-    """A data listener: accepts from when it starts until it is told to drain."""
+    """A data listener: accepts from when it starts until it is told to drain.
+
+    :param tls: terminate TLS, with its certificate
+    """
 
     log = Logger()
 
-    def __init__(self, reactor: Any, bound: BoundPort, site: CachingSite, page_cache: PageCache) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        bound: BoundPort,
+        site: CachingSite,
+        page_cache: PageCache,
+        tls: ServerTLS | None = None,
+    ) -> None:
         self._reactor = reactor
         self.bound = bound
         self.site = site
+        self._factory: Any = site if tls is None else tls_factory(reactor, tls, site)
         self._page_cache = page_cache
         self._ports: list[IListeningPort] = []
 
@@ -93,7 +106,7 @@ class TrafficListener(Service):
         super().startService()
         for each in self.bound.sockets:
             try:
-                self._ports.append(adopt_files(self._reactor, each, self.site, page_cache=self._page_cache))
+                self._ports.append(adopt_files(self._reactor, each, self._factory, page_cache=self._page_cache))
             except CannotListenError as error:
                 raise StartError(_remedy(self.bound.key, self.bound.port, "", error.socketError)) from None
 
@@ -111,6 +124,33 @@ class TrafficListener(Service):
             cut.cancel()
         elif left:
             self.log.warn("requests were still running after {limit} s and were cut", limit=limit)
+
+
+class PassthroughListener(Service):
+    """The listener of the passthrough: accepts from when it starts until it is told to stop."""
+
+    def __init__(self, reactor: Any, bound: BoundPort, passthrough: Passthrough) -> None:
+        self._reactor = reactor
+        self._passthrough = passthrough
+        self._ports: list[IListeningPort] = []
+        self.bound = bound
+
+    def startService(self) -> None:
+        """Accept connections."""
+        super().startService()
+        for each in self.bound.sockets:
+            try:
+                self._ports.append(adopt_passthrough(self._reactor, each, self._passthrough))
+            except CannotListenError as error:
+                raise StartError(_remedy(self.bound.key, self.bound.port, "", error.socketError)) from None
+
+    async def close(self) -> None:
+        """Accept nothing more, and close what has no tunnel yet."""
+        for port in self._ports:
+            await maybeDeferred(port.stopListening)
+        self._ports.clear()
+        self.bound.close()
+        self._passthrough.abort_waiting()
 
 
 class AdminListener(Service):

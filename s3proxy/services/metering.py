@@ -16,6 +16,7 @@ from s3proxy.upstream.client import Upstream
 from s3proxy.upstream.interfaces import (
     IUpstream,
     IUpstreamResponse,
+    UpstreamBusy,
     UpstreamRefused,
     UpstreamRequest,
     UpstreamTimeout,
@@ -49,6 +50,8 @@ class MeteredUpstream:
 
 
 def _kind_of(reason: Failure) -> str:
+    if reason.check(UpstreamBusy):
+        return "busy"
     if reason.check(UpstreamTLSError):
         return "tls"
     if reason.check(UpstreamTimeout):
@@ -59,23 +62,21 @@ def _kind_of(reason: Failure) -> str:
 
 
 def readings_of(
-    gateway: Gateway, cache: CacheService, upstream: Upstream, site: CachingSite
+    gateway: Gateway, cache: CacheService, upstream: Upstream, sites: Iterable[CachingSite]
 ) -> Callable[[], Iterable[Reading]]:
     """Values that their owners keep, as readings for the metrics."""
 
     def read() -> Iterable[Reading]:
         yield Reading("s3proxy_request_permits_held", gateway.in_flight)
         yield Reading("s3proxy_request_permits_limit", gateway.max_requests)
-        counters = upstream.counters
-        yield Reading("s3proxy_upstream_connections_opened_total", counters.connections_opened)
-        yield Reading("s3proxy_upstream_connections_reused_total", counters.connections_reused)
-        yield Reading("s3proxy_upstream_retries_total", counters.retries)
-        hosts: Iterable[dict[str, Any]] = upstream.snapshot()["hosts"].values()
-        for state in ("idle", "active"):
-            yield Reading("s3proxy_upstream_connections", sum(host[state] for host in hosts), (state,))
-        yield Reading("s3proxy_client_connections", site.connections_open, (site.listener,))
-        yield Reading("s3proxy_client_connections_opened_total", site.counters.connections, (site.listener,))
-        yield Reading("s3proxy_stalls_total", site.counters.aborted["slow_reader"], ("client",))
+        yield from _upstream_readings(upstream)
+        for site in sites:
+            yield Reading("s3proxy_client_connections", site.connections_open, (site.listener,))
+            yield Reading("s3proxy_client_connections_opened_total", site.counters.connections, (site.listener,))
+            if site.listener == "tls":
+                yield Reading("s3proxy_tls_handshake_failures_total", site.counters.failed_handshakes, ("tls",))
+        stalls = sum(site.counters.aborted["slow_reader"] for site in sites)
+        yield Reading("s3proxy_stalls_total", stalls, ("client",))
         if cache.manager is not None and cache.store is not None:
             evictor = cache.store.evictor
             yield Reading("s3proxy_cache_evictions_total", evictor.evicted_items, ("disk", "capacity"))
@@ -89,6 +90,33 @@ def readings_of(
                 yield from _ram_readings(cache.manager.ram)
 
     return read
+
+
+def _upstream_readings(upstream: Upstream) -> Iterable[Reading]:
+    counters = upstream.counters
+    yield Reading("s3proxy_upstream_connections_opened_total", counters.connections_opened)
+    yield Reading("s3proxy_upstream_connections_reused_total", counters.connections_reused)
+    yield Reading("s3proxy_upstream_tls_resumptions_total", counters.tls_resumed)
+    yield Reading("s3proxy_upstream_retries_total", counters.retries)
+    snapshot = upstream.snapshot()
+    hosts: list[dict[str, Any]] = list(snapshot["hosts"].values())
+    for state in ("idle", "active"):
+        yield Reading("s3proxy_upstream_connections", sum(host[state] for host in hosts), (state,))
+    yield Reading("s3proxy_upstream_connections_limit", snapshot["connections_limit"])
+    yield Reading("s3proxy_upstream_requests_waiting", snapshot["requests_waiting"])
+    yield Reading("s3proxy_upstream_waits_total", snapshot["requests_waited"])
+    yield Reading("s3proxy_upstream_waits_refused_total", snapshot["requests_refused"])
+    known = {ip for host in hosts for ip in host["addresses"]}
+    excluded = {ip for host in hosts for ip in host["excluded"]}
+    yield Reading("s3proxy_upstream_ips", len(known - excluded), ("active",))
+    yield Reading("s3proxy_upstream_ips", len(excluded), ("excluded",))
+    yield Reading("s3proxy_upstream_ip_exclusions_total", snapshot["exclusions"])
+    for result, count in snapshot["probes"].items():
+        yield Reading("s3proxy_upstream_ip_probes_total", count, (result,))
+    for outcome, count in snapshot["hedges"].items():
+        yield Reading("s3proxy_hedges_total", count, (outcome,))
+    yield Reading("s3proxy_dns_lookups_total", snapshot["lookups"] - snapshot["lookup_failures"], ("answered",))
+    yield Reading("s3proxy_dns_lookups_total", snapshot["lookup_failures"], ("failed",))
 
 
 def _ram_readings(ram: RamTier) -> Iterable[Reading]:

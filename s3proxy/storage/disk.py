@@ -7,9 +7,9 @@ import stat
 from collections.abc import Callable
 
 from s3proxy.storage.balance import Balance
-from s3proxy.storage.entry import StoredEntry
+from s3proxy.storage.entry import EntryFacts, StoredEntry
 from s3proxy.storage.errors import StoreError
-from s3proxy.storage.eviction import Evictor, Sweeper
+from s3proxy.storage.eviction import Evictor
 from s3proxy.storage.files import SystemCalls, write_fully
 from s3proxy.storage.generations import GenerationTable
 from s3proxy.storage.handles import HandleCache, ReadHandle
@@ -27,10 +27,15 @@ from s3proxy.storage.layout import (
 )
 from s3proxy.storage.lease import Lease
 from s3proxy.storage.ledger import Ledger
+from s3proxy.storage.reaper import Reaper
 from s3proxy.storage.recency import RecencyLog
 from s3proxy.storage.record import HEAD, INLINE, RANGES
 from s3proxy.storage.scoring import SCORES
+from s3proxy.storage.share import WriteShare
+from s3proxy.storage.staging import PartWriter, PlacedPart, Plan, StagedPart, Staging
 from s3proxy.storage.store import LEASE_SECONDS, DiskStore
+from s3proxy.storage.sweeper import Sweeper
+from s3proxy.storage.upload import Upload
 from s3proxy.storage.volume import Volume
 from s3proxy.storage.writer import Writer
 
@@ -40,13 +45,20 @@ __all__ = [
     "RANGES",
     "Arm",
     "DiskStore",
+    "EntryFacts",
     "EntryName",
     "GenerationTable",
     "Lease",
+    "PartWriter",
+    "PlacedPart",
+    "Plan",
     "ReadHandle",
     "Renewal",
+    "StagedPart",
+    "Staging",
     "StoreError",
     "StoredEntry",
+    "Upload",
     "Writer",
     "entry_name",
     "open_store",
@@ -66,6 +78,8 @@ def open_store(
     eviction: str = "tinylfu",
     trigger_percent: float = 95,
     target_percent: float = 80,
+    write_percent: float = 10,
+    upload_expiry: float = 86400,
     calls: SystemCalls | None = None,
     lease_seconds: float = LEASE_SECONDS,
     handles: int = 512,
@@ -76,6 +90,9 @@ def open_store(
     :param now: seconds since 1970
     :param random: names and samples are drawn from it
     :param eviction: ``lru`` or ``tinylfu``
+    :param write_percent: of ``max_size``: what was written through and nobody has read yet may take so much, uploads
+        under way included
+    :param upload_expiry: seconds without anything new after which an unfinished multipart upload is given up
     :param handles: how many range files are kept open
     :raises StoreError: it can't be used; the message says why and what to do
     """
@@ -89,16 +106,17 @@ def open_store(
         failed = instance.power_failed_at()
         declared, clean = balance.read()
         present = min(form.shards, len(system.listdir(f"{root}/o")))
-        empty = present == 0
+        empty = present == 0 and not system.listdir(f"{root}/up")
         if declared is None:
             # Nobody knows: take it for full until it has been walked through.
             declared = max_size
         ledger = Ledger(
             max_size,
-            form.shards,
+            form.shards + 1,
             declared=0 if empty else declared,
             walked=empty,
             spare=(form.shards - present) * DIRECTORY_FOOTPRINT,
+            unread_limit=int(max_size * write_percent / 100),
         )
         balance.start(ledger.committed if empty or clean else declared)
     except OSError as problem:
@@ -118,13 +136,16 @@ def open_store(
         volume.doubt_from = failed - _WRITE_BACK_SECONDS
     log = RecencyLog()
     evictor = Evictor(volume, log, balance, SCORES[eviction])
-    sweeper = Sweeper(volume, evictor, trigger_percent=trigger_percent, target_percent=target_percent)
+    reaper = Reaper(volume, upload_expiry)
+    sweeper = Sweeper(volume, evictor, reaper, trigger_percent=trigger_percent, target_percent=target_percent)
     return DiskStore(
         volume,
         balance,
         evictor,
         log,
         sweeper,
+        reaper,
+        WriteShare(evictor, ledger),
         cut=min(form.cut, cut_for(max_size)),
         lease_seconds=lease_seconds,
         was_clean=created or clean,
@@ -157,7 +178,7 @@ def _prepare(calls: SystemCalls, root: str, max_size: int) -> tuple[Format, bool
         if data is None:
             data = _create_format(calls, root, max_size)
         form = parse_format(data, f"{root}/FORMAT")
-        for name in ("o", "trash", "inst", "ctl"):
+        for name in ("o", "up", "trash", "inst", "ctl"):
             try:
                 calls.mkdir(f"{root}/{name}", 0o700)
             except FileExistsError:

@@ -3,22 +3,28 @@
 import errno
 import stat
 import threading
+from collections.abc import Iterator
 
 from s3proxy.storage.balance import Balance
-from s3proxy.storage.layout import EntryName, footprint, parse_generation, parse_range, parse_temp
+from s3proxy.storage.files import is_unread
 from s3proxy.storage.handles import RangeKey
+from s3proxy.storage.layout import EntryName, footprint, parse_generation, parse_range, parse_temp
 from s3proxy.storage.recency import RecencyLog, is_sidecar, read_sidecars
-from s3proxy.storage.scoring import Candidate, Score, choose_victims
+from s3proxy.storage.scoring import Candidate, Score, choose_victims, lru
 from s3proxy.storage.volume import Volume
 
-__all__ = ["Evictor", "Sweeper", "shard_paths"]
+__all__ = ["Evictor", "shard_paths"]
 
 POOL = 1024
+UNREAD_POOL = 128
+LONGEST_SEARCH = 16 * POOL
+"""What is looked at, at most, to find something that nobody has read."""
 _STATS_PER_DIRECTORY = 2048
 _EMPTY_GRACE = 60.0
 _SQUEEZE_SECONDS = 600.0
 _LOOK_SECONDS = 1.0
 _RESERVE_ATTEMPTS = 8
+_SEARCH_PAUSE = 60.0
 
 
 def shard_paths(volume: Volume) -> list[tuple[int, str]]:
@@ -57,6 +63,7 @@ class Evictor:
         self._exclusive = threading.RLock()
         self._squeezed_at = 0.0
         self._looked_at = 0.0
+        self._searched_at = float("-inf")
         self.evicted_bytes = 0
         self.evicted_items = 0
         self.oldest_age = 0.0
@@ -83,7 +90,7 @@ class Evictor:
         return False
 
     def reserve_at_once(self, size: int) -> bool:
-        """Like :meth:`reserve`, but evicts nothing: False also when something had to go first."""
+        """Like :meth:`reserve`, but evicts nothing and raises nothing: False also when :meth:`reserve` would."""
         ledger = self._volume.ledger
         if self._squeezed_at or not ledger.reserve(size):
             return False
@@ -91,7 +98,7 @@ class Evictor:
             self._balance.ensure(ledger.committed)
         except OSError:
             ledger.release(size)
-            raise
+            return False
         return True
 
     def release(self, size: int) -> None:
@@ -111,6 +118,24 @@ class Evictor:
                 # A little more than is needed, so that the next one need not sample again.
                 if not self._evict(ledger.excess + size + ledger.capacity // 64):
                     return ledger.fits(size)
+        return True
+
+    def make_unread_room(self, size: int) -> bool:
+        """Evict what was written through and nobody has read, the oldest first, until the share of that has room for
+        ``size`` bytes more; False when it hasn't: then it is full of uploads that are not finished, or of few objects
+        among very many.
+        """
+        volume, ledger = self._volume, self._volume.ledger
+        with self._exclusive:
+            if not ledger.fits_unread(size):
+                volume.empty_trash()
+            while not ledger.fits_unread(size):
+                in_vain = 0 <= volume.now() - self._searched_at < _SEARCH_PAUSE
+                if in_vain or ledger.unread <= ledger.staged or ledger.staged + size > ledger.unread_limit:
+                    return False
+                if not self._evict(ledger.unread_excess + size + ledger.unread_limit // 64, unread=True):
+                    self._searched_at = volume.now()
+                volume.empty_trash()
         return True
 
     def exhausted(self, size: int) -> bool:
@@ -164,11 +189,14 @@ class Evictor:
 
     # One batch
 
-    def _evict(self, goal: int) -> int:
-        """Remove the worst of one sample, at most about ``goal`` bytes; returns how many went."""
+    def _evict(self, goal: int, *, unread: bool = False) -> int:
+        """Remove the worst of one sample, at most about ``goal`` bytes; returns how many went.
+
+        :param unread: the oldest of what nobody has read
+        """
         now = self._volume.now()
         freed = 0
-        victims = choose_victims(self.sample(), now, self._score)
+        victims = choose_victims(self.sample_unread() if unread else self.sample(), now, lru if unread else self._score)
         for victim in victims:
             if freed >= goal:
                 break
@@ -187,14 +215,32 @@ class Evictor:
 
     def sample(self, wanted: int = POOL) -> list[Candidate]:
         """Everything in randomly chosen shards, until there are ``wanted`` candidates or no more shards."""
-        shards = shard_paths(self._volume)
         pool: list[Candidate] = []
-        while shards and len(pool) < wanted:
+        for found in self._shards():
+            pool.extend(found)
+            if len(pool) >= wanted:
+                break
+        return pool
+
+    def sample_unread(self) -> list[Candidate]:
+        """What nobody has read in randomly chosen shards, until there is enough of it or enough was looked at."""
+        pool: list[Candidate] = []
+        seen = 0
+        for found in self._shards():
+            pool.extend(candidate for candidate in found if candidate.unread)
+            seen += len(found)
+            if len(pool) >= UNREAD_POOL or seen >= LONGEST_SEARCH:
+                break
+        return pool
+
+    def _shards(self) -> Iterator[list[Candidate]]:
+        """The candidates of each shard, in random order."""
+        shards = shard_paths(self._volume)
+        while shards:
             # Swap with the last one, then take that: an even choice without replacement at no cost.
             index = self._volume.random.getrandbits(32) % len(shards)
             shards[index], shards[-1] = shards[-1], shards[index]
-            pool.extend(self._shard(shards.pop()[1]))
-        return pool
+            yield self._shard(shards.pop()[1])
 
     def _shard(self, path: str) -> list[Candidate]:
         try:
@@ -233,6 +279,7 @@ class Evictor:
             last_use=used,
             reused=bool(status.st_mode & stat.S_ISVTX),
             frequency=self._log.frequency(name.digest, 0),
+            unread=is_unread(status),
         )
 
     def _generation(self, path: str, shard_path: str, name: EntryName, generation: int) -> list[Candidate]:
@@ -273,6 +320,7 @@ class Evictor:
                     reused=count > 0,
                     frequency=self._log.frequency(name.digest, start),
                     siblings=len(ranges),
+                    unread=is_unread(status),
                 )
             )
         return found
@@ -295,8 +343,10 @@ class Evictor:
         if victim.generation is None:
             return volume.remove_entry(victim.name, inode=victim.inode)
         with volume.lock(victim.name):
-            size = volume.calls.stat(victim.path).st_size
-            removed = volume.remove_counted(victim.path, volume.shard_of(victim.name), size)
+            status = volume.calls.stat(victim.path)
+            removed = volume.remove_counted(
+                victim.path, volume.shard_of(victim.name), status.st_size, unread=is_unread(status)
+            )
             volume.bump(victim.name)
             volume.handles.forget_range(RangeKey(victim.name.digest, victim.generation, victim.start, victim.stop))
             if removed and victim.siblings <= 16:
@@ -316,37 +366,3 @@ class Evictor:
         found = volume.peek(volume.entry_path(name))
         if found is not None and found.header is not None and found.header.generation == generation:
             volume.remove_entry(name, inode=found.inode)
-
-
-class Sweeper:
-    """Keeps the store between two marks in the background, so that a publication seldom has to wait for room.
-
-    :param trigger_percent: of the limit; above it a sweep is due
-    :param target_percent: of the limit; a sweep goes down to it
-    """
-
-    def __init__(
-        self, volume: Volume, evictor: Evictor, *, trigger_percent: float = 95, target_percent: float = 80
-    ) -> None:
-        self._volume = volume
-        self._evictor = evictor
-        self._trigger = trigger_percent / 100
-        self._target = target_percent / 100
-
-    def due(self) -> bool:
-        """Whether :meth:`run` has something to do. Costs nothing."""
-        ledger = self._volume.ledger
-        capacity = ledger.capacity
-        return self._volume.has_trash or (capacity > 0 and ledger.used + ledger.reserved > capacity * self._trigger)
-
-    def run(self) -> int:
-        """Delete the trash, evict if there is too much, and return the bytes that were evicted. Blocks: call it in a
-        thread.
-
-        :raises OSError: the directory can't be changed
-        """
-        ledger = self._volume.ledger
-        capacity = ledger.capacity
-        if capacity > 0 and ledger.used + ledger.reserved > capacity * self._trigger:
-            return self._evictor.shrink(int(capacity * self._target))
-        return self._evictor.shrink(max(capacity, ledger.used + ledger.reserved))

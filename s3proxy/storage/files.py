@@ -3,13 +3,19 @@
 import ctypes
 import errno
 import os
+import stat
 from collections.abc import Sequence
 
-__all__ = ["SystemCalls", "write_fully"]
+__all__ = ["UNREAD_BIT", "UNREAD_MODE", "SystemCalls", "is_unread", "write_fully"]
 
 _IOV_MAX = 1024
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
+UNREAD_BIT = stat.S_IXGRP
+"""In the mode of a file: it was written through, and nobody has read it yet. The bit means nothing else here, and every
+walk sees it without opening the file.
+"""
+UNREAD_MODE = 0o600 | UNREAD_BIT
 
 
 class SystemCalls:
@@ -74,3 +80,8 @@ def write_fully(calls: SystemCalls, fd: int, chunks: Sequence[bytes], offset: in
         if written:
             views[0] = views[0][written:]
     return total
+
+
+def is_unread(status: os.stat_result) -> bool:
+    """Whether a file has the :data:`UNREAD_BIT`."""
+    return bool(status.st_mode & UNREAD_BIT)

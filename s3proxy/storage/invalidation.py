@@ -12,7 +12,7 @@ import attrs
 
 from s3proxy.storage.entry import StoredEntry
 from s3proxy.storage.errors import StoreError
-from s3proxy.storage.files import write_fully
+from s3proxy.storage.files import is_unread, write_fully
 from s3proxy.storage.layout import EntryName
 from s3proxy.storage.lease import Lease, revoke, take_lease
 from s3proxy.storage.reading import remove_damaged
@@ -65,8 +65,8 @@ def arm(volume: Volume, name: EntryName, timeout: float) -> Arm:
     :raises StoreError: the entry may still look fresh to others
     """
     with volume.lock(name):
+        lease = None
         try:
-            lease = None
             for _ in range(_ATTEMPTS):
                 revoke(volume, name)
                 lease = take_lease(volume, name, timeout)
@@ -78,6 +78,8 @@ def arm(volume: Volume, name: EntryName, timeout: float) -> Arm:
             raise
         except OSError as problem:
             # A full disk has no room for a flight file, but names can still be removed.
+            if lease is not None:
+                lease.consume()
             _remove_both(volume, name, problem)
             return Arm(volume, name, None)
         finally:
@@ -125,7 +127,8 @@ def _remove_both(volume: Volume, name: EntryName, problem: OSError) -> None:
             volume.unlink(path)
         path = volume.entry_path(name)
         if volume.inode(path) is not None:
-            volume.remove_counted(path, volume.shard_of(name), volume.calls.stat(path).st_size)
+            status = volume.calls.stat(path)
+            volume.remove_counted(path, volume.shard_of(name), status.st_size, unread=is_unread(status))
     except OSError as second:
         raise StoreError(
             second.errno or errno.EIO,

@@ -8,6 +8,7 @@
 ``.../t.<start>-<length>.<I>.<n>``    range that instance I is writing
 ``.../a.<I>``                         when instance I last used which range
 ``.../<segment>/``                    one sub-directory for each GiB of offset, when the object is larger than 1 GiB
+``up/``                               uploads under way, see :mod:`s3proxy.storage.upload_names`
 ====================================  =========================================================================
 
 ``K`` is BLAKE2b-160 of the entry's identity in base32 (32 characters), ``G`` and ``I`` are 60 random bits in

@@ -25,7 +25,7 @@ class Ledger:
     Before every shard has been walked, only what is known of them counts.
 
     :param limit: the most that may be published, 0 for no limit
-    :param shards: number of shards
+    :param shards: number of shards; the last one is that of unfinished uploads
     :param declared: what the directory may already hold
     :param walked: True for a new directory
     :param spare: room that only shard directories, which are made as they are needed, may take
@@ -49,6 +49,7 @@ class Ledger:
         self.unread_limit = unread_limit
         self._unread = 0
         self._unread_reserved = 0
+        self._staged = 0
         self._spare = min(spare, limit // 16)
 
     @property
@@ -115,6 +116,11 @@ class Ledger:
         """Published bytes that were written through, or staged, and that nobody has read; see the class."""
         return max(0, self._unread)
 
+    @property
+    def staged(self) -> int:
+        """Those of them that belong to unfinished uploads."""
+        return max(0, self._staged)
+
     def fits_unread(self, size: int) -> bool:
         """Whether ``size`` more unread bytes may be published."""
         return self.unread_limit == 0 or self._unread + self._unread_reserved + size <= self.unread_limit
@@ -167,7 +173,7 @@ class Ledger:
             self._estimate += size
             if counted and self._walked[shard]:
                 self._exact += size
-                self._unread += unread
+                self._add_unread(shard, unread)
 
     def is_walked(self, shard: int) -> bool:
         """Whether the shard's sum is known."""
@@ -214,10 +220,15 @@ class Ledger:
         if not self._walked[shard]:
             self._walked[shard] = 1
             self._exact += total
-            self._unread += unread
+            self._add_unread(shard, unread)
             self._unwalked -= 1
             if self._unwalked == 0:
                 self._estimate = self._exact
+
+    def _add_unread(self, shard: int, size: int) -> None:
+        self._unread += size
+        if shard == len(self._walked) - 1:
+            self._staged += size
 
     def finish_untouched(self, present: set[int]) -> None:
         """Every shard that has no directory holds nothing; ``present`` are those that have one."""

@@ -2,12 +2,12 @@
 
 import errno
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
-from s3proxy.storage.entry import StoredEntry, stored_entry
+from s3proxy.storage.entry import EntryFacts, StoredEntry, stored_entry
 from s3proxy.storage.errors import NotNow
-from s3proxy.storage.files import write_fully
+from s3proxy.storage.files import UNREAD_MODE, write_fully
 from s3proxy.storage.layout import DIRECTORY_FOOTPRINT, footprint, new_generation
 from s3proxy.storage.lease import Lease
 from s3proxy.storage.record import (
@@ -26,10 +26,14 @@ from s3proxy.storage.record import (
 )
 from s3proxy.storage.volume import SMALL_BODY, Volume
 
-__all__ = ["FULL", "Room", "make_header", "promote", "publish_head", "publish_inline", "publish_ranges"]
+__all__ = ["FULL", "Room", "make_header", "promote", "publish_copy", "publish_head", "publish_inline", "publish_ranges"]
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 _RENAME_ATTEMPTS = 5
+_COPY_BYTES = 1 << 20
+
+Content = Callable[[], Iterable[Sequence[bytes]]]
+"""Gives what stands behind the header, in pieces that are written at once; again, when it is called again."""
 
 
 class Room(Protocol):
@@ -39,7 +43,7 @@ class Room(Protocol):
         """Set room for ``size`` bytes aside, evicting if need be; False when there can't be."""
 
     def reserve_at_once(self, size: int) -> bool:
-        """The same without evicting anything; False also when something had to go first."""
+        """The same without evicting anything; False also when :meth:`reserve` would evict or raise."""
 
     def release(self, size: int) -> None:
         """Give a reservation back."""
@@ -49,41 +53,30 @@ class Room(Protocol):
 
 
 def make_header(
-    lease: Lease,
-    kind: int,
-    meta: bytes,
-    *,
-    object_size: int,
-    validated_at: float,
-    observed_at: float,
-    unconfirmed: bool,
-    complete: bool,
-    instance: int,
-    body_length: int = 0,
-    generation: int = 0,
+    volume: Volume, lease: Lease, kind: int, facts: EntryFacts, *, body_length: int = 0, generation: int = 0
 ) -> Header:
     """The header of what is published under ``lease``."""
-    if len(meta) > META_MAX:
-        raise ValueError(f"{len(meta)} bytes of metadata are more than the format allows")
+    if len(facts.meta) > META_MAX:
+        raise ValueError(f"{len(facts.meta)} bytes of metadata are more than the format allows")
     return Header(
         kind=kind,
-        complete=complete,
-        unconfirmed=unconfirmed,
-        validated_at=nanoseconds(validated_at),
-        meta_length=len(meta),
+        complete=True,
+        unconfirmed=facts.unconfirmed,
+        validated_at=nanoseconds(facts.validated_at),
+        meta_length=len(facts.meta),
         body_length=body_length,
-        object_size=object_size,
+        object_size=facts.object_size,
         generation=generation,
-        observed_at=nanoseconds(observed_at),
-        meta_crc=zlib.crc32(meta),
+        observed_at=nanoseconds(facts.observed_at),
+        meta_crc=zlib.crc32(facts.meta),
         footer_length=footer_size(body_length) if kind == INLINE else 0,
         nonce=lease.nonce,
-        instance=instance,
+        instance=volume.instance.number,
     )
 
 
 def promote(
-    volume: Volume, lease: Lease, header: Header, meta: bytes, small_body: bytes | None = None
+    volume: Volume, lease: Lease, header: Header, facts: EntryFacts, small_body: bytes | None = None
 ) -> StoredEntry | None:
     """Give the finished flight file the entry's name, whatever has it now, and count it. Ends the lease.
 
@@ -103,7 +96,11 @@ def promote(
             # this one.
             epoch = volume.bump(name)
         lease.consume()
-        found = volume.peek(path)
+        found, problem = None, None
+        try:
+            found = volume.peek(path)
+        except OSError as error:
+            problem = error
         # A rename may have moved another flight's unfinished file, or an older flight may have moved ours here: the
         # nonce tells.
         mine = (
@@ -111,16 +108,30 @@ def promote(
             and found.header is not None
             and found.header.complete
             and found.header.nonce == lease.nonce
-        )
+        ) or (problem is not None and renamed)
         if renamed and old is not None:
             if old.counted:
-                volume.ledger.add(shard, -footprint(old.size))
+                charge = footprint(old.size)
+                volume.ledger.add(shard, -charge, unread=-charge if old.unread else 0)
             if old.header is not None and not (mine and old.header.generation == header.generation):
                 volume.retire(name, old)
+        if mine:
+            charge = footprint(header.file_size)
+            volume.ledger.add(shard, charge, unread=charge if facts.unread else 0)
+        if problem is not None:
+            # It can't be told what has the name now; most likely it is what was just published.
+            raise problem
         if found is None or not mine:
             return None
-        volume.ledger.add(shard, footprint(header.file_size))
-    return stored_entry(name, header, meta, inode=found.inode, epoch=epoch, small_body=small_body)
+    return stored_entry(
+        name,
+        header,
+        facts.meta,
+        inode=found.inode,
+        epoch=epoch,
+        small_body=small_body,
+        unread=facts.unread,
+    )
 
 
 def _rename(volume: Volume, source: str, target: str) -> bool:
@@ -142,12 +153,8 @@ def publish_inline(
     room: Room,
     lease: Lease,
     body: Sequence[bytes],
+    facts: EntryFacts,
     *,
-    meta: bytes,
-    object_size: int,
-    validated_at: float,
-    observed_at: float,
-    unconfirmed: bool,
     promptly: bool = False,
 ) -> StoredEntry | None:
     """Publish a whole body at once. None: revoked, or no room. The lease is over in any case.
@@ -156,84 +163,58 @@ def publish_inline(
     :raises NotNow: something has to; the lease still stands
     """
     length = sum(map(len, body))
-    header = make_header(
-        lease,
-        INLINE,
-        meta,
-        object_size=object_size,
-        validated_at=validated_at,
-        observed_at=observed_at,
-        unconfirmed=unconfirmed,
-        complete=True,
-        instance=volume.instance.number,
-        body_length=length,
-    )
+    header = make_header(volume, lease, INLINE, facts, body_length=length)
     checksums = BlockChecksums()
     for chunk in body:
         checksums.update(chunk)
     footer = encode_footer(Footer(checksums=checksums.result(), length=length, start=0))
     small = b"".join(body) if length <= SMALL_BODY else None
     publish = _publish_promptly if promptly else _publish
-    return publish(volume, room, lease, header, meta, [meta, *body, footer], small)
+    return publish(volume, room, lease, header, facts, lambda: ((facts.meta, *body, footer),), small)
 
 
-def publish_head(
-    volume: Volume,
-    room: Room,
-    lease: Lease,
-    *,
-    meta: bytes,
-    object_size: int,
-    validated_at: float,
-    observed_at: float,
-    unconfirmed: bool,
+def publish_copy(
+    volume: Volume, room: Room, lease: Lease, source: int, checksums: tuple[int, ...], facts: EntryFacts
 ) -> StoredEntry | None:
+    """Publish a whole body that is in a file already. None: revoked, or no room. The lease is over in any case.
+
+    :param source: descriptor of the file, of which the first ``facts.object_size`` bytes are the body
+    :param checksums: the CRC-32 of each of its blocks
+    """
+    length = facts.object_size
+    header = make_header(volume, lease, INLINE, facts, body_length=length)
+    footer = encode_footer(Footer(checksums=checksums, length=length, start=0))
+
+    def content() -> Iterator[Sequence[bytes]]:
+        yield (facts.meta,)
+        position = 0
+        while position < length:
+            data = volume.calls.pread(source, min(_COPY_BYTES, length - position), position)
+            if not data:
+                raise OSError(errno.EIO, "the file is too short")
+            position += len(data)
+            yield (data,)
+        yield (footer,)
+
+    return _publish(volume, room, lease, header, facts, content, None)
+
+
+def publish_head(volume: Volume, room: Room, lease: Lease, facts: EntryFacts) -> StoredEntry | None:
     """Publish metadata without any body. None: revoked, or no room. The lease is over in any case."""
-    header = make_header(
-        lease,
-        HEAD,
-        meta,
-        object_size=object_size,
-        validated_at=validated_at,
-        observed_at=observed_at,
-        unconfirmed=unconfirmed,
-        complete=True,
-        instance=volume.instance.number,
-    )
-    return _publish(volume, room, lease, header, meta, [meta], None)
+    return _publish(volume, room, lease, make_header(volume, lease, HEAD, facts), facts, lambda: ((facts.meta,),), None)
 
 
 def publish_ranges(
-    volume: Volume,
-    room: Room,
-    lease: Lease,
-    *,
-    meta: bytes,
-    object_size: int,
-    validated_at: float,
-    observed_at: float,
-    unconfirmed: bool,
-    generation: int | None = None,
+    volume: Volume, room: Room, lease: Lease, facts: EntryFacts, *, generation: int | None = None
 ) -> StoredEntry | None:
     """Publish an entry whose body comes as ranges. None: revoked, or no room. The lease is over in any case.
 
     :param generation: the generation whose ranges stay (the object is the same version); None begins a new one
     """
     number = new_generation(volume.random) if generation is None else generation
-    header = make_header(
-        lease,
-        RANGES,
-        meta,
-        object_size=object_size,
-        validated_at=validated_at,
-        observed_at=observed_at,
-        unconfirmed=unconfirmed,
-        complete=True,
-        instance=volume.instance.number,
-        generation=number,
-    )
+    header = make_header(volume, lease, RANGES, facts, generation=number)
     if generation is not None:
-        return _publish(volume, room, lease, header, meta, [meta], None)
+        return _publish(volume, room, lease, header, facts, lambda: ((facts.meta,),), None)
     shard = volume.shard_of(lease.name)
     path = volume.generation_path(lease.name, number)
     entry, reserved = None, 0
@@ -241,7 +222,7 @@ def publish_ranges(
         if room.reserve(DIRECTORY_FOOTPRINT):
             reserved = DIRECTORY_FOOTPRINT
             volume.make_directory(path, shard)
-            entry = _publish(volume, room, lease, header, meta, [meta], None)
+            entry = _publish(volume, room, lease, header, facts, lambda: ((facts.meta,),), None)
     finally:
         room.release(reserved)
         if entry is None:
@@ -255,8 +236,8 @@ def _publish(
     room: Room,
     lease: Lease,
     header: Header,
-    meta: bytes,
-    content: list[bytes],
+    facts: EntryFacts,
+    content: Content,
     small_body: bytes | None,
 ) -> StoredEntry | None:
     charge, reserved = footprint(header.file_size), 0
@@ -265,12 +246,12 @@ def _publish(
             return None
         reserved = charge
         try:
-            _write(volume, lease, header, content)
+            _write(volume, lease, header, facts, content)
         except OSError as problem:
             if problem.errno not in FULL or not room.exhausted(charge):
                 raise
-            _write(volume, lease, header, content)
-        return promote(volume, lease, header, meta, small_body)
+            _write(volume, lease, header, facts, content)
+        return promote(volume, lease, header, facts, small_body)
     finally:
         room.release(reserved)
         lease.release()
@@ -281,8 +262,8 @@ def _publish_promptly(
     room: Room,
     lease: Lease,
     header: Header,
-    meta: bytes,
-    content: list[bytes],
+    facts: EntryFacts,
+    content: Content,
     small_body: bytes | None,
 ) -> StoredEntry | None:
     charge = footprint(header.file_size)
@@ -293,21 +274,24 @@ def _publish_promptly(
     over = True
     try:
         try:
-            _write(volume, lease, header, content)
+            _write(volume, lease, header, facts, content)
         except OSError as problem:
             if problem.errno in FULL:
                 over = False
                 raise NotNow from problem
             raise
-        return promote(volume, lease, header, meta, small_body)
+        return promote(volume, lease, header, facts, small_body)
     finally:
         room.release(charge)
         if over:
             lease.release()
 
 
-def _write(volume: Volume, lease: Lease, header: Header, content: list[bytes]) -> None:
+def _write(volume: Volume, lease: Lease, header: Header, facts: EntryFacts, content: Content) -> None:
     """The header last: until it is there, nobody takes the file for complete, under whichever name."""
-    fd = lease.file.fd
-    write_fully(volume.calls, fd, content, HEADER_SIZE)
+    fd, position = lease.file.fd, HEADER_SIZE
+    for chunks in content():
+        position += write_fully(volume.calls, fd, chunks, position)
+    if facts.unread:
+        volume.calls.chmod(fd, UNREAD_MODE)
     write_fully(volume.calls, fd, [encode_header(header)], 0)

@@ -5,6 +5,7 @@ import os
 
 from s3proxy.storage.entry import StoredEntry
 from s3proxy.storage.errors import RecordError
+from s3proxy.storage.files import is_unread
 from s3proxy.storage.handles import OpenFile, RangeKey, ReadHandle
 from s3proxy.storage.layout import SEGMENT, EntryName, parse_range, range_name
 from s3proxy.storage.record import BLOCK, HEADER_SIZE, INLINE, RANGES, decode_footer, decode_header, footer_size
@@ -107,7 +108,8 @@ def open_range(volume: Volume, entry: StoredEntry, start: int, stop: int) -> Rea
     file.release()
     with volume.lock(entry.name):
         try:
-            volume.remove_counted(path, volume.shard_of(entry.name), size)
+            status = volume.calls.stat(path)
+            volume.remove_counted(path, volume.shard_of(entry.name), status.st_size, unread=is_unread(status))
         except OSError:
             return None
         finally:

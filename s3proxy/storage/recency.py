@@ -10,6 +10,7 @@ import attrs
 
 from s3proxy.storage.layout import EntryName, footprint, instance_text
 from s3proxy.storage.record import RANGES
+from s3proxy.storage.unread import mark_read
 from s3proxy.storage.volume import Volume
 
 __all__ = [
@@ -214,6 +215,8 @@ def _write_entry(volume: Volume, name: EntryName, uses: list[Use]) -> int:
     found = volume.peek(path)
     if found is None or found.header is None or not found.header.complete:
         return 0
+    if found.unread:
+        mark_read(volume, name)
     if found.header.kind != RANGES:
         last = max(use.last for use in uses)
         volume.calls.utime(path, (last, last))

@@ -30,8 +30,8 @@ offset  type       content
 Bytes 6 to 19 are the only ones that ever change in place.
 
 Footer: the CRC-32 of each block of 1 MiB, then 40 bytes: ``S3PR``, encoding u8, log2 of the block u8, u16 0, number of
-blocks u32, stored length u64, original length u64, offset in the object u64, CRC-32 of everything before it in the
-footer u32.
+blocks u32, stored length u64, original length u64, offset in the object u64 (all ones: as the file's name says), CRC-32
+of everything before it in the footer u32.
 """
 
 import struct
@@ -51,9 +51,11 @@ __all__ = [
     "RANGES",
     "STAMP_OFFSET",
     "TRAILER_SIZE",
+    "UNPLACED",
     "BlockChecksums",
     "Footer",
     "Header",
+    "body_length",
     "decode_footer",
     "decode_header",
     "decode_trailer",
@@ -70,6 +72,10 @@ BLOCK = 1 << 20
 HEADER_SIZE = 128
 TRAILER_SIZE = 40
 META_MAX = 1 << 20
+UNPLACED = (1 << 64) - 1
+"""Instead of the offset in the object: a part of an upload whose place was not known when it was written. The file's
+name tells it.
+"""
 STAMP_OFFSET = 6
 _VERSION = 1
 _UNCONFIRMED = 1
@@ -222,6 +228,13 @@ def decode_header(data: bytes) -> Header:
 def footer_size(length: int) -> int:
     """The footer's length after ``length`` stored bytes."""
     return -(-length // BLOCK) * 4 + TRAILER_SIZE
+
+
+def body_length(size: int) -> int:
+    """The inverse: how many bytes stand before the footer in a file of ``size`` bytes; 0 when there can't be any."""
+    blocks = -(-(size - TRAILER_SIZE) // (BLOCK + 4))
+    length = size - TRAILER_SIZE - 4 * blocks
+    return length if length > 0 and length + footer_size(length) == size else 0
 
 
 class BlockChecksums:

@@ -5,10 +5,13 @@ from collections import deque
 
 from s3proxy.storage.balance import parse_draft
 from s3proxy.storage.eviction import shard_paths
+from s3proxy.storage.files import is_unread
 from s3proxy.storage.layout import DIRECTORY_FOOTPRINT, EntryName, footprint, parse_generation, parse_range, parse_temp
 from s3proxy.storage.reading import is_sound
+from s3proxy.storage.reaper import Reaper
 from s3proxy.storage.recency import is_sidecar, parse_sidecar_name
-from s3proxy.storage.record import FLIGHT, HEADER_SIZE, INLINE, RANGES, footer_size
+from s3proxy.storage.record import FLIGHT, HEADER_SIZE, INLINE, RANGES, body_length, footer_size
+from s3proxy.storage.upload_names import is_data, parse_staging
 from s3proxy.storage.volume import Volume
 
 __all__ = ["Scan"]
@@ -18,19 +21,21 @@ _WALK_ATTEMPTS = 20
 
 
 class Scan:
-    """One pass over every shard, in slices. Never resurrects anything: what no entry points to is garbage.
+    """One pass over every shard and all uploads, in slices. Never resurrects anything: what no entry points to is
+    garbage.
 
     Deletes: ranges and flight files that no living instance is writing, generation directories that no entry names,
     damaged and unfinished entries, truncated ranges, ranges that lie wholly within another one, heartbeats of the dead,
-    the trash of earlier runs; after a failure of the host, what was written before it and is not what its checksums
-    say. What may belong to an instance that still lives is left alone and counted in
-    :attr:`postponed`.
+    the trash of earlier runs, what :class:`~s3proxy.storage.reaper.Reaper` finds; after a failure of the host, what was
+    written before it and is not what its checksums say. What may belong to an instance that still lives is left alone
+    and counted in :attr:`postponed`.
 
     When the pass is over, the ledger knows exactly what the directory holds.
     """
 
-    def __init__(self, volume: Volume, *, verify: bool) -> None:
+    def __init__(self, volume: Volume, reaper: Reaper, *, verify: bool) -> None:
         self._volume = volume
+        self._reaper = reaper
         self._verify = verify
         self._shards: deque[tuple[int, str]] | None = None
         self._attempts: dict[int, int] = {}
@@ -67,16 +72,19 @@ class Scan:
             if not volume.is_own_trash(name):
                 volume.delete_tree(f"{volume.root}/trash/{name}", None)
                 self.removed += 1
-        shards = shard_paths(volume)
+        shards = self._all_shards()
         volume.ledger.finish_untouched({index for index, _ in shards})
         self._shards = deque(shards)
+
+    def _all_shards(self) -> list[tuple[int, str]]:
+        return [*shard_paths(self._volume), (self._volume.uploads_shard, self._volume.uploads)]
 
     def _more_shards(self) -> None:
         """Shards that were made, or were busy, while the pass went on."""
         assert self._shards is not None
         ledger = self._volume.ledger
         if not ledger.complete:
-            shards = [(index, path) for index, path in shard_paths(self._volume) if not ledger.is_walked(index)]
+            shards = [(index, path) for index, path in self._all_shards() if not ledger.is_walked(index)]
             ledger.finish_untouched({index for index, _ in shards})
             self._shards.extend(shards)
 
@@ -109,33 +117,68 @@ class Scan:
         assert self._shards is not None
         ledger = self._volume.ledger
         names = self._volume.calls.listdir(path)
-        self._clean(path, names)
+        if index == self._volume.uploads_shard:
+            self._clean_uploads(path, names)
+        else:
+            self._clean(path, names)
         token = ledger.begin_walk(index)
-        total = DIRECTORY_FOOTPRINT + self._sum(path)
+        total, unread = self._sum(path)
+        if index != self._volume.uploads_shard:
+            total += DIRECTORY_FOOTPRINT
         attempts = self._attempts[index] = self._attempts.get(index, 0) + 1
         # What is always being changed is summed up as well as can be; the error is at most what changed during one
         # walk.
-        if (token is not None and ledger.end_walk(index, token, total)) or attempts >= _WALK_ATTEMPTS:
-            ledger.force_walk(index, total)
+        if (token is not None and ledger.end_walk(index, token, total, unread)) or attempts >= _WALK_ATTEMPTS:
+            ledger.force_walk(index, total, unread)
             self._shards.popleft()
         else:
             self._shards.rotate(-1)
         return len(names)
 
-    def _sum(self, path: str) -> int:
-        """What the published files and directories below ``path`` are charged with."""
-        total = 0
+    def _sum(self, path: str) -> tuple[int, int]:
+        """What the published files and directories below ``path`` are charged with, and the unread ones of them."""
+        total = unread = 0
         for text in self._volume.calls.listdir(path):
             child = f"{path}/{text}"
             try:
                 status = self._volume.calls.stat(child)
                 if stat.S_ISDIR(status.st_mode):
-                    total += DIRECTORY_FOOTPRINT + self._sum(child)
+                    inner = self._sum(child)
+                    total += DIRECTORY_FOOTPRINT + inner[0]
+                    unread += inner[1]
                 elif not text.endswith(".f") and parse_temp(text) is None:
                     total += footprint(status.st_size)
+                    unread += footprint(status.st_size) if is_unread(status) else 0
             except FileNotFoundError:
                 continue
-        return total
+        return total, unread
+
+    def _clean_uploads(self, path: str, names: list[str]) -> None:
+        self.removed += self._reaper.run()
+        if self._volume.doubt_from is None:
+            return
+        for text in names:
+            if parse_staging(text) is not None:
+                self._clean_staged(f"{path}/{text}")
+
+    def _clean_staged(self, path: str) -> None:
+        """Remove bytes of parts that did not survive a failure of the host; the upload can't be assembled then."""
+        volume = self._volume
+        try:
+            names = volume.calls.listdir(path)
+        except FileNotFoundError:
+            return
+        for text in names:
+            child = f"{path}/{text}"
+            try:
+                status = volume.calls.stat(child)
+                length = body_length(status.st_size)
+                if is_data(text) and not (length and self._survived(child, 0, length)):
+                    self.removed += volume.remove_counted(
+                        child, volume.uploads_shard, status.st_size, unread=is_unread(status)
+                    )
+            except FileNotFoundError:
+                continue
 
     def _clean(self, path: str, names: list[str]) -> None:
         for text in names:
@@ -260,10 +303,10 @@ class Scan:
         volume = self._volume
         with volume.lock(name):
             try:
-                size = volume.calls.stat(path).st_size
+                status = volume.calls.stat(path)
             except FileNotFoundError:
                 return
-            if volume.remove_counted(path, volume.shard_of(name), size):
+            if volume.remove_counted(path, volume.shard_of(name), status.st_size, unread=is_unread(status)):
                 self.removed += 1
                 volume.bump(name)
                 volume.handles.forget(name.digest)

@@ -18,7 +18,8 @@ class Candidate:
 
     ``generation`` is None for an entry. ``last_use`` is in seconds; ``reused`` says whether it was used again since it
     was stored;
-    ``frequency`` how often of late, 0 to 15; ``siblings`` how many ranges are beside it.
+    ``frequency`` how often of late, 0 to 15; ``siblings`` how many ranges are beside it; ``unread``: written through,
+    and not read by anybody yet.
     """
 
     name: EntryName
@@ -32,6 +33,7 @@ class Candidate:
     reused: bool
     frequency: int
     siblings: int = 0
+    unread: bool = False
 
 
 Score = Callable[[Candidate, float], float]

@@ -1,18 +1,24 @@
 """The store on one local file system: entries and ranges of bytes, by name."""
 
 from s3proxy.storage.balance import Balance
-from s3proxy.storage.entry import StoredEntry
-from s3proxy.storage.eviction import Evictor, Sweeper
+from s3proxy.storage.entry import EntryFacts, StoredEntry
+from s3proxy.storage.eviction import Evictor
 from s3proxy.storage.handles import ReadHandle
 from s3proxy.storage.invalidation import Arm, Renewal, arm, drop, prepare_renewal
 from s3proxy.storage.layout import EntryName
 from s3proxy.storage.lease import Lease, take_lease
 from s3proxy.storage.publish import make_header, publish_head, publish_inline, publish_ranges
 from s3proxy.storage.reading import load, open_inline, open_range, ranges
+from s3proxy.storage.reaper import Reaper
 from s3proxy.storage.recency import RecencyLog, write_uses
 from s3proxy.storage.record import HEAD, INLINE, RANGES
 from s3proxy.storage.scan import Scan
-from s3proxy.storage.volume import Volume
+from s3proxy.storage.share import WriteShare
+from s3proxy.storage.staging import Staging
+from s3proxy.storage.sweeper import Sweeper
+from s3proxy.storage.unread import mark_read
+from s3proxy.storage.upload import Upload, start_upload
+from s3proxy.storage.volume import SMALL_BODY, Volume
 from s3proxy.storage.writer import InlineWriter, RangeWriter
 
 __all__ = ["DiskStore", "LEASE_SECONDS"]
@@ -27,14 +33,12 @@ class DiskStore:
     """Entries on disk. Every call is blocking and thread-safe.
 
     :meth:`load`, :meth:`lease`, :meth:`arm`, :meth:`drop`, :meth:`prepare_renewal`, :meth:`ranges`, :meth:`open_range`
-        and
-    :meth:`open_inline` take some microseconds on a local file system. What writes bodies or may have to evict belongs
-    in a thread. Any call may raise :class:`OSError` when the disk does not do what it should; nothing wrong is ever
-    published or returned then.
+    and :meth:`open_inline` take some microseconds on a local file system. What writes bodies or may have to evict
+    belongs in a thread. Any call may raise :class:`OSError` when the disk does not do what it should; nothing wrong is
+    ever published or returned then.
 
     Periodic duties of the owner, all in a thread: :meth:`pulse` every second, :meth:`flush_recency` about every ten
-    seconds,
-    ``sweeper.run()`` whenever ``sweeper.due()`` says so, and the steps of :meth:`scan` after a start.
+    seconds, ``sweeper.run()`` whenever ``sweeper.due()`` says so, and the steps of :meth:`scan` after a start.
     """
 
     def __init__(
@@ -44,6 +48,8 @@ class DiskStore:
         evictor: Evictor,
         log: RecencyLog,
         sweeper: Sweeper,
+        reaper: Reaper,
+        share: WriteShare,
         *,
         cut: int,
         lease_seconds: float,
@@ -56,6 +62,9 @@ class DiskStore:
         self.inline_max = min(volume.format.inline_max, cut)
         self._balance = balance
         self._log = log
+        self._reaper = reaper
+        self._share = share
+        self._read: set[EntryName] = set()
         self._lease_seconds = lease_seconds
         self._was_clean = was_clean
         self._beat_at = volume.now()
@@ -114,18 +123,14 @@ class DiskStore:
         :param promptly: only if nothing has to be evicted for it: then it takes some microseconds, too
         :raises NotNow: promptly, and something has to be evicted; the lease still stands
         """
-        return publish_inline(
-            self.volume,
-            self.evictor,
-            lease,
-            body,
+        facts = EntryFacts(
             meta=meta,
             object_size=object_size,
             validated_at=validated_at,
             observed_at=observed_at,
             unconfirmed=unconfirmed,
-            promptly=promptly,
         )
+        return publish_inline(self.volume, self.evictor, lease, body, facts, promptly=promptly)
 
     def publish_head(
         self,
@@ -138,16 +143,14 @@ class DiskStore:
         unconfirmed: bool = False,
     ) -> StoredEntry | None:
         """Publish metadata alone. None: the lease was revoked, or there is no room. Ends the lease."""
-        return publish_head(
-            self.volume,
-            self.evictor,
-            lease,
+        facts = EntryFacts(
             meta=meta,
             object_size=object_size,
             validated_at=validated_at,
             observed_at=observed_at,
             unconfirmed=unconfirmed,
         )
+        return publish_head(self.volume, self.evictor, lease, facts)
 
     def publish_ranges(
         self,
@@ -166,17 +169,14 @@ class DiskStore:
         :param generation: keep the ranges of this generation, of the same version of the object; None: begin without
             any
         """
-        return publish_ranges(
-            self.volume,
-            self.evictor,
-            lease,
+        facts = EntryFacts(
             meta=meta,
             object_size=object_size,
             validated_at=validated_at,
             observed_at=observed_at,
             unconfirmed=unconfirmed,
-            generation=generation,
         )
+        return publish_ranges(self.volume, self.evictor, lease, facts, generation=generation)
 
     def start_inline(
         self,
@@ -193,20 +193,19 @@ class DiskStore:
 
         :raises OSError: the file could not be written; the lease is over
         """
-        header = make_header(
-            lease,
-            INLINE,
-            meta,
+        facts = EntryFacts(
+            meta=meta,
             object_size=object_size,
             validated_at=validated_at,
             observed_at=observed_at,
             unconfirmed=unconfirmed,
-            complete=True,
-            instance=self.volume.instance.number,
-            body_length=object_size,
         )
+        return self._start_inline(lease, facts)
+
+    def _start_inline(self, lease: Lease, facts: EntryFacts) -> InlineWriter:
+        header = make_header(self.volume, lease, INLINE, facts, body_length=facts.object_size)
         try:
-            return InlineWriter(self.volume, self.evictor, lease, header, meta)
+            return InlineWriter(self.volume, self.evictor, lease, header, facts)
         except OSError:
             lease.release()
             raise
@@ -236,26 +235,22 @@ class DiskStore:
         observed_at: float,
         unconfirmed: bool = False,
     ) -> StoredEntry | None:
-        """Publish ``entry`` again with other metadata and the body that it has. None: it can't be. Ends the lease."""
+        """Publish ``entry`` again with other metadata and the body that it has. None: it can't be. Ends the lease.
+
+        What nobody has read stays unread.
+        """
+        facts = EntryFacts(
+            meta=meta,
+            object_size=entry.object_size,
+            validated_at=validated_at,
+            observed_at=observed_at,
+            unconfirmed=unconfirmed,
+            unread=entry.unread,
+        )
         if entry.kind == HEAD:
-            return self.publish_head(
-                lease,
-                meta=meta,
-                object_size=entry.object_size,
-                validated_at=validated_at,
-                observed_at=observed_at,
-                unconfirmed=unconfirmed,
-            )
+            return publish_head(self.volume, self.evictor, lease, facts)
         if entry.kind == RANGES:
-            return self.publish_ranges(
-                lease,
-                meta=meta,
-                object_size=entry.object_size,
-                validated_at=validated_at,
-                observed_at=observed_at,
-                unconfirmed=unconfirmed,
-                generation=entry.generation,
-            )
+            return publish_ranges(self.volume, self.evictor, lease, facts, generation=entry.generation)
         try:
             body = self.open_inline(entry)
         except OSError:
@@ -265,14 +260,7 @@ class DiskStore:
             lease.release()
             return None
         try:
-            writer = self.start_inline(
-                lease,
-                meta=meta,
-                object_size=entry.object_size,
-                validated_at=validated_at,
-                observed_at=observed_at,
-                unconfirmed=unconfirmed,
-            )
+            writer = self._start_inline(lease, facts)
             try:
                 while writer.written < writer.length:
                     wanted = min(_COPY_BYTES, writer.length - writer.written)
@@ -285,6 +273,31 @@ class DiskStore:
                 writer.close()
         finally:
             body.close()
+
+    # Uploads
+
+    def start_upload(self, name: EntryName, size: int) -> Upload | None:
+        """Begin to keep the body of an object that is being uploaded. None: it can't fit.
+
+        Up to :attr:`inline_max` bytes it takes some microseconds; more belongs in a thread, as it may evict.
+
+        :raises OSError: the disk failed
+        """
+        memory_max = min(SMALL_BODY, self.inline_max)
+        return start_upload(
+            self.volume, self._share, name, size, memory_max=memory_max, inline_max=self.inline_max, cut=self.cut
+        )
+
+    def staging(self, name: EntryName, upload_id: bytes) -> Staging:
+        """The parts of a multipart upload that are on disk. Costs nothing."""
+        return Staging(self.volume, self._share, name, upload_id, self.cut)
+
+    def read_first(self, entry: StoredEntry) -> None:
+        """Somebody reads an entry that is ``unread``: it leaves the share of what was written with the next
+        :meth:`flush_recency`. Costs nothing.
+        """
+        if entry.unread:
+            self._read.add(entry.name)
 
     # Confirming and invalidating
 
@@ -321,6 +334,16 @@ class DiskStore:
         """Bytes in files that are being written."""
         return self.volume.ledger.in_flight
 
+    def unread(self) -> int:
+        """Those of the published bytes that were written through and nobody has read yet, and those of unfinished
+        uploads. Too few until the scan is over.
+        """
+        return self.volume.ledger.unread
+
+    def staged(self) -> int:
+        """Those of them that belong to unfinished uploads."""
+        return self.volume.ledger.staged
+
     def make_room(self, size: int) -> bool:
         """Evict until ``size`` bytes could be published; False when they can't. May take long."""
         return self.evictor.make_room(size)
@@ -335,6 +358,9 @@ class DiskStore:
         """
         ledger = self.volume.ledger
         self.volume.handles.expire(self.volume.now() - _HANDLE_SECONDS)
+        read, self._read = self._read, set()
+        for name in read:
+            mark_read(self.volume, name)
         interval = max(_TOUCH_SECONDS, self.evictor.oldest_age / 16)
         written = write_uses(self.volume, self._log, interval)
         self._balance.ensure(ledger.committed)
@@ -362,7 +388,7 @@ class DiskStore:
         """A pass over the directory, to be stepped through after a start. Entries are examined unless the last stop was
         a clean one.
         """
-        return Scan(self.volume, verify=not self._was_clean)
+        return Scan(self.volume, self._reaper, verify=not self._was_clean)
 
     def close(self) -> None:
         """Close what is kept open and note how full the directory is. Nothing may be used afterwards. Never raises."""

@@ -13,7 +13,7 @@ import attrs
 
 from s3proxy.storage.entry import StoredEntry, stored_entry
 from s3proxy.storage.errors import RecordError, StoreError
-from s3proxy.storage.files import SystemCalls
+from s3proxy.storage.files import SystemCalls, is_unread
 from s3proxy.storage.generations import GenerationTable
 from s3proxy.storage.handles import HandleCache
 from s3proxy.storage.instance import Instance
@@ -28,7 +28,16 @@ from s3proxy.storage.layout import (
     range_directory,
 )
 from s3proxy.storage.ledger import Ledger
-from s3proxy.storage.record import HEADER_SIZE, INLINE, RANGES, TRAILER_SIZE, Header, decode_header, decode_trailer
+from s3proxy.storage.record import (
+    HEADER_SIZE,
+    INLINE,
+    RANGES,
+    TRAILER_SIZE,
+    UNPLACED,
+    Header,
+    decode_header,
+    decode_trailer,
+)
 
 __all__ = ["SMALL_BODY", "CorruptEntry", "Peek", "Touchable", "Volume"]
 
@@ -41,11 +50,12 @@ _LOCKS = 64
 
 @attrs.frozen
 class Peek:
-    """An entry file's header (None when it is not a valid one), size and inode."""
+    """An entry file's header (None when it is not a valid one), size and inode, and whether nobody has read it."""
 
     header: Header | None
     size: int
     inode: int
+    unread: bool = False
 
     @property
     def counted(self) -> bool:
@@ -98,7 +108,10 @@ class Volume:
         self.instance = instance
         self.handles = handles
         self.objects = f"{root}/o"
+        self.uploads = f"{root}/up"
+        self.uploads_shard = form.shards
         self._locks = [threading.RLock() for _ in range(_LOCKS)]
+        self._part_locks = [threading.Lock() for _ in range(_LOCKS)]
         self._trash: deque[tuple[str, int, bool]] = deque()
         self.doubt_from: float | None = None
         self.live: set[Touchable] = set()
@@ -109,6 +122,10 @@ class Volume:
     def lock(self, name: EntryName) -> threading.RLock:
         """The lock that serialises this process's changes of one entry."""
         return self._locks[name.digest[4] % _LOCKS]
+
+    def part_lock(self, number: int) -> threading.Lock:
+        """The lock that serialises this process's replacements of one staged part."""
+        return self._part_locks[number % _LOCKS]
 
     def shard_of(self, name: EntryName) -> int:
         """The index of the entry's shard."""
@@ -223,7 +240,9 @@ class Volume:
                 raise CorruptEntry(status.st_ino)
         elif header.kind == INLINE and self.is_doubtful(status.st_mtime):
             return None
-        return stored_entry(name, header, meta, inode=status.st_ino, epoch=epoch, small_body=body)
+        return stored_entry(
+            name, header, meta, inode=status.st_ino, epoch=epoch, small_body=body, unread=is_unread(status)
+        )
 
     def peek(self, path: str) -> Peek | None:
         """Read only the header of the file at ``path``; None when there is no such file."""
@@ -241,9 +260,10 @@ class Volume:
         finally:
             self.calls.close(fd)
         try:
-            return Peek(decode_header(data), status.st_size, status.st_ino)
+            header = decode_header(data)
         except RecordError:
-            return Peek(None, status.st_size, status.st_ino)
+            header = None
+        return Peek(header, status.st_size, status.st_ino, is_unread(status))
 
     def inode(self, path: str) -> int | None:
         """The inode that has this name now, or None."""
@@ -259,7 +279,8 @@ class Volume:
         object.
         """
         try:
-            return decode_trailer(self.calls.pread(fd, TRAILER_SIZE, end - TRAILER_SIZE)) == (length, start)
+            found = decode_trailer(self.calls.pread(fd, TRAILER_SIZE, end - TRAILER_SIZE))
+            return found in ((length, start), (length, UNPLACED))
         except RecordError:
             return False
 
@@ -275,12 +296,16 @@ class Volume:
             raise
         return True
 
-    def remove_counted(self, path: str, shard: int, size: int) -> bool:
-        """Remove a published file of ``size`` bytes; False when it was gone already."""
+    def remove_counted(self, path: str, shard: int, size: int, *, unread: bool = False) -> bool:
+        """Remove a published file of ``size`` bytes; False when it was gone already.
+
+        :param unread: it is counted among the unread ones
+        """
         with self.ledger.changing(shard):
             if not self.unlink(path):
                 return False
-            self.ledger.add(shard, -footprint(size))
+            charge = footprint(size)
+            self.ledger.add(shard, -charge, unread=-charge if unread else 0)
         return True
 
     def remove_entry(self, name: EntryName, *, inode: int | None = None) -> bool:
@@ -295,7 +320,7 @@ class Volume:
                 if found is None or (inode is not None and found.inode != inode):
                     return False
                 if found.counted:
-                    removed = self.remove_counted(path, self.shard_of(name), found.size)
+                    removed = self.remove_counted(path, self.shard_of(name), found.size, unread=found.unread)
                 else:
                     removed = self.unlink(path)
                 self.retire(name, found)
@@ -312,14 +337,21 @@ class Volume:
     def discard_generation(self, name: EntryName, generation: int) -> None:
         """Rename a generation directory away, to be deleted later. One that can't be renamed is left for the scan."""
         self.handles.forget(name.digest)
-        shard = self.shard_of(name)
+        self.discard_directory(self.generation_path(name, generation), self.shard_of(name))
+
+    def discard_directory(self, path: str, shard: int) -> bool:
+        """Rename a directory away, to be deleted later; False when it can't be.
+
+        :param shard: where what is in it is counted
+        """
         target = f"{self.root}/trash/{self.random.getrandbits(60):015x}"
         with self.ledger.changing(shard):
             try:
-                self.calls.rename(self.generation_path(name, generation), target)
+                self.calls.rename(path, target)
             except OSError:
-                return
+                return False
             self._trash.append((target, shard, self.ledger.is_walked(shard)))
+        return True
 
     @property
     def has_trash(self) -> bool:
@@ -360,7 +392,8 @@ class Volume:
             except OSError:
                 continue
             if shard is not None and parse_temp(name) is None:
-                self.ledger.add(shard, -footprint(status.st_size), counted=counted)
+                charge = footprint(status.st_size)
+                self.ledger.add(shard, -charge, counted=counted, unread=-charge if is_unread(status) else 0)
         try:
             self.calls.rmdir(path)
         except OSError:

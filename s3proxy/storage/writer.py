@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import attrs
 
-from s3proxy.storage.entry import StoredEntry
+from s3proxy.storage.entry import EntryFacts, StoredEntry
 from s3proxy.storage.errors import NotNow
-from s3proxy.storage.files import write_fully
+from s3proxy.storage.files import UNREAD_MODE, write_fully
 from s3proxy.storage.handles import OpenFile, RangeKey, ReadHandle
 from s3proxy.storage.layout import DIRECTORY_FOOTPRINT, EntryName, footprint, range_name, temp_name
 from s3proxy.storage.lease import Lease
@@ -24,9 +24,14 @@ from s3proxy.storage.record import (
 )
 from s3proxy.storage.volume import Volume
 
-__all__ = ["InlineWriter", "RangeWriter", "Writer"]
+__all__ = ["InlineWriter", "RangeWriter", "Writer", "next_serial"]
 
 _serials = itertools.count()
+
+
+def next_serial() -> int:
+    """A number for a file's name that this process has not used yet."""
+    return next(_serials)
 
 
 class Writer:
@@ -168,7 +173,7 @@ class RangeWriter(Writer):
     def start_range(cls, volume: Volume, room: Room, entry: StoredEntry, start: int, length: int) -> "RangeWriter":
         """Create the temporary file. See :meth:`DiskStore.start_range`."""
         directory = volume.range_path(entry, start)
-        path = f"{directory}/{temp_name(start, start + length, volume.instance.number, next(_serials))}"
+        path = f"{directory}/{temp_name(start, start + length, volume.instance.number, next_serial())}"
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             fd = volume.calls.open(path, flags, 0o600)
@@ -247,15 +252,15 @@ class RangeWriter(Writer):
 class InlineWriter(Writer):
     """The body of an inline entry, growing in the flight file."""
 
-    def __init__(self, volume: Volume, room: Room, lease: Lease, header: Header, meta: bytes) -> None:
-        write_fully(volume.calls, lease.file.fd, [encode_header(attrs.evolve(header, complete=False)), meta], 0)
+    def __init__(self, volume: Volume, room: Room, lease: Lease, header: Header, facts: EntryFacts) -> None:
+        first = [encode_header(attrs.evolve(header, complete=False)), facts.meta]
+        write_fully(volume.calls, lease.file.fd, first, 0)
         lease.file.acquire()
-        super().__init__(
-            volume, room, lease.file, name=lease.name, base=HEADER_SIZE + len(meta), start=0, length=header.body_length
-        )
+        base = HEADER_SIZE + len(facts.meta)
+        super().__init__(volume, room, lease.file, name=lease.name, base=base, start=0, length=header.body_length)
         self._lease = lease
         self._header = header
-        self._meta = meta
+        self._facts = facts
 
     def commit(self, promptly: bool = False) -> StoredEntry | None:
         """Publish the entry. None: the lease was revoked, or there is no room."""
@@ -270,8 +275,10 @@ class InlineWriter(Writer):
                 return None
             try:
                 self._write_footer(self.length)
+                if self._facts.unread:
+                    self._volume.calls.chmod(self._fd, UNREAD_MODE)
                 write_fully(self._volume.calls, self._fd, [encode_header(header)], 0)
-                return promote(self._volume, self._lease, header, self._meta)
+                return promote(self._volume, self._lease, header, self._facts)
             finally:
                 self._room.release(charge)
         finally:

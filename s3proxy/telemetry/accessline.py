@@ -1,4 +1,4 @@
-"""One line of the access log: the 27 fields of S3's server access log, then eleven of ours.
+"""One line of the access log: the 27 fields of S3's server access log, then twelve of ours.
 
 Fields are separated by one space, absent ones are ``-``, and every byte that could end a field or a line is
 percent-encoded, so that no client can write a line of its own:
@@ -43,7 +43,8 @@ No.   Field                    Here
 35    ending                   ok, client_abort, upstream_abort, shed, denied
 36    instance
 37    proxy request id
-38    reason                   why S3 had to be asked, or why the answer was not kept
+38    reason                   why S3 had to be asked, or why the answer was not kept; how a tunnel ended
+39    bytes received           body bytes read from the client, or all bytes of the client's side of a tunnel
 ====  =======================  =====================================================================
 
 Source of the first part: "Amazon S3 server access log format" in the S3 user guide. It tells readers to expect
@@ -118,7 +119,7 @@ class AnswerWords(NamedTuple):
     request: bytes  # 7 to 15
     version: bytes  # 18 and 19
     outcome: bytes  # 28 to 36
-    reason: bytes  # 38
+    reason: bytes  # 38 and 39
 
 
 @lru_cache(maxsize=1024)
@@ -230,7 +231,7 @@ class LineFormatter:
                 f"{_milliseconds(record.upstream_seconds)} {_milliseconds(record.wait_seconds)} {record.ending} "
                 f"{instance} "
             ),
-            _ascii(f" {record.reason or '-'}\n"),
+            _ascii(f" {record.reason or '-'} {record.body_bytes_received or '-'}\n"),
         )
 
     def _safe_target(self, target: bytes) -> bytes:

@@ -47,7 +47,7 @@ _MOST_TEXT: Final = 16 * 1024
 _CHECK_SECONDS: Final = 5.0
 _COMPLAIN_SECONDS: Final = 60.0
 #: What Twisted says of every port, including those that single DNS queries use.
-_ports: Final = re.compile(r"\S+ starting on \S+|\(\w+ Port \S+ Closed\)").fullmatch
+_ports: Final = re.compile(r"\S+(?: \(TLS\))? starting on \S+|\(\w+ Port \S+ Closed\)").fullmatch
 _ESCAPES: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
     9: "\t", 10: "\\n", 13: "\\r", 0x2028: "\\u2028", 0x2029: "\\u2029",
 }  # fmt: skip

@@ -48,6 +48,7 @@ _WORDS: Final[dict[str, tuple[str, ...]]] = {
     "s3proxy_cache_errors_total": ("read", "write", "disk_full", "read_only", "stale_handle", "cleanup"),
     "s3proxy_upstream_errors_total": (
         "dns", "connect", "tls", "head_timeout", "idle_timeout", "reset", "protocol", "refused",
+        "busy",
     ),
 }  # fmt: skip
 
@@ -281,6 +282,19 @@ class Metrics:
         """Share of object reads answered without a body from S3, since the start; from 0 to 1."""
         self.take_tallies()
         return self._hit_rate.total()
+
+    def reads(self) -> tuple[float, float, float, float]:
+        """Object reads since the start, as the hit rates count them: how many, how many of them were hits, the bytes
+        sent for them, and how many of those did not come from S3.
+        """
+        self.take_tallies()
+        return self._hit_rate.whole, self._hit_rate.part, self._byte_hit_rate.whole, self._byte_hit_rate.part
+
+    def recent_rates(self) -> tuple[float, float]:
+        """Hit rate and byte hit rate of the last five minutes, from 0 to 1."""
+        self.take_tallies()
+        now = self._seconds()
+        return self._hit_rate.recent(now), self._byte_hit_rate.recent(now)
 
     def render_text(self) -> bytes:
         """Everything in Prometheus' text format 0.0.4."""

@@ -69,6 +69,7 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
     "PutBucketSubresource": ("REST.PUT.BUCKET_SUBRESOURCE", "other"),
     "DeleteBucketSubresource": ("REST.DELETE.BUCKET_SUBRESOURCE", "other"),
     "CreateSession": ("REST.CREATE.SESSION", "other"),
+    "Tunnel": ("TUNNEL", "other"),
 }
 
 _METHODS: Final = frozenset({b"GET", b"HEAD", b"PUT", b"POST", b"DELETE", b"OPTIONS", b"PATCH", b"CONNECT", b"TRACE"})

@@ -9,10 +9,14 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from s3proxy.upstream.addresses import Addresses
 from s3proxy.upstream.connection import Connect, Dialer, UpstreamConnection
+from s3proxy.upstream.destinations import DestinationPolicy
 from s3proxy.upstream.exchange import Exchange, Limits, framing
-from s3proxy.upstream.health import AddressHealth
+from s3proxy.upstream.health import Address, AddressHealth
+from s3proxy.upstream.hedging import Governor, HedgeCounters, Race
 from s3proxy.upstream.interfaces import (
+    Hedging,
     IUpstream,
     IUpstreamResponse,
     UpstreamError,
@@ -28,13 +32,11 @@ from s3proxy.upstream.response import UpstreamResponse
 from s3proxy.upstream.retry import Stage, Tries, next_delay
 from s3proxy.upstream.routing import LoopGuard, Route, Router, show_address
 from s3proxy.upstream.settings import UpstreamSettings
+from s3proxy.upstream.slots import ConnectionSlots
 from s3proxy.upstream.sockets import SocketOptions
 from s3proxy.upstream.tls import ClientContexts
 
-__all__ = ["CheckAddress", "Upstream", "UpstreamCounters"]
-
-#: Called with host, IP and port before a connection is opened; may raise UpstreamRefused.
-CheckAddress = Callable[[str, str, int], None]
+__all__ = ["Upstream", "UpstreamCounters"]
 
 
 @attrs.define
@@ -43,20 +45,20 @@ class UpstreamCounters:
 
     :ivar connections_opened: TCP (and TLS) connections that came about
     :ivar connections_reused: requests sent on a kept connection
+    :ivar tls_resumed: connections whose TLS handshake took up an earlier session
     :ivar connect_failures: attempts to connect that failed, certificates included
     :ivar attempts: requests sent, repetitions included
     :ivar retries: repetitions
     :ivar failures: requests that ended without an answer
-    :ivar exclusions: addresses taken out of use because they kept failing
     """
 
     connections_opened: int = 0
     connections_reused: int = 0
+    tls_resumed: int = 0
     connect_failures: int = 0
     attempts: int = 0
     retries: int = 0
     failures: int = 0
-    exclusions: int = 0
 
 
 def _fires(gone: "Deferred[None]") -> Callable[[object], None]:
@@ -78,7 +80,7 @@ class Upstream:
 
     :param settings: section ``connection_pool``
     :param own_addresses: (IP, port) of every listening socket of this proxy, asked before each new connection
-    :param check_address: refuses destinations beyond that
+    :param policy: where it may connect to; None: anywhere, but to this proxy itself
     :param head_timeout: seconds for the head of an answer: without a body, from the beginning and with all attempts;
         with one, from its end
     :param lookup: replaces the DNS client
@@ -93,7 +95,7 @@ class Upstream:
         settings: UpstreamSettings,
         *,
         own_addresses: Callable[[], frozenset[tuple[str, int]]],
-        check_address: CheckAddress | None = None,
+        policy: DestinationPolicy | None = None,
         head_timeout: float = 30.0,
         lookup: Lookup | None = None,
         connect: Connect | None = None,
@@ -105,20 +107,10 @@ class Upstream:
         )
         self._router = Router(settings.upstream_overrides, settings.endpoint_overrides)
         self._dns = DNSClient(reactor, settings.dns_servers or DEFAULT_SERVERS)
-        self._resolver = Resolver(
-            reactor,
-            lookup or self._dns.lookup,
-            settings.endpoint_overrides,
-            settings.dns_refresh_interval,
-            settings.max_registered_endpoints,
-        )
-        self._health = AddressHealth(
-            settings.ip_failure_threshold,
-            settings.health_probe_initial_cooldown,
-            settings.health_probe_max_cooldown,
-            settings.max_registered_endpoints,
-        )
         distributed = settings.ip_distribution_enabled
+        self._slots = ConnectionSlots(
+            reactor, settings.max_connections, settings.connection_timeout, settings.max_connections
+        )
         self._pool = ConnectionPool(
             reactor,
             PoolLimits(
@@ -127,6 +119,7 @@ class Upstream:
                 idle=settings.idle_timeout,
                 lifetime=settings.max_lifetime,
             ),
+            self._slots.leave,
         )
         options = SocketOptions(
             settings.keepalive_idle_secs,
@@ -134,17 +127,39 @@ class Upstream:
             settings.keepalive_retries,
             settings.tcp_recv_buffer_size,
         )
-        contexts = ClientContexts(settings.system_ca)
+        self.socket_options = options
+        contexts = ClientContexts(settings.system_ca, seconds=reactor.seconds)
         self._dialer = Dialer(reactor, contexts, options, settings.connection_timeout, connect)
-        self._guard = LoopGuard(own_addresses)
-        self._check_address = check_address
+        self._addresses = Addresses(
+            reactor,
+            Resolver(
+                reactor,
+                lookup or self._dns.lookup,
+                settings.endpoint_overrides,
+                settings.dns_refresh_interval,
+                settings.max_registered_endpoints,
+            ),
+            AddressHealth(
+                settings.ip_failure_threshold,
+                settings.health_probe_initial_cooldown,
+                settings.health_probe_max_cooldown,
+                settings.max_registered_endpoints,
+            ),
+            LoopGuard(own_addresses),
+            policy,
+            distributed,
+            self._dial,
+            self._found_again,
+        )
+        self._governor = Governor(settings.hedged_requests.max_inflight_fraction)
         self._stopped = False
         self.counters = UpstreamCounters()
+        self.hedges = HedgeCounters()
 
     @property
     def resolver(self) -> Resolver:
         """Host names to addresses, for others that dial S3's hosts (the passthrough)."""
-        return self._resolver
+        return self._addresses.resolver
 
     def start(self) -> None:
         """Warn of every override that gives up protection. Opens nothing: connections come with the requests."""
@@ -157,6 +172,7 @@ class Upstream:
     def stop(self) -> "Deferred[None]":
         """Close what is idle; requests under way go on, new ones fail. Fires when the idle connections are closed."""
         self._stopped = True
+        self._addresses.stop()
         self._dns.close()
         closing: list[Deferred[None]] = []
         for connection in self._pool.close():
@@ -167,11 +183,15 @@ class Upstream:
         return DeferredList(closing).addCallback(lambda _: None)
 
     def snapshot(self) -> dict[str, Any]:
-        """For the health page: counters, and by host its addresses, the excluded ones, connections idle and in use."""
-        excluded = self._health.all_excluded(self._reactor.seconds())
+        """For the health page: counters, and by host its addresses, the excluded ones, connections idle and in use.
+
+        Of an excluded address it says for how many seconds it has been that, and when it is probed next.
+        """
+        now = self._reactor.seconds()
+        excluded = self._addresses.excluded()
         out = {ip for ip, _ in excluded}
         hosts: dict[str, dict[str, Any]] = {}
-        for host, targets in self._resolver.known().items():
+        for host, targets in self._addresses.resolver.known().items():
             ips = [target.ip for target in targets]
             left_out = [ip for ip in ips if ip in out]
             hosts[host] = {"addresses": ips, "excluded": left_out, "idle": 0, "active": 0}
@@ -181,8 +201,23 @@ class Upstream:
         return {
             "hosts": hosts,
             "excluded": [show_address(*address) for address in excluded],
-            "lookups": self._resolver.lookups,
-            "lookup_failures": self._resolver.failures,
+            "recovery": {
+                show_address(*address): {
+                    "seconds": round(now - since, 1),
+                    "next_probe_seconds": round(max(next_probe - now, 0.0), 1),
+                }
+                for address, (since, next_probe) in excluded.items()
+            },
+            "probes": {"succeeded": self._addresses.prober.succeeded, "failed": self._addresses.prober.failed},
+            "connections_in_use": self._slots.in_use,
+            "connections_limit": self._slots.limit,
+            "requests_waiting": self._slots.waiting,
+            "requests_waited": self._slots.waited,
+            "requests_refused": self._slots.refused,
+            "hedges": attrs.asdict(self.hedges),
+            "lookups": self._addresses.resolver.lookups,
+            "lookup_failures": self._addresses.resolver.failures,
+            "exclusions": self._addresses.exclusions,
             **attrs.asdict(self.counters),
         }
 
@@ -197,28 +232,52 @@ class Upstream:
             asking.addTimeout(self._limits.head, self._reactor, too_late)
         return asking
 
+    def find(self, host: str, port: int) -> "Deferred[list[tuple[str, int]]]":
+        """IP and port of the addresses to dial for a connection to *host* and *port* that others make, best first.
+
+        Fails with UpstreamRefused when none may be dialled, with UpstreamUnreachable when there is none.
+        """
+        return Deferred.fromCoroutine(self._addresses.find(self._router.route(host, port), port))
+
+    def dialled(self, ip: str, port: int, reached: bool) -> None:
+        """Others have dialled an address that :meth:`find` gave them."""
+        if reached:
+            self._addresses.connected((ip, port))
+        else:
+            self._addresses.failed(Route(ip, port, None), (ip, port))
+
     async def _request(self, request: UpstreamRequest) -> IUpstreamResponse:
+        self._governor.fetches += request.repeatable
         try:
-            return await self._repeat(request)
+            response = await self._repeat(request)
         except BaseException:
             self.counters.failures += 1
+            self._governor.fetches -= request.repeatable
             if request.body is not None:
                 request.body.abort()
             raise
+        if request.repeatable:
+            response.when_over(self._fetched)
+        return response
 
-    async def _repeat(self, request: UpstreamRequest) -> IUpstreamResponse:
+    def _fetched(self) -> None:
+        self._governor.fetches -= 1
+
+    async def _repeat(self, request: UpstreamRequest) -> UpstreamResponse:
         try:
             framed = framing(request)
         except ValueError as error:
             raise UpstreamError(f"the request can't be sent: {error}") from None
         route = self._router.route(request.host, request.port)
         tries = Tries()
-        used: set[tuple[str, int]] = set()
+        used: set[Address] = set()
         while True:
             if self._stopped:
                 raise UpstreamUnreachable("the proxy is stopping")
             try:
-                return await self._attempt(request, framed, route, tries, used)
+                if request.hedging is None or not request.repeatable:
+                    return await self._attempt(request, framed, route, tries, used)
+                return await self._race(request, request.hedging, framed, route, tries, used)
             except _AttemptFailed as failed:
                 tries = tries.plus(failed.stage)
                 delay = next_delay(failed.stage, request.repeatable, tries, self._settings.upstream_idle_retries)
@@ -229,19 +288,51 @@ class Upstream:
             if delay > 0:
                 await deferLater(self._reactor, delay)
 
+    async def _race(
+        self,
+        request: UpstreamRequest,
+        hedging: Hedging,
+        framed: tuple[bytes, int | None],
+        route: Route,
+        tries: Tries,
+        used: set[Address],
+    ) -> UpstreamResponse:
+        async def ask(second: bool) -> UpstreamResponse:
+            if second:
+                self.log.debug("A request to {host} is late and sent a second time", host=request.host)
+            return await self._attempt(request, framed, route, tries, used)
+
+        race = Race(self._reactor, ask, hedging, self._governor, self.hedges, self._slots.is_free)
+        return await race.run()
+
     async def _attempt(
         self,
         request: UpstreamRequest,
         framed: tuple[bytes, int | None],
         route: Route,
         tries: Tries,
-        used: set[tuple[str, int]],
+        used: set[Address],
     ) -> UpstreamResponse:
-        ip, port = await self._pick(route, used)
+        try:
+            address = await self._addresses.pick(route, used)
+        except UpstreamError as error:
+            # The resolver has asked every server twice; asking again at once would not help.
+            raise _AttemptFailed(Stage.FORBIDDEN, error) from None
+        used.add(address)
+        ip, port = address
         key = PoolKey(route.host, ip, port, route.tls)
+        if not self._slots.take():
+            try:
+                await self._slots.wait(route.host)
+            except UpstreamError as error:
+                raise _AttemptFailed(Stage.FORBIDDEN, error) from None
         connection: Any = self._pool.take(key) if not tries.stale else None
         if connection is None:
-            connection = await self._open(key, route)
+            try:
+                connection = await self._open(key, route)
+            except BaseException:
+                self._slots.leave()
+                raise
         else:
             self.counters.connections_reused += 1
         self.counters.attempts += 1
@@ -251,49 +342,44 @@ class Upstream:
             response = await exchange.run(on_idle)
         except UpstreamError as error:
             if exchange.stage in (Stage.UNANSWERED, Stage.SILENT, Stage.BODY_HELD, Stage.ANSWERING):
-                self._failed(ip, port)
+                self._addresses.failed(route, address)
             raise _AttemptFailed(exchange.stage, error) from None
-        self._answered(ip, port)
+        self._addresses.answered(address)
         return response
 
-    async def _pick(self, route: Route, used: set[tuple[str, int]]) -> tuple[str, int]:
-        """The next address to try: one that this request has not failed on, if there is one."""
-        targets = self._resolver.at_hand(route.host)
-        if targets is None:
-            try:
-                targets = await self._resolver.resolve(route.host)
-            except UpstreamError as error:
-                # The resolver has asked every server twice; asking again at once would not help.
-                raise _AttemptFailed(Stage.FORBIDDEN, error) from None
-        addresses = [(target.ip, target.port or route.port) for target in targets]
-        rotate = self._settings.ip_distribution_enabled and not route.overridden
-        ordered = self._health.in_order(route.host, addresses, self._reactor.seconds(), rotate)
-        chosen = next((address for address in ordered if address not in used), ordered[0])
-        used.add(chosen)
-        return chosen
+    def _dial(self, route: Route, ip: str, port: int) -> "Deferred[UpstreamConnection]":
+        """Connect, if that is allowed.
+
+        :raises UpstreamRefused: it is not
+        """
+        self._addresses.check(route, (ip, port))
+        return self._dialer.dial(route, ip, port)
 
     async def _open(self, key: PoolKey, route: Route) -> UpstreamConnection:
+        if self._slots.limit:
+            self._pool.make_room(self._slots.limit)
         try:
-            self._guard.check(route.host, key.ip, key.port)
-            if self._check_address is not None:
-                self._check_address(route.host, key.ip, key.port)
-            connection = await self._dialer.dial(route, key.ip, key.port)
+            connection = await self._dial(route, key.ip, key.port)
         except (UpstreamRefused, UpstreamTLSError) as error:
             self.counters.connect_failures += 1
             raise _AttemptFailed(Stage.FORBIDDEN, error) from None
         except UpstreamError as error:
             self.counters.connect_failures += 1
-            self._failed(key.ip, key.port)
+            self._addresses.failed(route, (key.ip, key.port))
             raise _AttemptFailed(Stage.CONNECTING, error) from None
-        self.counters.connections_opened += 1
+        self._opened(connection)
         self._pool.opened(key, connection)
         return connection
 
-    def _failed(self, ip: str, port: int) -> None:
-        if self._health.failed((ip, port), self._reactor.seconds()):
-            self.counters.exclusions += 1
-            self.log.warn("{address} keeps failing and is left out for a while", address=show_address(ip, port))
+    def _opened(self, connection: UpstreamConnection) -> None:
+        self.counters.connections_opened += 1
+        self.counters.tls_resumed += connection.tls is not None and connection.tls.resumed
 
-    def _answered(self, ip: str, port: int) -> None:
-        if self._health.succeeded((ip, port)):
-            self.log.info("{address} answers again", address=show_address(ip, port))
+    def _found_again(self, route: Route, address: Address, connection: UpstreamConnection) -> None:
+        """A probe reached an excluded address. Its connection serves the next request, if it is of use to one."""
+        ip, port = address
+        self._opened(connection)
+        if self._stopped or route.tls is None and route.host == ip or not self._settings.keepalive_enabled:
+            connection.close()
+        else:
+            self._pool.adopt(PoolKey(route.host, ip, port, route.tls), connection)

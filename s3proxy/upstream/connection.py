@@ -15,7 +15,7 @@ from zope.interface import Interface, implementer
 from s3proxy.upstream import sockets
 from s3proxy.upstream.interfaces import UpstreamError, UpstreamUnreachable
 from s3proxy.upstream.routing import Route, show_address
-from s3proxy.upstream.tls import ClientContexts, UpstreamTLS, check_name, handshake_error
+from s3proxy.upstream.tls import ClientContexts, ConnectionCreator, UpstreamTLS, check_name, handshake_error
 
 __all__ = ["Connect", "Dialer", "IConnectionUser", "UpstreamConnection"]
 
@@ -42,7 +42,10 @@ class UpstreamConnection(Protocol):
     :ivar idle_since: the clock's seconds since when nobody uses it
     :ivar requests: exchanges it has begun
     :ivar usable: a request can be sent on it
+    :ivar tls: what made its TLS side; None without TLS
     """
+
+    tls: ConnectionCreator | None = None
 
     def __init__(self, clock: IReactorTime, route: Route, ip: str, port: int) -> None:
         self._clock = clock
@@ -74,15 +77,17 @@ class UpstreamConnection(Protocol):
     def handshakeCompleted(self) -> None:
         """Twisted's TLS layer calls this once, when application data may flow."""
         policy = self._route.tls
+        layer: Any = self.transport
+        session: SSL.Connection = layer.getHandle()
         if policy is not None and policy.verify:
-            layer: Any = self.transport
-            session: SSL.Connection = layer.getHandle()
             try:
                 check_name(session, self._route.host, self._peer)
             except UpstreamError as error:
                 self._not_ready(error)
                 self.abort()
                 return
+        if self.tls is not None:
+            self.tls.shaken(session)
         self._opened()
 
     def dial_failed(self, reason: Failure) -> None:
@@ -110,6 +115,8 @@ class UpstreamConnection(Protocol):
             ready.callback(self)
 
     def _not_ready(self, error: UpstreamError) -> None:
+        if self.tls is not None:
+            self.tls.failed()
         ready, self._ready = self._ready, None
         if ready is not None:
             ready.errback(error)
@@ -138,6 +145,8 @@ class UpstreamConnection(Protocol):
             return
         self.idle_since = self._clock.seconds()
         transport: Any = self.transport
+        if self.tls is not None and self.requests == 1:
+            self.tls.answered(transport.getHandle())
         # An idle connection reads, or its end would go unnoticed.
         transport.resumeProducing()
         on_idle(self)
@@ -262,6 +271,7 @@ class Dialer:
                 failed: Deferred[UpstreamConnection] = Deferred()
                 failed.errback(Failure())
                 return failed
+            connection.tls = creator
             factory = TLSMemoryBIOFactory(creator, True, factory, clock=self._reactor)
             factory.protocol = UpstreamTLS
 

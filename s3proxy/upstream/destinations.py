@@ -3,6 +3,7 @@
 A client that names a host makes the proxy open a connection from where the proxy stands: to the machine itself, to the
 instance metadata service, to hosts of the private network. Nothing of that is what a proxy for S3 is for. Looked at are
 the name that was asked for, and then the very address that is dialled, so that nothing DNS says in between can matter.
+(That the proxy does not connect to itself is another matter: :class:`~s3proxy.upstream.routing.LoopGuard`.)
 
 ========================  ==============================================  ==============================
 class of addresses        which                                           allowed
@@ -22,11 +23,11 @@ compatible, translated, NAT64, 6to4, ISATAP) is of that one's class.
 import enum
 import ipaddress
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from s3proxy.upstream.interfaces import UpstreamRefused
-from s3proxy.upstream.routing import LoopGuard, host_and_port, ip_literal, longest_suffix, show_address
+from s3proxy.upstream.routing import host_and_port, ip_literal, longest_suffix, show_address
 
 __all__ = ["AddressClass", "DestinationPolicy", "address_class", "is_aws_name"]
 
@@ -94,6 +95,10 @@ _AWS_SUFFIXES = (
 _S3_LABEL = re.compile(r"s3(?:-[a-z0-9-]+)?|accesspoint")
 
 
+#: IP addresses, each with the port on which it is listed, or None for all ports.
+_Listed = frozenset[tuple[str, int | None]]
+
+
 @lru_cache(maxsize=4096)
 def address_class(ip: str) -> AddressClass:
     """The class of an IP address in any spelling that Python reads; FORBIDDEN if it is none, or has a zone."""
@@ -135,14 +140,20 @@ def is_aws_name(host: str) -> bool:
     return False
 
 
+@lru_cache(maxsize=4096)
+def _is_odd(host: str) -> bool:
+    """Whether some resolver or library might read it as an address, and another not: 127.1, 0x7f000001, 0177.0.0.1."""
+    if "%" in host:
+        return True
+    return ip_literal(host) is None and (":" in host or _NUMBER_AT_END.fullmatch(host) is not None)
+
+
 class DestinationPolicy:
     """The rules of one configuration.
 
     :param allowlist: hosts and ``*.suffix`` patterns that clients may reach, all others being refused; None: no list
     :param overrides: ``connection_pool.endpoint_overrides``
     :param own_resolver: whether ``connection_pool.dns_servers`` names servers
-    :param own_addresses: (IP, port) of every listening socket of this proxy
-    :param is_local: whether an IP belongs to this machine
     """
 
     def __init__(
@@ -151,8 +162,6 @@ class DestinationPolicy:
         allowlist: Sequence[str] | None = None,
         overrides: Mapping[str, Sequence[str]] | None = None,
         own_resolver: bool = False,
-        own_addresses: Callable[[], frozenset[tuple[str, int]]] = frozenset,
-        is_local: Callable[[str], bool] | None = None,
     ) -> None:
         self._names: frozenset[str] | None = None
         self._suffixes: frozenset[str] = frozenset()
@@ -161,13 +170,12 @@ class DestinationPolicy:
             self._names = frozenset(entry.removeprefix("*.") for entry in entries)
             self._suffixes = frozenset(entry[2:] for entry in entries if entry.startswith("*."))
         self._own_resolver = own_resolver
-        self._guard = LoopGuard(own_addresses, is_local)
-        self._exact: dict[str, frozenset[str]] = {}
-        self._below: dict[str, frozenset[str]] = {}
-        listed: set[str] = set()
+        self._exact: dict[str, _Listed] = {}
+        self._below: dict[str, _Listed] = {}
+        listed: set[tuple[str, int | None]] = set()
         for key, values in (overrides or {}).items():
-            hosts = (ip_literal(host_and_port(value)[0]) for value in values)
-            addresses = frozenset(host for host in hosts if host is not None)
+            targets = (host_and_port(value) for value in values)
+            addresses = frozenset((ip, port) for host, port in targets if (ip := ip_literal(host)) is not None)
             table, name = (self._below, key[2:]) if key.startswith("*.") else (self._exact, key)
             table[name.lower()] = addresses
             listed |= addresses
@@ -178,8 +186,7 @@ class DestinationPolicy:
 
         :raises UpstreamRefused: clients may not reach it
         """
-        if ip_literal(host) is None and (_NUMBER_AT_END.fullmatch(host) or "%" in host or ":" in host):
-            # 127.1, 0x7f000001, 017700000001: what some resolvers read as an address.
+        if _is_odd(host):
             raise UpstreamRefused(f"{host} is neither a host name nor an IP address in its usual spelling")
         if self._names is None:
             return
@@ -220,9 +227,8 @@ class DestinationPolicy:
 
         :raises UpstreamRefused: it may not be
         """
-        self._guard.check(host, ip, port)
         kind = address_class(ip)
-        if kind is AddressClass.PUBLIC or self._lists(host, ip):
+        if kind is AddressClass.PUBLIC or self._lists(host, ip, port):
             return
         if kind is AddressClass.FORBIDDEN:
             remedy = "connection_pool.endpoint_overrides would have to list it"
@@ -234,17 +240,20 @@ class DestinationPolicy:
             remedy = "name it in connection_pool.endpoint_overrides or upstream_overrides if it is meant"
         raise UpstreamRefused(f"{host} leads to {show_address(ip, port)}, which is {kind.value}; {remedy}")
 
-    def _override(self, host: str) -> frozenset[str] | None:
+    def _override(self, host: str) -> "_Listed | None":
         exact = self._exact.get(host)
         if exact is not None:
             return exact
         suffix = longest_suffix(host, self._below)
         return None if suffix is None else self._below[suffix]
 
-    def _lists(self, host: str, ip: str) -> bool:
-        """Whether the very address is listed: for this host, or, for a client that names it itself, for any."""
+    def _lists(self, host: str, ip: str, port: int) -> bool:
+        """Whether the very address is listed: for this host, or, for a client that names it itself, for any.
+
+        One that is listed with a port is listed on that port only.
+        """
         address = ip_literal(ip) or ip
-        override = self._override(host)
-        if override is not None:
-            return address in override
-        return ip_literal(host) == address and address in self._listed
+        listed = self._override(host)
+        if listed is None:
+            listed = self._listed if ip_literal(host) == address else frozenset()
+        return (address, None) in listed or (address, port) in listed

@@ -9,6 +9,9 @@
         │         └──► the body is never started       │      from the end of the upload)     it is not paused)
         └──► body ──► final answer while sending ──────┘
                         2xx: go on sending; 300 and above: stop the body, do not use the connection again
+
+A 2xx that has come in full before the body has been sent settles the matter: the rest of the body only serves to keep
+the connection usable, and is given up when it does not move for a moment.
 """
 
 from typing import Any
@@ -173,7 +176,10 @@ class Exchange:
             self._progress = (now, upload.taken, unsent)
         if upload.complete and self._response is not None:
             return
-        limit = self._limits.head if upload.complete else self._limits.upload_stall
+        if upload.complete:
+            limit = self._limits.head
+        else:
+            limit = self._limits.idle if self._parser.done else self._limits.upload_stall
         left = since + limit - now
         if left > 0:
             self._later(min(left, self._limits.upload_check), self._check_upload)
@@ -299,6 +305,9 @@ class Exchange:
                 transport.resumeProducing()
             if self._response is not None:
                 self._response.complete()
+            if not self._over and not upload.over:
+                self._progress = (self._clock.seconds(), upload.taken, self._connection.unsent())
+                self._later(min(self._limits.idle, self._limits.upload_check), self._check_upload)
             return
         self._finish()
 

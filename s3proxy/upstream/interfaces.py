@@ -8,7 +8,9 @@ from s3proxy.s3.headers import Headers
 from s3proxy.util.streams import IByteSource
 
 __all__ = [
+    "Hedging",
     "IUpstream",
+    "UpstreamBusy",
     "UpstreamError",
     "UpstreamRefused",
     "UpstreamRequest",
@@ -39,8 +41,25 @@ class UpstreamTLSError(UpstreamError):
     """The certificate of a verified upstream did not hold: never retried, never downgraded."""
 
 
+class UpstreamBusy(UpstreamError):
+    """All connections that may be in use are: 503."""
+
+
 class UpstreamRefused(UpstreamError):
     """The destination is not one this proxy talks to (a loop, a forbidden address): 403."""
+
+
+@attrs.define(eq=False)
+class Hedging:
+    """When a request is sent a second time because its answer is late. One of them belongs to all the requests that
+    are made for one client's request.
+
+    :ivar after: seconds without the head of an answer
+    :ivar left: how many second requests there may still be
+    """
+
+    after: float
+    left: int
 
 
 @attrs.frozen(kw_only=True)
@@ -54,6 +73,7 @@ class UpstreamRequest:
         chunked`` is added. A ``Content-Length: 0`` without a body stays.
     :ivar body: started when S3 is ready for it (at once, or after ``100 Continue`` when the headers expect that)
     :ivar repeatable: may be sent again after a failure before the first byte of the answer (GET, HEAD without body)
+    :ivar hedging: when it is sent a second time before the first has failed; None: never. Only for repeatable ones.
     """
 
     method: bytes
@@ -64,6 +84,7 @@ class UpstreamRequest:
     body: IByteSource | None = None
     body_length: int | None = 0
     repeatable: bool = False
+    hedging: Hedging | None = None
 
 
 class IUpstreamResponse(IByteSource):

@@ -1,6 +1,6 @@
 """Connections to S3 that wait for their next request."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Protocol
 
 import attrs
@@ -59,11 +59,17 @@ class ConnectionPool:
 
     A connection enters with :meth:`opened`, as one in use; :meth:`release` makes it idle, :meth:`take` gives it out
     again.
+
+    :param on_unused: called once for each :meth:`opened` and each :meth:`take`, when the connection is idle or gone
     """
 
-    def __init__(self, clock: IReactorTime, limits: PoolLimits) -> None:
+    def __init__(
+        self, clock: IReactorTime, limits: PoolLimits, on_unused: Callable[[], None] = lambda: None
+    ) -> None:
         self._clock = clock
         self._limits = limits
+        self._on_unused = on_unused
+        self._used: set[IdleConnection] = set()
         # Oldest first within a key.
         self._idle: dict[PoolKey, list[IdleConnection]] = {}
         self._key_of: dict[IdleConnection, PoolKey] = {}
@@ -73,7 +79,22 @@ class ConnectionPool:
     def opened(self, key: PoolKey, connection: IdleConnection) -> None:
         """A new connection is in use."""
         self._key_of[connection] = key
+        self._used.add(connection)
         connection.when_lost(self._lost)
+
+    def adopt(self, key: PoolKey, connection: IdleConnection) -> None:
+        """A new connection is idle from the beginning."""
+        self._key_of[connection] = key
+        connection.when_lost(self._lost)
+        self._keep(key, connection)
+
+    def make_room(self, limit: int) -> None:
+        """Close idle connections, the oldest first, until there is room for one more beside those that are left.
+
+        :param limit: most connections, idle and in use
+        """
+        while len(self._used) + sum(map(len, self._idle.values())) >= limit and self._idle:
+            self._close_oldest(list(self._idle))
 
     def take(self, key: PoolKey) -> IdleConnection | None:
         """The connection of this key that became idle last, if one is still good; it is in use now."""
@@ -83,6 +104,7 @@ class ConnectionPool:
             if not waiting:
                 del self._idle[key]
             if self._fresh(connection) and connection.still_open():
+                self._used.add(connection)
                 return connection
             connection.close()
         return None
@@ -92,6 +114,10 @@ class ConnectionPool:
         key = self._key_of.get(connection)
         if key is None:
             return
+        self._keep(key, connection)
+        self._unused(connection)
+
+    def _keep(self, key: PoolKey, connection: IdleConnection) -> None:
         if self._closed or not self._fresh(connection):
             connection.close()
             return
@@ -102,6 +128,12 @@ class ConnectionPool:
         elif self._limits.per_host is not None:
             self._trim_host(key.host, self._limits.per_host)
         self._watch()
+
+    def _unused(self, connection: IdleConnection) -> None:
+        if connection in self._used:
+            self._used.remove(connection)
+            # Last, because whoever waits for it may take the connection at once.
+            self._on_unused()
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """By host: connections that are idle, and in use."""
@@ -128,17 +160,18 @@ class ConnectionPool:
         return now - connection.idle_since < self._limits.idle and now - connection.opened_at < self._limits.lifetime
 
     def _trim_host(self, host: str, limit: int) -> None:
-        idle = [
-            (connection.idle_since, index, key)
-            for key, waiting in self._idle.items()
-            if key.host == host
-            for index, connection in enumerate(waiting)
-        ]
-        if len(idle) > limit:
-            _, index, key = min(idle, key=lambda item: item[:2])
-            self._idle[key].pop(index).close()
-            if not self._idle[key]:
-                del self._idle[key]
+        keys = [key for key in self._idle if key.host == host]
+        if sum(len(self._idle[key]) for key in keys) > limit:
+            self._close_oldest(keys)
+
+    def _close_oldest(self, keys: Iterable[PoolKey]) -> None:
+        """Close the connection that has been idle for longest, of these keys."""
+        key = min(keys, key=lambda key: self._idle[key][0].idle_since)
+        waiting = self._idle[key]
+        connection = waiting.pop(0)
+        if not waiting:
+            del self._idle[key]
+        connection.close()
 
     def _lost(self, connection: IdleConnection) -> None:
         key = self._key_of.pop(connection, None)
@@ -149,6 +182,7 @@ class ConnectionPool:
             waiting.remove(connection)
             if not waiting:
                 del self._idle[key]
+        self._unused(connection)
 
     def _deadline(self, connection: IdleConnection) -> float:
         return min(connection.idle_since + self._limits.idle, connection.opened_at + self._limits.lifetime)

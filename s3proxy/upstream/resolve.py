@@ -4,14 +4,14 @@ The hosts file and the system's resolver may well say that S3 is this proxy; tha
 """
 
 import re
-from collections import OrderedDict
+import socket
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
-from socket import AF_INET6, inet_ntop
 from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred, TimeoutError
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.names import client, dns
 from twisted.names.error import AuthoritativeDomainError, DNSNameError
@@ -19,14 +19,21 @@ from twisted.python.failure import Failure
 
 from s3proxy.upstream.interfaces import UpstreamError, UpstreamUnreachable
 from s3proxy.upstream.routing import host_and_port, ip_literal, longest_suffix
+from s3proxy.util.deferreds import WakeUps
 
-__all__ = ["DEFAULT_SERVERS", "Answer", "DNSClient", "Lookup", "Resolver", "Target"]
+__all__ = ["DEFAULT_SERVERS", "Answer", "DNSClient", "Lookup", "Resolver", "Target", "has_route"]
 
 DEFAULT_SERVERS = ("8.8.8.8", "8.8.4.4", "1.1.1.1", "1.0.0.1")
 #: Seconds that each server is given, first round and second.
 _ROUNDS = (1.0, 2.0)
+#: Seconds of silence after which the next server is asked, too.
+_STAGGER = 0.3
+#: Seconds more that a server has for an answer that does not fit into a datagram.
+_TCP_TIME = 2.0
 #: Seconds after which a waiting request is told that there is no answer.
 _PATIENCE = 8.0
+#: Seconds after which it gets the addresses of a long time ago, if there are such.
+_PATIENCE_WITH_OLD = 1.0
 #: Shortest time an answer is used, and the time a failure is.
 _MIN_TTL = 5.0
 
@@ -68,15 +75,31 @@ class _QuietResolver(client.Resolver):
         """A late answer to a query that has been given up."""
 
 
+def has_route(ip: str) -> bool:
+    """Whether this machine could send packets to the address. Sends none."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((ip, dns.PORT))
+    except OSError:
+        return False
+    return True
+
+
 class DNSClient:
     """Asks the servers one after the other, beginning with the one that answered last, twice around.
 
-    A server that says "no such name" has answered; one that is silent, refuses or fails has not.
+    A server that says "no such name" has answered; one that is silent, refuses or fails has not. While one is silent
+    the next one is asked besides, so that a server that is down costs a request little.
 
     :param servers: ``IP`` or ``IP:port``
+    :param is_reachable: whether there is a route to an IP
     """
 
-    def __init__(self, reactor: Any, servers: Sequence[str]) -> None:
+    def __init__(
+        self, reactor: Any, servers: Sequence[str], is_reachable: Callable[[str], bool] = has_route
+    ) -> None:
+        self._reactor = reactor
+        self._is_reachable = is_reachable
         self._resolvers: list[client.Resolver] = []
         for server in servers:
             ip, port = host_and_port(server)
@@ -85,7 +108,10 @@ class DNSClient:
         self._first = 0
 
     def lookup(self, name: str) -> "Deferred[Answer]":
-        """A records, and AAAA records of a name that has none. Fails when no server answers."""
+        """A records; and AAAA records of a name that has none, or none that this machine has a route to.
+
+        Fails when no server answers.
+        """
         return Deferred.fromCoroutine(self._lookup(name))
 
     def close(self) -> None:
@@ -96,29 +122,67 @@ class DNSClient:
                 connection.transport.loseConnection()
 
     async def _lookup(self, name: str) -> Answer:
-        failure: Exception = TimeoutError("no DNS server answered")
-        for seconds in _ROUNDS:
-            for offset in range(len(self._resolvers)):
-                index = (self._first + offset) % len(self._resolvers)
-                try:
-                    answer = await self._ask(self._resolvers[index], name, seconds)
-                except Exception as error:
-                    failure = error
-                else:
-                    self._first = index
-                    return answer
-        raise failure
+        count = len(self._resolvers)
+        left = deque((round, (self._first + offset) % count) for round in _ROUNDS for offset in range(count))
+        asked: set[Deferred[None]] = set()
+        answers: list[tuple[int, Answer]] = []
+        failures: list[Failure] = []
+        progress = WakeUps()
+        timer: IDelayedCall | None = None
 
-    async def _ask(self, resolver: client.Resolver, name: str, seconds: float) -> Answer:
+        def failed(reason: Failure) -> None:
+            failures.append(reason)
+
+        def over(_: None, asking: "Deferred[None]") -> None:
+            asked.discard(asking)
+            progress.wake()
+
+        due = True
+
+        def be_due() -> None:
+            nonlocal due
+            due = True
+            progress.wake()
+
         try:
-            answers, _, _ = await resolver.lookupAddress(name, timeout=(seconds,))
-            found = _records(answers, dns.A)
-            if not found.ips:
-                answers, _, _ = await resolver.lookupIPV6Address(name, timeout=(seconds,))
-                found = _records(answers, dns.AAAA)
+            while not answers and (left or asked):
+                if left and (due or not asked):
+                    seconds, index = left.popleft()
+                    due = False
+                    if timer is not None and timer.active():
+                        timer.cancel()
+                    timer = self._reactor.callLater(_STAGGER, be_due)
+                    asking = Deferred.fromCoroutine(self._ask(index, name, seconds, answers))
+                    asked.add(asking)
+                    asking.addErrback(failed).addCallback(over, asking)
+                else:
+                    await progress.wait()
+        finally:
+            if timer is not None and timer.active():
+                timer.cancel()
+            for asking in list(asked):
+                asking.cancel()
+        if answers:
+            self._first, answer = answers[0]
+            return answer
+        failures[-1].raiseException()
+
+    async def _ask(self, index: int, name: str, seconds: float, answers: list[tuple[int, Answer]]) -> None:
+        resolver = self._resolvers[index]
+        try:
+            found = await self._records(resolver.lookupAddress(name, timeout=(seconds,)), dns.A, seconds)
+            if not any(map(self._is_reachable, found.ips)):
+                asking = resolver.lookupIPV6Address(name, timeout=(seconds,))
+                other = await self._records(asking, dns.AAAA, seconds)
+                if not found.ips or any(map(self._is_reachable, other.ips)):
+                    found = other
         except (DNSNameError, AuthoritativeDomainError):
-            return Answer((), 0.0)
-        return found
+            found = Answer((), 0.0)
+        answers.append((index, found))
+
+    async def _records(self, asking: "Deferred[Any]", kind: int, seconds: float) -> Answer:
+        answers, _, _ = await asking.addTimeout(seconds + _TCP_TIME, self._reactor)
+        return _records(answers, kind)
 
 
 def _records(answers: Sequence[dns.RRHeader], kind: int) -> Answer:
@@ -126,7 +190,7 @@ def _records(answers: Sequence[dns.RRHeader], kind: int) -> Answer:
     if kind == dns.A:
         ips = [payload.dottedQuad() for payload in payloads]
     else:
-        ips = [inet_ntop(AF_INET6, payload.address) for payload in payloads]
+        ips = [socket.inet_ntop(socket.AF_INET6, payload.address) for payload in payloads]
     # CNAMEs on the way count as well: the answer holds as long as every part of it.
     return Answer(tuple(dict.fromkeys(ips)), float(min((record.ttl for record in answers), default=0)))
 
@@ -144,7 +208,8 @@ class Resolver:
     """Addresses by host name: overrides, then a cache in front of *lookup*.
 
     * An answer holds for its TTL, at least 5 s and at most *max_ttl*. For *max_ttl* more it is still given out while a
-      new one is fetched, so that no request waits for DNS in the steady state.
+      new one is fetched, so that no request waits for DNS in the steady state. After that a request waits for the new
+      one for a second at most.
     * One query per name at a time. A waiter that is cancelled leaves the others alone.
     * When no server answers, the last addresses go on being used; a name without any fails for 5 s.
     * ``localhost`` and names below it are the loopback address (RFC 6761 6.3).
@@ -204,7 +269,14 @@ class Resolver:
         for name, values in self._exact.items():
             pinned = [(ip_literal(value), port) for value, port in values]
             known[name] = tuple(Target(ip, port) for ip, port in pinned if ip is not None)
+        for name, values in self._suffix.items():
+            pinned = [(ip_literal(value), port) for value, port in values]
+            known["*." + name] = tuple(Target(ip, port) for ip, port in pinned if ip is not None)
         return known
+
+    def has_address(self, ip: str) -> bool:
+        """Whether any name has this address at present."""
+        return any(target.ip == ip for targets in self.known().values() for target in targets)
 
     async def _resolve(self, host: str) -> tuple[Target, ...]:
         values = self._exact.get(host)
@@ -265,7 +337,7 @@ class Resolver:
             else:
                 waiter.errback(UpstreamUnreachable(f"no DNS server told the address of {name} within {_PATIENCE:g} s"))
 
-        limit = self._clock.callLater(_PATIENCE, overdue)
+        limit = self._clock.callLater(_PATIENCE_WITH_OLD if entry.ips else _PATIENCE, overdue)
 
         def settled(result: Any) -> Any:
             if limit.active():

@@ -106,6 +106,7 @@ class UpstreamResponse:
         # How it ended: None while it has not; True in full; a Failure.
         self._end: bool | Failure | None = None
         self._aborted = False
+        self._on_over: Callable[[], None] | None = None
         self._idle_timeout = idle_timeout
         self._watch = IdleWatch(clock, idle_timeout, self._silent)
 
@@ -155,6 +156,14 @@ class UpstreamResponse:
         self._watch.stop()
         self._end = True
         self._cut()
+        self._over()
+
+    def when_over(self, callback: Callable[[], None]) -> None:
+        """Call *callback* once nothing more comes from S3, at once when that is so already. There is only one."""
+        if self._end is not None:
+            callback()
+        else:
+            self._on_over = callback
 
     # The exchange's side.
 
@@ -191,8 +200,14 @@ class UpstreamResponse:
             return
         self._end = end
         self._watch.stop()
+        self._over()
         if self._sink is not None:
             self._tell_end()
+
+    def _over(self) -> None:
+        callback, self._on_over = self._on_over, None
+        if callback is not None:
+            callback()
 
     def _tell_end(self) -> None:
         sink, self._sink = self._sink, None

@@ -37,7 +37,7 @@ class Route:
     :ivar host: lower-case name or IP literal without brackets: resolved, sent as SNI, verified
     :ivar port: port to dial, unless the address itself names one
     :ivar tls: None for plain TCP
-    :ivar overridden: an entry of ``upstream_overrides`` applies: its addresses are tried in order instead of in turn
+    :ivar overridden: an entry of ``upstream_overrides`` applies
     """
 
     host: str

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-__all__ = ["TransportOverride", "UpstreamSettings"]
+__all__ = ["HedgeLimits", "TransportOverride", "UpstreamSettings"]
 
 
 class TransportOverride(Protocol):
@@ -17,6 +17,13 @@ class TransportOverride(Protocol):
 
     @property
     def ca_file(self) -> str | None: ...
+
+
+class HedgeLimits(Protocol):
+    """Section ``hedged_requests``."""
+
+    @property
+    def max_inflight_fraction(self) -> float: ...
 
 
 class UpstreamSettings(Protocol):
@@ -87,6 +94,12 @@ class UpstreamSettings(Protocol):
 
     @property
     def upstream_idle_timeout(self) -> float: ...
+
+    @property
+    def max_connections(self) -> int: ...
+
+    @property
+    def hedged_requests(self) -> HedgeLimits: ...
 
     @property
     def system_ca(self) -> bool: ...

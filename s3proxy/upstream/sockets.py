@@ -70,7 +70,7 @@ class UpstreamSocket(tcp.Client):
             return None
         except OSError:
             return error.ConnectionLost()
-        data = _RECEIVED[:count]
+        data: Any = _RECEIVED[:count]
         if not isinstance(self.protocol, TLSMemoryBIOProtocol):
             data = bytes(data)
         began = TURN.begin()

@@ -1,5 +1,6 @@
 """TLS towards S3: contexts shared by all connections of one policy, SNI, and the check of the peer's certificate."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +15,9 @@ from zope.interface import implementer
 
 from s3proxy.upstream.interfaces import UpstreamError, UpstreamTLSError, UpstreamUnreachable
 from s3proxy.upstream.routing import TLSPolicy, ip_literal
+from s3proxy.upstream.sessions import Session, TLSSessions, was_resumed
 
-__all__ = ["ClientContexts", "Decrypter", "UpstreamTLS", "find_decrypter", "handshake_error", "check_name"]
+__all__ = ["ClientContexts", "ConnectionCreator", "Decrypter", "UpstreamTLS", "find_decrypter", "handshake_error", "check_name"]
 
 RECORD = 16 * 1024
 """The most bytes that one TLS record holds (RFC 8446 5.1)."""
@@ -159,10 +161,22 @@ def _note_chain_error(connection: SSL.Connection, cert: crypto.X509, error: int,
 
 
 @implementer(IOpenSSLClientConnectionCreator)
-class _ConnectionCreator:
-    def __init__(self, context: SSL.Context, server_name: bytes | None) -> None:
+class ConnectionCreator:
+    """Makes the TLS side of one connection.
+
+    :ivar resumed: whether its handshake took up an earlier session
+    """
+
+    def __init__(
+        self, context: SSL.Context, server_name: bytes | None, sessions: TLSSessions, policy: TLSPolicy, host: str
+    ) -> None:
         self._context = context
         self._server_name = server_name
+        self._sessions = sessions
+        self._policy = policy
+        self._host = host
+        self._offered: Session | None = None
+        self.resumed = False
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         connection = SSL.Connection(self._context, None)
@@ -170,29 +184,53 @@ class _ConnectionCreator:
         connection.set_app_data(tlsProtocol)
         if self._server_name is not None:
             connection.set_tlsext_host_name(self._server_name)
+        self._offered = self._sessions.find(self._policy, self._host)
+        if self._offered is not None:
+            connection.set_session(self._offered.data)
         return connection
+
+    def shaken(self, connection: SSL.Connection) -> None:
+        """The handshake is complete, and the peer is who it should be."""
+        self.resumed = was_resumed(connection)
+
+    def answered(self, connection: SSL.Connection) -> None:
+        """The peer has sent something after the handshake: what later connections need is among it."""
+        self._sessions.keep(self._policy, self._host, connection, self._offered)
+
+    def failed(self) -> None:
+        """No connection came about."""
+        if self._offered is not None:
+            self._sessions.forget(self._policy, self._host)
 
 
 class ClientContexts:
     """OpenSSL contexts, one per policy: reading the system's authorities takes milliseconds.
 
     :param system_ca: trust the system's authorities, besides a policy's own file
+    :param seconds: a monotonic clock, by which sessions grow old
     """
 
-    def __init__(self, system_ca: bool = True, make_context: Callable[[], SSL.Context] | None = None) -> None:
+    def __init__(
+        self,
+        system_ca: bool = True,
+        make_context: Callable[[], SSL.Context] | None = None,
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._system_ca = system_ca
+        self._sessions = TLSSessions(seconds)
         self._make_context = make_context or (lambda: SSL.Context(SSL.TLS_CLIENT_METHOD))
         self._contexts: dict[TLSPolicy, SSL.Context] = {}
 
-    def creator(self, policy: TLSPolicy, host: str) -> IOpenSSLClientConnectionCreator:
-        """What makes connections to *host* under *policy*. Sends SNI for names, none for IP literals (RFC 6066 3).
+    def creator(self, policy: TLSPolicy, host: str) -> ConnectionCreator:
+        """What makes a connection to *host* under *policy*. Sends SNI for names, none for IP literals (RFC 6066 3).
 
         :raises UpstreamTLSError: the policy's file can't be used
         """
         context = self._contexts.get(policy)
         if context is None:
             context = self._contexts[policy] = self._context(policy)
-        return _ConnectionCreator(context, None if ip_literal(host) else host.encode("ascii"))
+        name = None if ip_literal(host) else host.encode("ascii")
+        return ConnectionCreator(context, name, self._sessions, policy, host)
 
     def _context(self, policy: TLSPolicy) -> SSL.Context:
         context = self._make_context()

@@ -2,7 +2,7 @@
 
 A request that comes in on one connection is written to another, and the answer the other way round. Left to the
 reactor, each of these writes costs two changes of the set of sockets it waits for and a round of its loop; sent at the
-end of the turn it costs one system call. Measured on misses of 1 KiB: a tenth of their CPU time.
+end of the turn it costs one system call. Measured on misses of 1 KiB.
 """
 
 from typing import Protocol

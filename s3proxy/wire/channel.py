@@ -1,8 +1,10 @@
 """The server's side of one HTTP/1 connection: what the bytes from a client mean, and when there may be more of them."""
 
+import socket
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
@@ -10,10 +12,11 @@ from twisted.web import http
 
 from s3proxy.gateway.interfaces import ClientGone
 from s3proxy.gateway.lane import Glance
+from s3proxy.gateway.large import LargeHit
 from s3proxy.s3.errors import S3Error, request_timeout
 from s3proxy.wire.body import RequestBody
 from s3proxy.wire.framing import BodyDecoder, body_decoder
-from s3proxy.wire.head import check_partial_head, parse_head
+from s3proxy.wire.head import RequestHead, check_partial_head, parse_head
 from s3proxy.wire.reject import rejection
 from s3proxy.wire.request import ClientRequest
 from s3proxy.wire.room import OutputRoom
@@ -23,10 +26,24 @@ from s3proxy.wire.transport import FileServer
 if TYPE_CHECKING:
     from s3proxy.wire.site import CachingSite
 
-__all__ = ["ClientChannel"]
+__all__ = ["ClientChannel", "HandedOver"]
 
 CLOSE_TIME = 15.0
 """Seconds a client has to take part in the end of a connection whose last byte was sent."""
+
+
+@attrs.frozen
+class HandedOver:
+    """A connection that a channel gave away.
+
+    :ivar sock: of a plain connection; it does not block
+    :ivar transport: of one under TLS, with a ``wrappedProtocol`` to be replaced and no producer
+    :ivar received: bytes of the client that nobody has looked at
+    """
+
+    sock: socket.socket | None
+    transport: Any
+    received: bytes
 
 
 class _Step(Enum):
@@ -153,6 +170,38 @@ class ClientChannel(http.HTTPChannel):
             return True
         return False
 
+    @property
+    def output_pending(self) -> bool:
+        """Whether the kernel has not taken all that was written; under TLS, nobody can tell, and order is kept."""
+        return self.sends_files and self.file_server is not None and self.file_server.unsent > 0
+
+    def hand_over(self) -> HandedOver:
+        """Give the connection away, with all that the client has sent after the head of the current request.
+
+        :raises OSError: there is no descriptor left
+        """
+        server = self.file_server if self.sends_files else None
+        sock = None if server is None else server.detach()
+        self._step = _Step.CLOSED
+        self._cut = True
+        received = bytes(self._input)
+        self._input.clear()
+        if sock is None:
+            self._unregister()
+        self._request = None
+        self.requests.clear()
+        self.site.request_ended()
+        self.site.closed(self)
+        return HandedOver(sock, None if sock is not None else self.transport, received)
+
+    def tls_words(self) -> tuple[str, str]:
+        """Protocol version and cipher suite of the connection; empty ones without TLS."""
+        if self.sends_files or not hasattr(self.transport, "getHandle"):
+            return "", ""
+        session = self.transport.getHandle()
+        name = getattr(session, "get_cipher_name", lambda: None)()
+        return (session.get_protocol_version_name(), name) if name else ("", "")
+
     def _close(self) -> None:
         self._step = _Step.CLOSED
         self._since = self.site.reactor.seconds()
@@ -206,15 +255,31 @@ class ClientChannel(http.HTTPChannel):
         self._glance = glance = site.glancer.glance(data, self._glance)
         if glance is None:
             return False
-        answer = site.lane.answer(glance, self.client_address, site.listener)
+        answer = site.lane.answer(glance, self.client_address, site.listener, files=self.sends_files)
         if answer is None:
             return False
+        if isinstance(answer, LargeHit):
+            return self._deliver(data, answer)
         site.counters.requests += 1
         self._since = site.reactor.seconds()
         if self.sends_files:
             self.transport.answer(*answer)
         else:
             self.transport.writeSequence(answer)
+        return True
+
+    def _deliver(self, data: bytes, hit: LargeHit) -> bool:
+        """Answer this request with that hit; whether it is one after all."""
+        try:
+            head = parse_head(data[:-2], self._limits)
+        except S3Error:
+            hit.close()
+            return False
+        request = self._begin_request(head)
+        self._step = _Step.NEXT
+        request.body.received(b"", True)
+        request.start_prepared(hit.status, hit.head, hit.length)
+        hit.desk.deliver(request, hit)
         return True
 
     def _run(self, body: bytes = b"") -> None:
@@ -265,20 +330,23 @@ class ClientChannel(http.HTTPChannel):
         head = parse_head(bytes(buffer[: end + 2]), self._limits)
         del buffer[: end + 4]
         self._searched = 0
-        body = RequestBody(self._body_started, self._update_reading)
-        request = ClientRequest(self, head, body)
-        self._request = request
-        self.requests.append(request)
+        request = self._begin_request(head)
         if head.body_length == 0:
             self._step = _Step.NEXT
-            body.received(b"", True)
+            request.body.received(b"", True)
         else:
             self._step = _Step.BODY
             self._decoder = body_decoder(head.body_length)
             self._since = request.received_at
-        self.site.request_begun()
         request.process()
         return True
+
+    def _begin_request(self, head: RequestHead) -> ClientRequest:
+        request = ClientRequest(self, head, RequestBody(self._body_started, self._update_reading))
+        self._request = request
+        self.requests.append(request)
+        self.site.request_begun()
+        return request
 
     def _take_body(self, data: bytes) -> None:
         decoder = self._decoder

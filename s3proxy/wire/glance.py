@@ -6,7 +6,10 @@ whatever is unusual in any respect it leaves alone.
 
 import re
 
+import attrs
+
 from s3proxy.gateway.lane import Glance
+from s3proxy.s3.validators import Conditions
 
 __all__ = ["Glancer"]
 
@@ -15,13 +18,23 @@ MOST_NAMES = 1000
 LONGEST_TARGET = 4096
 LONGEST_HOST = 256
 LONGEST_RANGE = 64
-"""Bytes. What is longer is no object's name and no ordinary range, and nobody should have to remember it."""
+LONGEST_CONDITION = 128
+"""Bytes. What is longer is no object's name, no ordinary range and no single ETag, and nobody should have to remember
+it.
+"""
 
 LONGEST_KEPT = 4096
 """Bytes of a head whose lines are kept for a comparison with the next one's."""
 
 _OTHER, _HARMLESS, _HOST, _RANGE, _AUTHORIZATION, _CHECKSUMS, _CONNECTION, _LENGTH, _AGENT, _REFERER = range(10)
 _REQUEST_LINE = 10
+_IF_MATCH, _IF_NONE_MATCH, _IF_MODIFIED_SINCE, _IF_UNMODIFIED_SINCE = range(11, 15)
+_CONDITIONS = {
+    _IF_MATCH: "if_match",
+    _IF_NONE_MATCH: "if_none_match",
+    _IF_MODIFIED_SINCE: "if_modified_since",
+    _IF_UNMODIFIED_SINCE: "if_unmodified_since",
+}
 _KINDS = {
     b"host": _HOST,
     b"range": _RANGE,
@@ -31,6 +44,10 @@ _KINDS = {
     b"content-length": _LENGTH,
     b"user-agent": _AGENT,
     b"referer": _REFERER,
+    b"if-match": _IF_MATCH,
+    b"if-none-match": _IF_NONE_MATCH,
+    b"if-modified-since": _IF_MODIFIED_SINCE,
+    b"if-unmodified-since": _IF_UNMODIFIED_SINCE,
     **dict.fromkeys(
         (
             b"accept",
@@ -90,6 +107,7 @@ class Glancer:
         host = wanted = agent = referer = length = None
         access_key = None
         checksums = False
+        conditions: dict[str, bytes] = {}
         names = self._names
         kinds = [_REQUEST_LINE]
         for line in lines[1:-2]:
@@ -120,11 +138,15 @@ class Glancer:
                 referer = value
             elif kind == _LENGTH and length is None and value == b"0":
                 length = value
+            elif kind in _CONDITIONS and _CONDITIONS[kind] not in conditions and len(value) <= LONGEST_CONDITION:
+                conditions[_CONDITIONS[kind]] = value
             elif not (kind == _CONNECTION and value.lower() == b"keep-alive"):
                 return None
         if host is None or len(host) > LONGEST_HOST or wanted is not None and len(wanted) > LONGEST_RANGE:
             return None
         glance = Glance(words[0], words[1], host, wanted, checksums, access_key, agent or b"", referer or b"")
+        if conditions:
+            glance.conditions = Conditions(**conditions)
         if len(data) <= LONGEST_KEPT:
             glance.lines = lines
             glance.kinds = (*kinds, _OTHER, _OTHER)
@@ -136,7 +158,7 @@ class Glancer:
         Of the ten lines that an SDK sends, four or five change from one request to the next: the target, the date, the
         signature's value, the number of the attempt.
         """
-        method, target, wanted = last.method, last.target, last.wanted
+        method, target, wanted, conditions = last.method, last.target, last.wanted, last.conditions
         names = self._names
         for line, before, kind in zip(lines, last.lines, last.kinds):
             if line == before:
@@ -159,6 +181,9 @@ class Glancer:
                     return None
             elif kind == _RANGE and len(value) <= LONGEST_RANGE and value[:1] != b" " and value[-1:] != b" ":
                 wanted = value
+            elif kind in _CONDITIONS and len(value) <= LONGEST_CONDITION and value[:1] != b" " and value[-1:] != b" ":
+                assert conditions is not None
+                conditions = attrs.evolve(conditions, **{_CONDITIONS[kind]: value})
             else:
                 return None
         return Glance(
@@ -170,6 +195,7 @@ class Glancer:
             last.access_key,
             last.user_agent,
             last.referer,
+            conditions,
             last.caller,
             lines,
             last.kinds,

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http
@@ -15,10 +16,12 @@ from s3proxy.wire.head import RequestHead
 from s3proxy.wire.spans import send_span
 
 if TYPE_CHECKING:
-    from s3proxy.wire.channel import ClientChannel
+    from s3proxy.wire.channel import ClientChannel, HandedOver
 
 __all__ = ["ClientRequest"]
 
+_FLUSH_TURN = 0.01
+"""Seconds between two looks at whether earlier answers have gone out."""
 _WIRES_OWN = frozenset((b"content-length", b"transfer-encoding", b"connection", b"keep-alive"))
 
 
@@ -117,6 +120,32 @@ class ClientRequest(http.Request):
             waiter.callback(None)
         self.body.failed(Failure(ClientGone(str(reason.value))))
 
+    async def hand_over(self) -> "HandedOver":
+        """Give the client's connection away, unanswered, once all earlier answers on it have gone out.
+
+        :raises ClientGone: there is nothing to give
+        :raises OSError: there is no descriptor left
+        """
+        while not self.over and self._wire.output_pending:
+            await deferLater(self._wire.site.reactor, _FLUSH_TURN)
+        if self.over:
+            raise ClientGone("The client has gone")
+        given = self._wire.hand_over()
+        self._ended = True
+        self._final_count = 0
+        self._gone_waiters = []
+        return given
+
+    @property
+    def tls(self) -> str:
+        """See :class:`IClientRequest`."""
+        return self._wire.tls_words()[0]
+
+    @property
+    def cipher_suite(self) -> str:
+        """See :class:`IClientRequest`."""
+        return self._wire.tls_words()[1]
+
     # The answer
 
     @property
@@ -164,6 +193,17 @@ class ClientRequest(http.Request):
         if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\0" in head:
             raise ValueError("A header field of the answer contains CR, LF or NUL")
         self.keep_alive = keep_alive
+        self._begin(status, head)
+
+    def start_prepared(self, status: int, head: bytes, length: int) -> None:
+        """Write a head that was prepared for an ordinary request like this one, of HTTP/1.1 and to be kept alive.
+
+        :param length: of the body that is to follow
+        """
+        self._promised = length
+        self._begin(status, head)
+
+    def _begin(self, status: int, head: bytes) -> None:
         self.answer_begun = True
         self.status = status
         self.first_byte_at = self._wire.site.reactor.seconds()

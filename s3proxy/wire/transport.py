@@ -18,11 +18,12 @@ from typing import Any
 
 from twisted.internet import main, tcp
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.error import ConnectionLost
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 
 from s3proxy.util.turn import TURN
-from s3proxy.wire.pages import PageCache
+from s3proxy.wire.pages import FileId, PageCache
 
 __all__ = ["FileServer", "FileTruncated", "GATHER"]
 
@@ -52,7 +53,7 @@ class _Span:
     Cold: some of it had to be read first.
     """
 
-    __slots__ = ("fd", "position", "stop", "ready", "seen", "cold", "loading", "done")
+    __slots__ = ("fd", "position", "stop", "ready", "seen", "cold", "loading", "done", "file")
 
     def __init__(self, fd: int, start: int, stop: int, hot: bool, done: "Deferred[None]") -> None:
         self.fd = fd
@@ -63,6 +64,7 @@ class _Span:
         self.cold = False
         self.loading = False
         self.done = done
+        self.file: FileId | None = None
 
 
 class FileServer(tcp.Server):
@@ -78,7 +80,7 @@ class FileServer(tcp.Server):
     """
 
     window = 1024 * 1024
-    turn = 2 * 1024 * 1024
+    turn = 4 * 1024 * 1024
     reactor: Any
     page_cache: PageCache | None = None
 
@@ -350,6 +352,10 @@ class FileServer(tcp.Server):
         if span.position == span.stop:
             self._queue.popleft()
             self._bring_up()
+            if not self.unsent and self.producerPaused and self.producer is not None:
+                # doWrite() would tell it, too, but behind the callback, who would then think that there is no room.
+                self.producerPaused = False
+                self.producer.resumeProducing()
             span.done.callback(None)
         return None
 
@@ -382,13 +388,27 @@ class FileServer(tcp.Server):
             return False
         pages = self.page_cache
         stop = min(span.position + self.window, span.stop)
-        if pages is None or pages.holds(span.fd, span.position, stop - span.position):
-            span.ready = stop
+        if pages is None or self._finds(span, pages, stop):
             span.seen = now
             return True
         span.cold = True
         self._load(span, pages, stop)
         return span.position < span.ready
+
+    def _finds(self, span: _Span, pages: PageCache, stop: int) -> bool:
+        """Whether all up to ``stop`` is in memory; if so the span is ready, and beyond that, as far as is known."""
+        file = span.file
+        if file is None:
+            file = span.file = pages.file(span.fd)
+        if not pages.finds(file, span.fd, span.position, stop - span.position):
+            return False
+        span.ready = stop
+        while stop < span.stop and stop - span.position < self.turn:
+            stop = min(stop + self.window, span.stop)
+            if not pages.seen(file, span.ready, stop - span.ready):
+                break
+            span.ready = stop
+        return True
 
     def _prefetch(self, span: _Span) -> None:
         """Let the disk work on the next window while the socket takes this one."""
@@ -419,6 +439,20 @@ class FileServer(tcp.Server):
             self._break(span, reason)
 
     # The end
+
+    def detach(self) -> socket.socket:
+        """Give the connection away: its socket, still open. The protocol hears nothing any more, not even of an end.
+
+        What was written here before and has not gone out is lost: see :attr:`unsent`.
+
+        :raises OSError: there is no descriptor left
+        """
+        # The descriptor is another one, for this one is known to the reactor.
+        given = socket.socket(self.socket.family, self.socket.type, self.socket.proto, os.dup(self.socket.fileno()))
+        self.protocol = Protocol()
+        self._shouldShutdown = False
+        self.connectionLost(Failure(ConnectionDone()))
+        return given
 
     def connectionLost(self, reason: Failure) -> None:
         """Called by the reactor: fails what was not sent."""

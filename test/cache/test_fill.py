@@ -311,6 +311,31 @@ class FillTests(SynchronousTestCase):
         self.assertFalse(fill.joinable)
         self.assertEqual(reader.read(), b"456789")
 
+    def test_passing_fill_that_was_read_to_its_end(self) -> None:
+        """The reader has every byte before the end is told, and leaves: the connection to S3 can be used again."""
+        fill = self.fill(0, 10, writers=None, passing=True)
+        reader = Reader(fill, 0, 10)
+        fill.data_received(b"0123456789")
+        self.assertEqual(reader.read(), b"0123456789")
+        fill.detach(reader)
+        fill.stream_ended()
+        self.assertFalse(self.source.aborted)
+        self.assertEqual(self.settled, [([], False)])
+
+    def test_bytes_that_were_not_written_again(self) -> None:
+        """They may have to be read from the disk, and are sent accordingly."""
+        disk = FakeWriter(0, 4)
+        disk.append([b"abcd"])
+        held = bodyfiles.HeldRange(disk.handle(), 0, 4)
+        files = bodyfiles.BodyFiles(0, lambda position: FakeWriter(4, 4) if position else held)
+        files.append([b"abcdefgh"])
+        for position, hot in ((0, False), (4, True)):
+            span = files.span(position, 8, hot=True)
+            assert isinstance(span, FileSpan)
+            self.assertEqual((span.hot, span.count), (hot, 4))
+            span.release()
+        files.close()
+
     def test_small_body_is_committed_behind_the_answer(self) -> None:
         """The memory form answers before the commit, and stays joinable until it is done."""
         thread = ManualThread()

@@ -472,6 +472,15 @@ class RoomTests(TierTestCase):
         self.promote(entry(b"x"), disk)
         self.assertEqual((len(self.tier), self.tier.bytes), (1, MIB))
 
+    def test_resize_while_a_copy_is_made(self) -> None:
+        """What is being copied when there is no room any more is not kept."""
+        disk = self.disk(MIB)
+        for _ in range(2):
+            self.read(entry(), disk)
+        self.tier.resize(0)
+        self.thread.work()
+        self.assertEqual((len(self.tier), self.tier.bytes), (0, 0))
+
     def test_resize_while_all_are_sent(self) -> None:
         """Those that are being sent go when they are sent."""
         disk = self.disk(MIB)

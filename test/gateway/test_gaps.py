@@ -1,5 +1,7 @@
 """Answers of which the cache has a part: the rest is asked of S3 in spans, of the same version only."""
 
+import os
+
 from twisted.internet.defer import Deferred
 
 from s3proxy.cache.entry import ObjectId
@@ -403,3 +405,148 @@ class ResumeTests(GapTestCase):
         self.assertEqual(self.ranges()[2:], [b"bytes=400-599"])
         self.upstream.last.respond(part(400, 600))
         self.served(client, b"PARTIAL")
+
+
+class ManyGapsTests(GapTestCase):
+    """More gaps than are asked for at once."""
+
+    spans = [(start, start + 20) for start in range(20, 1000, 40)]
+
+    def answer(self, *, until: int | None = None) -> int:
+        """S3 answers all it was not asked in vain, and what follows from that; how much that was."""
+        answered = 0
+        number = 0
+        while number < len(self.upstream.asked) and answered != until:
+            asked = self.upstream.asked[number]
+            if not asked.cancelled and not asked.deferred.called:
+                first, last = (asked.header(b"range") or b"")[6:].split(b"-")
+                asked.respond(part(int(first), int(last) + 1))
+                answered += 1
+            number += 1
+        return answered
+
+    def test_what_was_served(self) -> None:
+        """The record of the request names the client's bytes, not those of the last gap."""
+        self.has(*self.spans)
+        client = self.harness.get()
+        self.answer()
+        self.served(client, b"PARTIAL")
+        self.assertEqual(self.harness.records[-1].served_range, "")
+        self.harness.cache.drop(ID)
+        self.has(*self.spans)
+        self.harness.get(range=b"bytes=0-899")
+        self.answer()
+        self.assertEqual(self.harness.records[-1].served_range, "bytes=0-899")
+
+    def test_slow_client(self) -> None:
+        """Only few bodies come before a slow client needs them: each takes a descriptor, or memory."""
+        self.has(*self.spans)
+        client = self.harness.get()
+        client.stalled = True
+        self.answer()
+        while client.ended is None:
+            starts = [int((span or b"")[6:].partition(b"-")[0]) for span in self.ranges()]
+            self.assertLessEqual(sum(start >= len(client.answer) for start in starts), PARALLEL)
+            client.take_one()
+            self.answer()
+        self.served(client, b"PARTIAL")
+
+    def test_bodies_are_left_behind(self) -> None:
+        """A body that has been read is let go of at once, not at the end of the answer."""
+        size = 100_000
+        body = bytes(range(256)) * (40 * size // 256)
+        self.has(*((start, start + size) for start in range(size, len(body), 2 * size)), body=body)
+        self.harness.store.volume.handles.close()
+        fds = len(os.listdir("/proc/self/fd"))
+        client = self.harness.get()
+        most = number = 0
+        while number < len(self.upstream.asked):
+            first, last = (self.upstream.asked[number].header(b"range") or b"")[6:].split(b"-")
+            self.upstream.asked[number].respond(part(int(first), int(last) + 1, body))
+            self.harness.store.volume.handles.close()
+            most = max(most, len(os.listdir("/proc/self/fd")) - fds)
+            number += 1
+        self.served(client, b"PARTIAL", body)
+        self.assertLessEqual(most, 2 * PARALLEL)
+
+    def test_refused_amid_the_answer(self) -> None:
+        """S3 is not asked for one span after another when it has refused one."""
+        self.has(*self.spans)
+        client = self.harness.get()
+        client.stalled = True
+        self.answer(until=PARALLEL)
+        self.asks(PARALLEL + 1).respond(error(403, b"AccessDenied"))
+        client.unstall()
+        # The reader has found nothing there, and asks once more.
+        self.asks(PARALLEL + 2).respond(error(403, b"AccessDenied"))
+        self.assertEqual((client.status, client.ended), (200, "aborted"))
+
+    def test_nothing_is_kept(self) -> None:
+        """When the cache does not take the spans, they are asked for once all the same."""
+        self.has(*self.spans)
+        client = self.harness.get()
+        self.patch(self.harness.cache, "receive", lambda *args, **options: None)
+        self.answer()
+        self.served(client, b"PARTIAL")
+        self.asks(len(self.spans) + 1)
+
+    def test_newer_version_in_the_cache(self) -> None:
+        """Who is still in the middle of the old version learns that it is gone; the new one stays cached."""
+        self.has(*self.spans)
+        old = self.harness.get()
+        old.stalled = True
+        self.answer(until=PARALLEL)
+        fresh = self.harness.get(cache_control=b"no-cache")
+        self.upstream.last.respond(ok(NEW, b'"v2"'))
+        self.served(fresh, b"MISS", NEW)
+        old.unstall()
+        for asked in self.upstream.asked:
+            if not asked.cancelled and not asked.deferred.called:
+                asked.respond(precondition_failed())
+        self.assertEqual(old.ended, "aborted")
+        self.served(self.harness.get(), b"HIT", NEW)
+
+
+class RewrittenTests(GapTestCase):
+    """The same bytes were written again, under other metadata: the ETag is the same."""
+
+    def written(self, start: int, stop: int, when: bytes, colour: bytes) -> FakeResponse:
+        """A 206 of that writing."""
+        answer = part(start, stop)
+        answer.headers = answer.headers.adding((b"Last-Modified", when), (b"x-amz-meta-colour", colour))
+        return answer
+
+    def first(self) -> None:
+        """What the cache has."""
+        self.harness.get(range=b"bytes=100-199", authorization=SIGNED_RANGE)
+        self.upstream.last.respond(self.written(100, 200, b"Wed, 21 Oct 2015 07:28:00 GMT", b"red"))
+        self.upstream.asked.clear()
+
+    def again(self, start: int, stop: int) -> FakeResponse:
+        """What S3 has now."""
+        return self.written(start, stop, b"Fri, 21 Oct 2016 07:28:00 GMT", b"blue")
+
+    def test_expired(self) -> None:
+        """A span confirms an old entry only if S3 describes the object as the entry does."""
+        self.first()
+        self.harness.clock.advance(61)
+        client = self.harness.get(range=b"bytes=150-249")
+        self.asks(1).respond(self.again(200, 250))
+        self.unanswered(client)
+        self.assertEqual(self.asks(2).header(b"if-none-match"), b'"v1"')
+        answer = not_modified()
+        answer.headers = answer.headers.adding((b"Last-Modified", b"Fri, 21 Oct 2016 07:28:00 GMT"))
+        self.upstream.last.respond(answer)
+        self.asks(3).respond(self.again(150, 250))
+        self.served(client, b"MISS", BODY[150:250], 206)
+        self.assertEqual(client.header(b"x-amz-meta-colour"), b"blue")
+        again = self.harness.get(range=b"bytes=160-199")
+        self.served(again, b"HIT", BODY[160:200], 206)
+        self.assertEqual(again.header(b"x-amz-meta-colour"), b"blue")
+
+    def test_fresh(self) -> None:
+        """A fresh entry is served as it is described: the bytes are the same."""
+        self.first()
+        client = self.harness.get(range=b"bytes=150-249")
+        self.asks(1).respond(self.again(200, 250))
+        self.served(client, b"PARTIAL", BODY[150:250], 206)

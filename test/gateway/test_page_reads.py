@@ -119,6 +119,17 @@ class PageReadTests(ReadTestCase):
         self.asks(1).respond(ok(BODY))
         self.served(client, b"MISS", BODY[1100:1200], 206)
 
+    def test_abandoned(self) -> None:
+        """A page is fetched to its end when the client leaves; everything, from such a store, is not."""
+        size = 40_000_000
+        for status in (206, 200):
+            client = self.harness.get(b"/of-%d" % status, range=b"bytes=10-19")
+            answer = ok(None, length=size) if status == 200 else part(0, 1000, BODY, deliver=False)
+            self.upstream.last.respond(answer)
+            answer.sink.data_received(BODY[:5])
+            client.leave()
+            self.assertEqual(answer.aborted, status == 200)
+
     def test_expired(self) -> None:
         """An old entry is confirmed by the page that is missing, or by a 304 when none is."""
         self.read(0, 10)

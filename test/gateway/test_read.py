@@ -568,6 +568,19 @@ class ConditionTests(ReadTestCase):
         self.asks(1).respond(ok())
         self.served(client, b"MISS")
 
+    def test_if_range_that_is_not_to_be_judged_here(self) -> None:
+        """Where conditions are left to S3, If-Range is, too; so is what an empty object has of a range."""
+        for body, status in ((BODY, 206), (b"", 416)):
+            harness = GatewayHarness(evaluate_conditions_from_cache=False)
+            self.addCleanup(harness.close)
+            harness.get()
+            harness.upstream.last.respond(ok(body))
+            client = harness.get(range=b"bytes=-4", if_range=b'"v1"')
+            self.assertEqual(client.status, None)
+            self.assertEqual(harness.upstream.last.header(b"if-range"), b'"v1"')
+            harness.upstream.last.respond(part(1020, 1024) if body else error(416, b"InvalidRange"))
+            self.assertEqual(client.status, status)
+
     def test_forwarded_when_stale(self) -> None:
         """After the TTL the client's condition goes to S3 as it is; its 304 is relayed and renews."""
         self.cached()

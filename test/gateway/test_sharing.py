@@ -3,12 +3,13 @@
 import errno
 import os
 
-from twisted.internet.defer import fail
+from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
 from s3proxy.storage.layout import entry_name
 from s3proxy.upstream.interfaces import UpstreamUnreachable
-from test.gateway.test_read import BODY, ReadTestCase, not_modified, ok, part
+from test.gateway.test_gaps import ID
+from test.gateway.test_read import BODY, SIGNED_RANGE, ReadTestCase, not_modified, ok, part
 from test.support.gateway import FakeClient, FakeResponse, GatewayHarness
 from test.support.streams import ManualThread
 
@@ -56,6 +57,25 @@ class WaitingTests(ReadTestCase):
         clients = [self.harness.get() for _ in range(30)]
         self.answer_all(each_takes=61.0)
         self.all_served(clients)
+
+    def test_what_cannot_be_kept_is_not_waited_for(self) -> None:
+        """Everybody gets an object that the cache does not take, such as one without an ETag, for itself: nobody waits
+        until all who came before have it.
+        """
+        answer = ok()
+        answer.headers = answer.headers.without([b"etag"])
+        clients = [self.harness.get() for _ in range(10)]
+        self.asks(1).respond(answer)
+        self.asks(10)
+        self.answer_all_without_tag()
+        self.all_served(clients)
+
+    def answer_all_without_tag(self) -> None:
+        """S3 answers in a way that can't be stored."""
+        for asked in self.upstream.asked[1:]:
+            answer = ok()
+            answer.headers = answer.headers.without([b"etag"])
+            asked.respond(answer)
 
     def test_nobody_waits_for_a_head(self) -> None:
         """The answer to a HEAD has no bytes for a GET."""
@@ -134,6 +154,35 @@ class OverlappingTests(ReadTestCase):
         self.served(eternal, b"MISS")
         self.harness.get()
         self.assertEqual(self.asks(5).header(b"if-none-match"), b'"v2"')
+
+    def test_small_ranges_one_after_another(self) -> None:
+        """A client that always has several small ranges under way: all of them are stored, whichever came first."""
+        spans = [(start, start + 32) for start in range(0, 1024, 32)]
+        under_way = []
+        for start, stop in spans + [(0, 0)] * 4:
+            if stop:
+                self.harness.get(range=b"bytes=%d-%d" % (start, stop - 1), authorization=SIGNED_RANGE)
+                under_way.append((self.upstream.last, start, stop))
+            if len(under_way) > 4 or not stop:
+                asked, *span = under_way.pop(0)
+                asked.respond(part(*span))
+        view = self.successResultOf(Deferred.fromCoroutine(self.harness.cache.view(ID)))
+        assert view is not None
+        self.assertEqual(view.held(), tuple(spans))
+
+    def test_late_answer_of_an_older_version(self) -> None:
+        """What was asked for before the newer version was, and comes while that is on its way, does not undo it."""
+        self.harness.get(range=b"bytes=0-9", authorization=SIGNED_RANGE)
+        self.harness.get(range=b"bytes=10-19", authorization=SIGNED_RANGE)
+        self.upstream.asked[0].respond(part(0, 10))
+        self.harness.get(cache_control=b"no-cache")
+        answer = self.asks(3).respond(ok(None, b'"v2"', 200_000))
+        answer.sink.data_received(b"x")
+        self.upstream.asked[1].respond(part(10, 20))
+        answer.sink.data_received(b"x" * 199_999)
+        answer.sink.stream_ended()
+        self.harness.get()
+        self.assertEqual(self.asks(4).header(b"if-none-match"), b'"v2"')
 
     def test_who_comes_while_a_broken_body_is_put_away(self) -> None:
         """Who asks after a body broke off, and before it is decided what is kept of it, waits for that instead of

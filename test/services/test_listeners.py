@@ -6,13 +6,19 @@ from test.support.streams import run_at_once
 from typing import Any
 
 from twisted.internet.error import CannotListenError
+from twisted.internet.task import deferLater
 from twisted.internet.testing import MemoryReactor
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from s3proxy.services.errors import StartError
-from s3proxy.services.listeners import AdminListener, BoundPort, TrafficListener, _remedy
+from s3proxy.services.listeners import AdminListener, BoundPort, PassthroughListener, TrafficListener, _remedy
+from s3proxy.telemetry.record import RequestRecord
+from s3proxy.tunnel.opener import Opener
+from s3proxy.tunnel.passthrough import Passthrough
+from s3proxy.tunnel.registry import Tunnels
+from s3proxy.upstream.destinations import DestinationPolicy
 from s3proxy.wire.pages import PageCache
 from s3proxy.wire.resource import CachingResource
 from s3proxy.wire.site import CachingSite
@@ -97,4 +103,34 @@ class TrafficListenerTests(TestCase):
         self.listener.startService()
         with socket.create_connection(address):
             await self.listener.drain(5)
+        self.assertRaises(ConnectionRefusedError, socket.create_connection, address)
+
+
+class PassthroughListenerTests(TestCase):
+    """PassthroughListener, on real sockets."""
+
+    async def test_close(self) -> None:
+        """Connections without a tunnel are closed, and no further ones accepted."""
+        from twisted.internet import reactor
+
+        bound = BoundPort("server.https_port", 0, ("127.0.0.1",))
+        bound.bind()
+        (address,) = bound.names()
+        records: list[RequestRecord] = []
+        tunnels = Tunnels(reactor, records.append, lambda: 0.0)
+        opener: Any = Opener(
+            reactor=reactor,
+            policy=DestinationPolicy(),
+            addresses=None,  # type: ignore[arg-type]
+            limits=tunnels.limits,
+            prepare=lambda sock: None,
+        )
+        passthrough = Passthrough(reactor, tunnels, opener)
+        listener = PassthroughListener(reactor, bound, passthrough)
+        listener.startService()
+        with socket.create_connection(address):
+            while not passthrough.waiting:
+                await deferLater(reactor, 0.01)  # type: ignore[arg-type]
+            await listener.close()
+        self.assertEqual([record.reason for record in records], ["shutdown"])
         self.assertRaises(ConnectionRefusedError, socket.create_connection, address)

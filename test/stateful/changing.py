@@ -28,10 +28,10 @@ class Overwriting(Foundation):
 
     @rule(key=keys)
     def delete(self, key: bytes) -> None:
-        """Nothing any more."""
+        """Nothing any more; or, if there is nothing, the bytes of before."""
         assert self.world is not None
-        if self.world.s3.histories[key].current.content is not None:
-            self.world.overwrite(key, None)
+        history = self.world.s3.histories[key]
+        self.world.overwrite(key, None if history.current.content is not None else history.contents[-1])
 
 
 class Writing(Foundation):
@@ -46,9 +46,10 @@ class Writing(Foundation):
 
     @rule(key=keys)
     def remove(self, key: bytes) -> None:
-        """A DELETE."""
+        """A DELETE, of something that is there."""
         assert self.world is not None
-        self.world.write(key, None)
+        if self.world.s3.histories[key].current.content is not None:
+            self.world.write(key, None)
 
 
 class Permitting(Foundation):

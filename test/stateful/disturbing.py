@@ -3,23 +3,48 @@
 import os
 import shutil
 
+import attrs
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from test.stateful.machine import Foundation, keys
+from test.stateful.reading import Reading, Style, plain_styles, ranges
 from test.support.model_s3 import FAULTS, Fault
 
 __all__ = ["Evicting", "Failing", "Restarting"]
 
 
-class Failing(Foundation):
+faults = st.builds(Fault, kind=st.sampled_from(FAULTS), place=st.sampled_from((500, 0, 1, 100, 400, 600, 999)))
+cuts = st.builds(Fault, kind=st.sampled_from(("cut", "stall")), place=st.sampled_from((500, 0, 100, 400, 600, 999)))
+
+
+class Failing(Reading):
     """S3 fails."""
 
-    @rule(key=keys, kind=st.sampled_from(FAULTS), place=st.sampled_from((0, 1, 100, 400, 600, 999)))
-    def fail(self, key: bytes, kind: str, place: int) -> None:
+    @rule(key=keys, fault=faults)
+    def fail(self, key: bytes, fault: Fault) -> None:
         """The next request for a key is answered wrongly, not at all, or not to the end."""
         assert self.world is not None
-        self.world.s3.plan(key, Fault(kind, place))
+        self.world.s3.plan(key, fault)
+
+    @rule(key=keys, planned=st.lists(faults, min_size=1, max_size=3), wanted=st.one_of(st.none(), ranges))
+    def fail_to_get(self, key: bytes, planned: list[Fault], wanted: bytes | None) -> None:
+        """The same happens to this request, perhaps to all that follow from it."""
+        assert self.world is not None
+        for fault in planned:
+            self.world.s3.plan(key, fault)
+        self.send(b"GET", key, Style(), {} if wanted is None else {b"Range": wanted})
+
+    @rule(
+        key=keys, fault=cuts, wanted=st.lists(st.one_of(st.none(), ranges), min_size=2, max_size=4), style=plain_styles
+    )
+    def break_off(self, key: bytes, fault: Fault, wanted: list[bytes | None], style: Style) -> None:
+        """The body that several clients wait for breaks off."""
+        assert self.world is not None
+        self.world.s3.plan(key, fault)
+        for each in wanted:
+            self.send(b"GET", key, attrs.evolve(style, then="nothing"), {} if each is None else {b"Range": each})
+        self.settle()
 
     @rule(count=st.integers(1, 3))
     def refuse_work(self, count: int) -> None:

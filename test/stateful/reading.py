@@ -35,6 +35,7 @@ class Style:
     :ivar owner: the request names the bucket's owner, which only S3 can check
     :ivar slow: the client takes nothing at first
     :ivar lane: its request is one that the fast lane looks at
+    :ivar then: whether everything, some of what is under way, or nothing happens before the next step
     """
 
     caller: bytes = CALLERS[0]
@@ -44,8 +45,10 @@ class Style:
     owner: bool = False
     slow: bool = False
     lane: bool = False
+    then: str = "everything"
 
 
+haste = st.sampled_from(("everything", "everything", "everything", "some", "nothing", "nothing"))
 styles = st.builds(
     Style,
     caller=st.sampled_from(CALLERS),
@@ -54,10 +57,13 @@ styles = st.builds(
     checksums=st.sampled_from((False, False, False, True)),
     owner=st.sampled_from((False, False, False, False, False, True)),
     slow=st.sampled_from((False, False, False, True)),
+    then=haste,
 )
 plain_styles = st.one_of(
-    st.builds(Style, signed=st.sampled_from(("", "all")), slow=st.sampled_from((False, False, False, True))),
-    st.just(Style(lane=True)),
+    st.builds(Style, lane=st.just(True), then=haste),
+    st.builds(
+        Style, signed=st.sampled_from(("", "all")), slow=st.sampled_from((False, False, False, True)), then=haste
+    ),
 )
 methods = st.sampled_from((b"GET", b"GET", b"GET", b"HEAD"))
 
@@ -78,13 +84,14 @@ class Reading(Foundation):
     @rule(key=keys, wanted=st.lists(ranges, min_size=2, max_size=4), style=plain_styles)
     def get_ranges(self, key: bytes, wanted: list[bytes], style: Style) -> None:
         """Several requests for parts of one object at once, as SDKs make them."""
-        for each in wanted:
-            self.send(b"GET", key, style, {b"Range": each})
+        for each in wanted[1:]:
+            self.send(b"GET", key, attrs.evolve(style, then="nothing"), {b"Range": each})
+        self.send(b"GET", key, style, {b"Range": wanted[0]})
 
-    @rule(key=keys)
-    def head(self, key: bytes) -> None:
+    @rule(key=keys, then=haste)
+    def head(self, key: bytes, then: str) -> None:
         """Its description."""
-        self.send(b"HEAD", key, Style(lane=True))
+        self.send(b"HEAD", key, Style(lane=True, then=then))
 
     @rule(key=keys, method=methods, wanted=st.one_of(st.none(), ranges, odd_ranges), style=styles)
     def ask(self, key: bytes, method: bytes, wanted: bytes | None, style: Style) -> None:
@@ -195,6 +202,11 @@ class Reading(Foundation):
             stalled=style.slow,
             lane=style.lane and not conditional and part is None,
         )
+        if style.then == "everything":
+            self.world.settle()
+        elif style.then == "some":
+            for choice in range(len(self.world.readers) % 7):
+                self.world.move(choice)
 
 
 def _presigned(caller: bytes) -> bytes:
@@ -213,8 +225,9 @@ class Leaving(Foundation):
         """A client closes its connection."""
         assert self.world is not None
         live = self.world.live
-        live[which % len(live)].client.leave()
-        self.world.collect()
+        if which < len(live):
+            live[which].client.leave()
+            self.world.collect()
 
     @precondition(lambda self: self.world is not None and self.world.live)
     @rule(which=st.integers(0, 7))

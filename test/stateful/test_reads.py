@@ -22,11 +22,11 @@ class Calm(Reading, Overwriting, Permitting):
     """Nothing goes wrong."""
 
 
-class Stormy(Reading, Leaving, Overwriting, Writing, Permitting, Failing, Evicting, Restarting):
+class Stormy(Failing, Leaving, Overwriting, Writing, Permitting, Evicting, Restarting):
     """Everything goes wrong."""
 
 
-class Unreliable(Reading, Leaving, Overwriting, Failing):
+class Unreliable(Failing, Leaving, Overwriting):
     """S3 fails, and objects change behind the proxy."""
 
 

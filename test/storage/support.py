@@ -9,8 +9,19 @@ from typing import Any
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
-from s3proxy.storage.disk import DiskStore, EntryName, GenerationTable, StoredEntry, entry_name, open_store
+from s3proxy.storage.disk import (
+    INLINE,
+    DiskStore,
+    EntryFacts,
+    EntryName,
+    GenerationTable,
+    Staging,
+    StoredEntry,
+    entry_name,
+    open_store,
+)
 from s3proxy.storage.files import SystemCalls
+from s3proxy.storage.ledger import FIXED_OVERHEAD
 
 MIB = 1 << 20
 ABOUT: dict[str, Any] = {"meta": b'{"etag": "1"}', "validated_at": 1000.5, "observed_at": 1000.25}
@@ -127,6 +138,61 @@ def put_ranges(
     for start, stop in spans:
         add_range(store, entry, start, stop, fill)
     return entry
+
+
+def facts_of(size: int, **about: Any) -> EntryFacts:
+    """What is published with a body of ``size`` bytes that was written through."""
+    return EntryFacts(object_size=size, unconfirmed=True, **{**ABOUT, **about})
+
+
+def upload(store: DiskStore, name: EntryName, body: bytes, *, piece: int = 100_000) -> StoredEntry | None:
+    """Write a whole object through."""
+    kept = store.start_upload(name, len(body))
+    if kept is None:
+        return None
+    for start in range(0, len(body), piece):
+        kept.append([body[start : start + piece]])
+    return kept.commit(store.arm(name), facts_of(len(body)))
+
+
+def stage(staging: Staging, number: int, body: bytes, etag: bytes, note: bytes = b"") -> bool:
+    """Stage one part; False when it can't be."""
+    part = staging.start_part(number, len(body))
+    if part is None:
+        return False
+    part.append([body])
+    return part.commit(etag, note)
+
+
+def read_body(store: DiskStore, entry: StoredEntry) -> bytes | None:
+    """The whole body out of the files that hold it; None when some of it is missing."""
+    if entry.kind == INLINE:
+        handle = store.open_inline(entry)
+        if handle is None:
+            return None
+        data = os.pread(handle.fd, entry.body_len, handle.base)
+        handle.close()
+        return data
+    data = b""
+    for start, stop in store.ranges(entry):
+        handle = store.open_range(entry, start, stop)
+        if handle is None or start > len(data):
+            return None
+        data += os.pread(handle.fd, stop - start, handle.base)[len(data) - start :]
+        handle.close()
+    return data if len(data) == entry.object_size else None
+
+
+def recount(store: DiskStore) -> None:
+    """Let the store forget what it holds, and walk through all of it."""
+    ledger = store.volume.ledger
+    shards = store.volume.format.shards + 1
+    ledger._walked = bytearray(shards)
+    ledger._unwalked = shards
+    ledger._exact = FIXED_OVERHEAD
+    ledger._unread = ledger._staged = 0
+    ledger._versions = [0] * shards
+    finish_scan(store)
 
 
 def add_range(store: DiskStore, entry: StoredEntry, start: int, stop: int, fill: bytes = b"r") -> int | None:

@@ -22,6 +22,7 @@ from test.storage.support import (
     name_of,
     put_inline,
     put_ranges,
+    recount,
 )
 
 
@@ -154,16 +155,6 @@ class LimitTests(SynchronousTestCase):
         store.sweeper.run()
         self.assertLessEqual(store.usage(), 0.8 * 4 * MIB)
         self.assertGreater(store.usage(), 0.6 * 4 * MIB)
-
-
-def recount(store: DiskStore) -> None:
-    """Let another instance walk the directory, and hand its sum to the store's ledger."""
-    ledger = store.volume.ledger
-    ledger._walked = bytearray(store.volume.format.shards)
-    ledger._unwalked = store.volume.format.shards
-    ledger._exact = ledger._exact - ledger._exact + 12 * 4096
-    ledger._versions = [0] * store.volume.format.shards
-    finish_scan(store)
 
 
 class VictimTests(SynchronousTestCase):

@@ -168,9 +168,10 @@ class PromptTests(FaultCase):
         lease = self.store.lease(self.name)
         assert lease is not None
         about = {"object_size": 5, "body": [b"small"], **ABOUT}
-        self.calls.fail("pwritev", errno.ENOSPC)
-        self.assertRaises(NotNow, self.store.publish_inline, lease, promptly=True, **about)
-        self.calls.heal()
+        for full in (lambda fd, *_: fd != lease.file.fd, lambda fd, *_: fd == lease.file.fd):
+            self.calls.fail("pwritev", errno.ENOSPC, when=full)
+            self.assertRaises(NotNow, self.store.publish_inline, lease, promptly=True, **about)
+            self.calls.heal()
         self.assertIsNotNone(self.store.publish_inline(lease, **about))
         self.assertEqual(self.store.volume.ledger.reserved, 0)
 
@@ -178,7 +179,7 @@ class PromptTests(FaultCase):
         """Other failures end the attempt: nothing is left behind."""
         lease = self.store.lease(self.name)
         assert lease is not None
-        self.calls.fail("pwritev", errno.EIO)
+        self.calls.fail("pwritev", errno.EIO, when=lambda fd, *_: fd == lease.file.fd)
         about = {"object_size": 5, "body": [b"small"], **ABOUT}
         self.assertRaises(OSError, self.store.publish_inline, lease, promptly=True, **about)
         self.calls.heal()

@@ -24,8 +24,8 @@ class OpeningTests(SynchronousTestCase):
     def test_new(self) -> None:
         """A new directory is made with its parents; the top is listable, the rest is for the owner alone."""
         store = make_store(self, root=self.mktemp() + "/a/b", max_size=64 * MIB)
-        self.assertEqual(sorted(os.listdir(store.root)), ["FORMAT", "ctl", "inst", "o", "trash"])
-        for name in ("ctl", "inst", "o", "trash"):
+        self.assertEqual(sorted(os.listdir(store.root)), ["FORMAT", "ctl", "inst", "o", "trash", "up"])
+        for name in ("ctl", "inst", "o", "trash", "up"):
             self.assertEqual(stat.S_IMODE(os.stat(f"{store.root}/{name}").st_mode), 0o700)
         self.assertEqual((store.cut, store.inline_max), (8 * MIB, 8 * MIB))
         self.assertEqual(store.volume.format.shard_bits, 8)

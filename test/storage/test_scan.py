@@ -76,7 +76,7 @@ class CrashTests(SynchronousTestCase):
         self.assertEqual(sorted(files_below(f"{store.root}/o")), sorted([small.text, large.text, "0-100000"]))
         self.assertEqual(os.listdir(f"{store.root}/trash"), [])
         self.assertEqual(os.listdir(f"{store.root}/ctl"), ["base.json"])
-        self.assertEqual(sorted(os.listdir(store.root)), ["FORMAT", "ctl", "inst", "o", "trash"])
+        self.assertEqual(sorted(os.listdir(store.root)), ["FORMAT", "ctl", "inst", "o", "trash", "up"])
         self.assertEqual(len(os.listdir(f"{store.root}/inst")), 1)
         found = store.load(small)
         assert found is not None

@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 import time
+from test.storage.support import MIB, abandon, finish_scan, name_of
 from typing import Any
 
 from hypothesis import Phase, settings
@@ -11,8 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 from twisted.trial.unittest import SynchronousTestCase
 
-from s3proxy.storage.disk import INLINE, RANGES, GenerationTable, StoredEntry, open_store
-from test.storage.support import MIB, abandon, finish_scan, name_of
+from s3proxy.storage.disk import INLINE, RANGES, EntryFacts, GenerationTable, StoredEntry, open_store
 
 KEYS = st.sampled_from(["a", "b", "c"])
 SIZES = st.sampled_from([0, 1, 5000, 70_000])
@@ -180,6 +180,69 @@ class StoreMachine(RuleBasedStateMachine):
             if self.holder.get(key) is arm:
                 del self.holder[key]
 
+    @rule(key=KEYS, size=SIZES, disturbed=st.sampled_from(["not", "not", "dropped", "refused"]))
+    def upload(self, key: str, size: int, disturbed: str) -> None:
+        """A whole write through the proxy, during which somebody else may drop the entry."""
+        self.version += 1
+        facts = EntryFacts(object_size=size, **self.about(self.version, float(self.version), True))
+        kept = self.store.start_upload(name_of(key), size)
+        assert kept is not None
+        kept.append([self.content(self.version, size)])
+        entry = self.finish_write(key, disturbed, lambda arm: kept.commit(arm, facts), kept.discard)
+        if entry is not None:
+            self.model[key] = Model(self.version, INLINE, size, float(self.version), True)
+            assert entry.unread
+
+    @rule(key=KEYS, order=st.permutations([1, 2, 3]), disturbed=st.sampled_from(["not", "not", "dropped", "refused"]))
+    def upload_parts(self, key: str, order: list[int], disturbed: str) -> None:
+        """The same in parts."""
+        self.version += 1
+        staging = self.store.staging(name_of(key), b"%d" % self.version)
+        body = self.content(self.version, RANGE * 4)
+        spans = {1: (0, RANGE), 2: (RANGE, 3 * RANGE + 1), 3: (3 * RANGE + 1, 4 * RANGE)}
+        for number in order:
+            start, stop = spans[number]
+            part = staging.start_part(number, stop - start)
+            assert part is not None
+            part.append([body[start:stop]])
+            assert part.commit(b"%d" % number)
+        plan = staging.plan([(number, b"%d" % number) for number in (1, 2, 3)])
+        assert plan is not None
+        facts = EntryFacts(object_size=plan.size, **self.about(self.version, float(self.version), True))
+        entry = self.finish_write(key, disturbed, lambda arm: staging.assemble(arm, plan, facts), staging.discard)
+        if entry is not None:
+            self.model[key] = Model(self.version, RANGES, 4 * RANGE, float(self.version), True)
+            self.model[key].ranges = set(spans.values())
+
+    def finish_write(self, key: str, disturbed: str, publish: Any, give_up: Any) -> StoredEntry | None:
+        arm = self.store.arm(name_of(key))
+        if disturbed == "refused":
+            give_up()
+            arm.disarm()
+            self.holder.pop(key, None)
+            if key in self.model:
+                self.model[key].validated_at = 0.0
+            return None
+        if disturbed == "dropped":
+            self.store.drop(name_of(key))
+        entry: StoredEntry | None = publish(arm)
+        assert (entry is None) == (disturbed == "dropped")
+        if entry is None:
+            arm.invalidate()
+            self.model.pop(key, None)
+        self.holder.pop(key, None)
+        return entry
+
+    @rule(key=KEYS)
+    def read_first(self, key: str) -> None:
+        """The share of what was written gets it back."""
+        entry = self.store.load(name_of(key))
+        if entry is not None:
+            self.store.read_first(entry)
+            self.store.flush_recency()
+            found = self.store.load(name_of(key))
+            assert found is not None and not found.unread
+
     @rule(key=KEYS)
     def drop(self, key: str) -> None:
         self.store.drop(name_of(key))
@@ -243,7 +306,10 @@ class StoreMachine(RuleBasedStateMachine):
         for key in ("a", "b", "c"):
             self.check_key(key)
         assert 0 <= self.store.usage() <= LIMIT
-        assert self.store.volume.ledger.reserved == 0
+        ledger = self.store.volume.ledger
+        assert (ledger.reserved, ledger._unread_reserved) == (0, 0)
+        assert 0 <= ledger._unread <= self.store.usage()
+        assert self.store.staged() == 0 or self.store.volume.has_trash
 
     def check_key(self, key: str) -> None:
         entry = self.store.load(name_of(key))

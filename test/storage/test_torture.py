@@ -38,6 +38,8 @@ class TortureTests(SynchronousTestCase):
             "renewed",
             "writes",
             "through",
+            "staged",
+            "assembled",
             "range_fetches",
             "crashes",
         ):

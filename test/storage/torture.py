@@ -25,10 +25,13 @@ from typing import Any
 from s3proxy.storage.disk import (
     HEAD,
     RANGES,
+    Arm,
     DiskStore,
+    EntryFacts,
     EntryName,
     GenerationTable,
     StoredEntry,
+    Upload,
     entry_name,
     open_store,
 )
@@ -49,6 +52,9 @@ COUNTERS = (
     "writes",
     "refused",
     "through",
+    "assembled",
+    "staged",
+    "abandoned",
     "range_fetches",
     "evictions",
     "scans",
@@ -200,6 +206,7 @@ class Worker:
         elif choice < 0.15:
             self._store.pulse()
             self._store.flush_recency()
+            self._store.sweeper.run()
         else:
             self.read(key)
 
@@ -235,6 +242,7 @@ class Worker:
             if self.body(key, entry):
                 self.count("hits")
                 self._store.touched(name, 0)
+                self._store.read_first(entry)
                 if version < acknowledged:
                     self.count("stale")
                 if version < current and began - self._origin.replaced_at(key, version) > 1_000_000_000:
@@ -309,7 +317,9 @@ class Worker:
             entry = self._store.publish_head(lease, **about)
         elif key % 3 == 0:
             body = [data[:7000], data[7000:]]
-            entry = self.promptly(lambda promptly: self._store.publish_inline(lease, body=body, promptly=promptly, **about))
+            entry = self.promptly(
+                lambda promptly: self._store.publish_inline(lease, body=body, promptly=promptly, **about)
+            )
         elif key % 3 == 1:
             writer = self._store.start_inline(lease, **about)
             try:
@@ -362,32 +372,105 @@ class Worker:
                 os._exit(CRASHED)
             self._store.drop(name)
         else:
+            # As with S3, the version gets its number when the write takes effect; its bytes are known before.
+            version = self._origin.current(key) + 1
+            through = self.begin(key, version)
             arm = self._store.arm(name)
             if self._random.random() < 0.1:
                 self.count("refused")
+                self.give_up(through)
                 arm.disarm()
                 return
-            version = self._origin.write(key, self._random)
+            written = self._origin.write(key, self._random)
             if self._random.random() < 0.02:
                 os._exit(CRASHED)
             self._origin.pause(self._random)
-            published = None
-            if key % 3 == 0 and arm.lease is not None and self._random.random() < 0.5:
-                published = self._store.publish_inline(
-                    arm.lease,
-                    meta=META.pack(version, key),
-                    object_size=SIZES[0],
-                    validated_at=1.0,
-                    observed_at=1.0,
-                    unconfirmed=True,
-                    body=[content(key, version, 0, SIZES[0])],
-                )
+            if written != version:
+                # Somebody else was quicker: what was kept is another version than S3 has.
+                self.give_up(through)
+                through = None
+            version = written
+            published = None if through is None else through(arm, version)
             if published is None:
                 arm.invalidate()
-            else:
-                self.count("through")
         self._origin.acknowledge(key, version)
         self.count("writes")
+
+    def begin(self, key: int, version: int) -> Any:
+        """Keep the body of a write before it takes effect; returns what publishes it, or None."""
+        choice = self._random.random()
+        if choice < 0.4:
+            return self.upload(key, version)
+        if choice < 0.7 and key % 3 == 2:
+            return self.stage(key, version)
+        return None
+
+    def give_up(self, through: Any) -> None:
+        if through is not None:
+            through(None, 0)
+
+    def facts(self, key: int, version: int) -> EntryFacts:
+        return EntryFacts(
+            meta=META.pack(version, key),
+            object_size=SIZES[key % 3],
+            validated_at=1.0,
+            observed_at=1.0,
+            unconfirmed=True,
+        )
+
+    def upload(self, key: int, version: int) -> Any:
+        size = SIZES[key % 3]
+        # One of each form: in memory, in a file, in ranges.
+        self._store.inline_max = 0 if key % 3 == 2 else SIZES[1]
+        kept = self._store.start_upload(self.name(key), size)
+        if kept is None:
+            return None
+        data = content(key, version, 0, size)
+        for start in range(0, size, 7001):
+            kept.append([data[start : start + 7001]])
+
+        def finish(arm: Arm | None, version: int, kept: Upload = kept) -> StoredEntry | None:
+            if arm is None:
+                kept.discard()
+                return None
+            entry = kept.commit(arm, self.facts(key, version))
+            self.count("not_published" if entry is None else "through")
+            return entry
+
+        return finish
+
+    def stage(self, key: int, version: int) -> Any:
+        """Parts in any order, some of them twice, some by way of another store on the same directory; one upload in
+        some is left to itself.
+        """
+        upload_id = b"%d" % self._random.getrandbits(64)
+        staging = self._store.staging(self.name(key), upload_id)
+        for start in self._random.sample((0, PART, 2 * PART, PART), 4):
+            number = start // PART + 1
+            part = staging.start_part(number, PART)
+            if part is None:
+                return None
+            data = content(key, version, start, start + PART)
+            part.append([data[:9000], data[9000:]])
+            if self._random.random() < 0.05:
+                part.discard()
+            elif not part.commit(b"%d-%d" % (version, number), b"%d" % start):
+                return None
+            self.count("staged")
+        if self._random.random() < 0.1:
+            self.count("abandoned")
+            return None
+        plan = staging.plan([(number, b"%d-%d" % (version, number)) for number in (1, 2, 3)])
+
+        def finish(arm: Arm | None, version: int) -> StoredEntry | None:
+            if arm is None or plan is None:
+                staging.discard() if self._random.random() < 0.5 else staging.poison()
+                return None
+            entry = staging.assemble(arm, plan, self.facts(key, version))
+            self.count("not_published" if entry is None else "assembled")
+            return entry
+
+        return finish
 
 
 def work(number: int, options: argparse.Namespace, deadline: float) -> None:
@@ -402,7 +485,9 @@ def work(number: int, options: argparse.Namespace, deadline: float) -> None:
         generations=GenerationTable(path=path),
         calls=ChaoticCalls(source, crash),
         lease_seconds=LEASE_SECONDS,
+        write_percent=5,
     )
+    store.cut = PART
     origin = Origin(f"{options.directory}/origin", options.keys, options.workers)
     worker = Worker(number, store, origin, options.keys, source, options.flaw)
     worker.scan()
@@ -452,6 +537,8 @@ def run(options: argparse.Namespace) -> dict[str, int]:
 def inspect(options: argparse.Namespace, origin: Origin) -> dict[str, int]:
     """Open what is left as the only instance, scan it, and look at every entry and every file."""
     root = f"{options.directory}/cache"
+    for name in os.listdir(f"{root}/up"):
+        os.utime(f"{root}/up/{name}", (0, 0))
     store = open_store(root, max_size=64 << 20, now=time.time, generations=GenerationTable())
     scan = store.scan()
     while not scan.step():
@@ -469,12 +556,12 @@ def inspect(options: argparse.Namespace, origin: Origin) -> dict[str, int]:
         found["left_behind"] += len(left)
         if left:
             print("left behind:", *left, file=sys.stderr)
-    found["left_behind"] += len(os.listdir(f"{root}/trash"))
-    before = store.usage()
+    found["left_behind"] += len(os.listdir(f"{root}/trash")) + len(os.listdir(f"{root}/up"))
+    before = store.usage(), store.unread()
     again = store.scan()
     while not again.step():
         continue
-    found["miscounted"] = abs(store.usage() - before)
+    found["miscounted"] = abs(store.usage() - before[0]) + abs(store.unread() - before[1]) + store.staged()
     store.close()
     return found
 

@@ -26,9 +26,11 @@ class ServerCertificate:
 
     def options(self) -> CertificateOptions:
         """A context factory for a server."""
-        both = self.certificate.read_bytes() + self.key.read_bytes()
-        made: CertificateOptions = PrivateCertificate.loadPEM(both).options()
-        return made
+        both = PrivateCertificate.loadPEM(self.certificate.read_bytes() + self.key.read_bytes())
+        # Twisted lets every handshake fail in which a client offers protocols and the server has none.
+        return CertificateOptions(
+            privateKey=both.privateKey.original, certificate=both.original, acceptableProtocols=[b"http/1.1"]
+        )
 
 
 class CertificateAuthority:

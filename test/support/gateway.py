@@ -59,6 +59,8 @@ class FakeClient:
         self.body = ScriptedSource()
         self.client_address = address
         self.listener = "proxy"
+        self.tls = ""
+        self.cipher_suite = ""
         self.received_at = 0.0
         self.body_bytes_sent = 0
         self.first_byte_at: float | None = None
@@ -127,6 +129,12 @@ class FakeClient:
             done, act = self._waiting.pop(0)
             act()
             done.callback(None)
+
+    def take_one(self) -> None:
+        """A stalled client takes the one piece that waits for it."""
+        done, act = self._waiting.pop(0)
+        act()
+        done.callback(None)
 
     def leave(self) -> None:
         """The client closes its connection."""

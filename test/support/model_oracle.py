@@ -15,6 +15,8 @@ from test.support.model_s3 import Exchange, ModelS3
 
 __all__ = ["Oracle", "Reader"]
 
+ATTEMPTS = 3
+"""How often the rest of a body has to be asked for at least before an answer is given up."""
 _PRECONDITIONS = frozenset({b"if-match", b"if-unmodified-since"})
 _NOT_MODIFIED = frozenset({b"if-none-match", b"if-modified-since"})
 
@@ -65,6 +67,11 @@ class Oracle:
         self.problems: list[str] = []
         self._s3 = s3
         self._approvals: dict[bytes, list[tuple[bytes, float]]] = {}
+        self._exchanges: dict[bytes, list[Exchange]] = {}
+
+    def asked(self, exchange: Exchange) -> None:
+        """The proxy sent a request."""
+        self._exchanges.setdefault(exchange.key, []).append(exchange)
 
     def approved(self, exchange: Exchange) -> None:
         """S3 gave somebody an answer that shows or confirms a version."""
@@ -263,9 +270,12 @@ class Oracle:
             self._complain(reader, f"cut at {len(client.answer)} without a reason")
 
     def _reasons_to_cut(self, reader: Reader) -> bool:
-        return any(
+        """Whether S3 did not give the rest to this reader, or broke off again and again whoever asked."""
+        broken = [each for each in self._exchanges.get(reader.key, ()) if each.broken and each.sent > reader.started]
+        return len(broken) >= ATTEMPTS or any(
             _failed(exchange)
             or exchange.response is None
+            or exchange.response.fault is not None
             or not exchange.response.truthful
             or exchange.response.status >= 400
             or not _same(exchange.response.version, reader.version)

@@ -159,14 +159,14 @@ class ModelS3:
 
     def take(self, exchange: Exchange) -> S3Response | UpstreamError:
         """S3 answers a read, or does not."""
+        version = self.histories[exchange.key].current
         planned = self._planned.get(exchange.key)
-        fault = planned.pop(0) if planned else None
+        fault = planned.pop(0) if planned and version.content is not None else None
         if fault is not None and fault.kind in HEAD_FAULTS:
             exchange.broken = True
             if fault.kind == "refused":
                 return UpstreamUnreachable("refused")
             return UpstreamTimeout("silent", sent=True) if fault.kind == "silent" else UpstreamError("reset", sent=True)
-        version = self.histories[exchange.key].current
         if fault is not None and fault.kind.isdigit() and (fault.kind != "412" or exchange.conditional):
             response = self._error(exchange, int(fault.kind), version)
             response.truthful = False

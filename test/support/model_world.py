@@ -200,6 +200,7 @@ class World:
             self.pending.append(exchange)
             if isinstance(owner, Reader):
                 owner.exchanges.append(exchange)
+                self.oracle.asked(exchange)
                 self._compare(owner, exchange)
                 continue
             owner.exchange = exchange

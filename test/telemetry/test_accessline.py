@@ -14,7 +14,7 @@ from s3proxy.telemetry.accessline import MAX_TARGET, MAX_TEXT, LineFormatter
 from s3proxy.telemetry.record import RequestRecord
 from test.telemetry.records import a_record
 
-FIELDS = 38
+FIELDS = 39
 EVIL = b'x"\n- evil [01/Jan/2030:00:00:00 +0000] 6.6.6.6 - \xe2\x80\xa8\x85\xff\x1b[31m\\'
 _FIELD = re.compile(r'\[\d\d/[^\]]*\+0000\]|"[^"]*"|[^ ]+')
 
@@ -44,7 +44,7 @@ class LayoutTests(SynchronousTestCase):
             "- photos [31/Jan/2026:23:59:59 +0000] 192.0.2.7 - 0A1B2C3D4E5F6071 REST.GET.OBJECT cat.jpg "
             '"GET /photos/cat.jpg HTTP/1.1" 200 - 1000 1000 20 1 "-" "aws-cli/2.15.0 md/Botocore#2.4.5" - proxy-1 '
             "SigV4 - AuthHeader s3.eu-west-1.amazonaws.com - - - - "
-            "HIT 1.500 - 1000 - - - ok proxy-1 0A1B2C3D4E5F6071 -\n",
+            "HIT 1.500 - 1000 - - - ok proxy-1 0A1B2C3D4E5F6071 - -\n",
         )
 
     def test_answer_of_s3(self) -> None:
@@ -68,6 +68,7 @@ class LayoutTests(SynchronousTestCase):
                 bytes_from_cache=0,
                 object_size=None,
                 first_byte_seconds=None,
+                body_bytes_received=77,
             )
         )
         self.assertEqual(len(fields), FIELDS)
@@ -76,6 +77,7 @@ class LayoutTests(SynchronousTestCase):
             6: "S3REQUEST0000001", 10: "404", 11: "NoSuchKey", 12: "-", 13: "-", 15: "-", 18: "v.1_x", 19: "abc+/def=",
             21: "TLS_AES_128_GCM_SHA256", 24: "TLSv1.3", 28: "MISS", 29: "-", 30: "bytes=0-99", 31: "-",
             32: "198.51.100.4:443", 33: "42.100", 34: "250.000", 36: "proxy-1", 37: "0A1B2C3D4E5F6071", 38: "cold",
+            39: "77",
         }.items():  # fmt: skip
             self.assertEqual(numbered[number], value, f"field {number}")
 

@@ -450,6 +450,22 @@ class UploadTests(ExchangeTestCase):
         self.assertEqual((bench.idle, source.aborted), ([bench.connection], 0))
         self.assert_clean(bench)
 
+    def test_early_success_and_a_client_that_stops(self) -> None:
+        """After an early 2xx an upload that does not move on is given up within seconds, and the answer stands."""
+        source = Source([b"abc"], end=False)
+        bench = Bench(a_put(source, 9))
+        bench.receive(OK + b"hello")
+        sink = Sink()
+        self.answered(bench).start(sink)
+        bench.clock.pump([1.0] * 4)
+        source.push(b"def")
+        bench.clock.pump([1.0] * 4)
+        self.assertEqual((bench.transport.aborted, source.aborted), (0, 0))
+        bench.clock.pump([1.0] * 6)
+        self.assertEqual((bench.transport.aborted, source.aborted, bench.idle), (1, 1, []))
+        self.assertEqual((sink.data, sink.ended, sink.failures), (b"hello", 1, []))
+        self.assert_clean(bench)
+
     def test_early_success_then_gone(self) -> None:
         """If the peer closes after its early answer, the answer stands and the source is aborted."""
         source = Source([b"abc"], end=False)

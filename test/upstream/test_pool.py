@@ -132,6 +132,65 @@ class PoolTests(SynchronousTestCase):
         self.pool.take(A1)
         self.assertEqual(self.pool.counts(), {"a.test": (0, 2)})
 
+    def test_unused(self) -> None:
+        """Each use ends once: when the connection becomes idle, or is lost before that."""
+        ended: list[int] = []
+        pool = ConnectionPool(self.clock, PoolLimits(), lambda: ended.append(1))
+        connection = FakeConnection(self.clock)
+        pool.opened(A1, connection)
+        pool.release(connection)
+        self.assertEqual(len(ended), 1)
+        self.assertIs(pool.take(A1), connection)
+        connection.lose()
+        self.assertEqual(len(ended), 2)
+        connection.lose()
+        pool.release(connection)
+        self.assertEqual(len(ended), 2)
+
+    def test_unused_while_another_waits(self) -> None:
+        """Whoever waits for the end of a use finds the connection idle by then."""
+        found: list[object] = []
+        pool = ConnectionPool(self.clock, PoolLimits(), lambda: found.append(pool.take(A1)))
+        connection = FakeConnection(self.clock)
+        pool.opened(A1, connection)
+        pool.release(connection)
+        self.assertEqual(found, [connection])
+
+    def test_too_old_when_released(self) -> None:
+        """A connection that is closed when it is released ends one use, not two."""
+        ended: list[int] = []
+        pool = ConnectionPool(self.clock, PoolLimits(lifetime=10), lambda: ended.append(1))
+        connection = FakeConnection(self.clock)
+        pool.opened(A1, connection)
+        self.clock.advance(11)
+        pool.release(connection)
+        connection.lose()
+        self.assertEqual((connection.closed, len(ended)), (1, 1))
+
+    def test_adopted(self) -> None:
+        """A connection that nobody asked for is idle from the beginning, and ends no use."""
+        ended: list[int] = []
+        pool = ConnectionPool(self.clock, PoolLimits(), lambda: ended.append(1))
+        connection = FakeConnection(self.clock)
+        pool.adopt(A1, connection)
+        self.assertEqual((pool.counts(), ended), ({"a.test": (1, 0)}, []))
+        self.assertIs(pool.take(A1), connection)
+
+    def test_make_room(self) -> None:
+        """Idle connections make room for a new one, those that have been idle for longest first."""
+        first = self.idle(A1)
+        self.clock.advance(1)
+        second = self.idle(A2)
+        self.clock.advance(1)
+        third = self.idle(A1)
+        self.pool.opened(A1, FakeConnection(self.clock))
+        self.pool.make_room(5)
+        self.assertEqual(first.closed, 0)
+        self.pool.make_room(3)
+        self.assertEqual([each.closed for each in (first, second, third)], [1, 1, 0])
+        self.pool.make_room(1)
+        self.assertEqual(third.closed, 1)
+
     def test_close(self) -> None:
         """A closed pool hands over what is idle and keeps nothing any more."""
         used = FakeConnection(self.clock)

@@ -1,19 +1,22 @@
 """Tests of s3proxy.upstream.resolve."""
 
+import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.error import TimeoutError
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.names import dns, error, server
 from twisted.names.common import ResolverBase
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from s3proxy.upstream.interfaces import UpstreamUnreachable
-from s3proxy.upstream.resolve import Answer, DNSClient, Resolver, Target
+from s3proxy.upstream.resolve import Answer, DNSClient, Resolver, Target, has_route
+from test.support import fake_dns as support
+from test.support.fake_dns import DNSAnswer
 
 
 class FakeDNS:
@@ -146,6 +149,29 @@ class ResolverTests(SynchronousTestCase):
             self.dns.fail()
             self.assertEqual(self.successResultOf(waiting), (Target("192.0.2.1"),))
         self.assertEqual(len(self.dns.asked), 101)
+
+    def test_patience_with_old_addresses(self) -> None:
+        """After a long time without requests a new answer is waited for, but only for a second: then the old one has
+        to do.
+        """
+        self.resolver.resolve("s3.test")
+        self.dns.answer("192.0.2.1", ttl=20)
+        self.clock.advance(10000)
+        waiting = self.resolver.resolve("s3.test")
+        self.clock.advance(0.9)
+        self.assertNoResult(waiting)
+        self.clock.advance(0.1)
+        self.assertEqual(self.successResultOf(waiting), (Target("192.0.2.1"),))
+        self.dns.answer("192.0.2.9")
+        self.assertEqual(self.ips(), ["192.0.2.9"])
+
+    def test_has_address(self) -> None:
+        """The addresses of names that were looked up, and of overrides of both kinds, are known; others are not."""
+        self.resolver = self.make({"a.test": ["192.0.2.7:8"], "*.b.test": ["192.0.2.8"]})
+        self.resolver.resolve("s3.test")
+        self.dns.answer("192.0.2.1")
+        known = [ip for ip in ("192.0.2.1", "192.0.2.7", "192.0.2.8", "192.0.2.9") if self.resolver.has_address(ip)]
+        self.assertEqual(known, ["192.0.2.1", "192.0.2.7", "192.0.2.8"])
 
     def test_patience(self) -> None:
         """A waiter is told after 8 s, or given the old addresses; the query goes on for the next one."""
@@ -322,3 +348,90 @@ class DNSClientTests(TestCase):
         answer = await asker.lookup("s3.test")
         self.assertEqual(len(answer.ips), 100)
         asker.close()
+
+
+class ServersTests(TestCase):
+    """Several servers on the loopback interface, of which some do not do what they should."""
+
+    timeout = 20
+
+    def serve(self, answer: DNSAnswer) -> tuple[support.FakeDNS, str]:
+        """A server that knows one name; gives its address, too."""
+        fake = support.FakeDNS(reactor)
+        fake.set(b"s3.test", answer)
+        port = fake.listen()
+        self.addCleanup(lambda: Deferred.fromCoroutine(fake.stop()))
+        return fake, f"127.0.0.1:{port}"
+
+    async def test_silent_server(self) -> None:
+        """A server that is silent costs a third of a second, and is asked last from then on."""
+        silent, silent_address = self.serve(DNSAnswer(silent=True))
+        good, good_address = self.serve(DNSAnswer(ipv4=("192.0.2.1",)))
+        asker = DNSClient(reactor, [silent_address, good_address])
+        loop: Any = reactor
+        began = loop.seconds()
+        self.assertEqual((await asker.lookup("s3.test")).ips, ("192.0.2.1",))
+        self.assertLess(loop.seconds() - began, 0.9)
+        await asker.lookup("s3.test")
+        self.assertEqual((len(silent.queries), len(good.queries)), (1, 2))
+        # Twisted's query is not over before its own time.
+        await deferLater(loop, 1.0)
+
+    async def test_slow_server(self) -> None:
+        """A server that is late is waited for, although the next one has been asked, too."""
+        slow, slow_address = self.serve(DNSAnswer(ipv4=("192.0.2.1",), delay=0.6))
+        failing, failing_address = self.serve(DNSAnswer(rcode=dns.ESERVER))
+        asker = DNSClient(reactor, [slow_address, failing_address])
+        self.assertEqual((await asker.lookup("s3.test")).ips, ("192.0.2.1",))
+        self.assertTrue(failing.queries)
+        await deferLater(reactor, 1.0)  # type: ignore[arg-type]
+
+    async def test_refusing_server(self) -> None:
+        """A server that refuses has not answered; one that knows of no address has."""
+        for rcode in (dns.EREFUSED, dns.ESERVER, dns.ENOTIMP, dns.EFORMAT):
+            refusing, refusing_address = self.serve(DNSAnswer(rcode=rcode))
+            good, good_address = self.serve(DNSAnswer(ipv4=("192.0.2.1",)))
+            answer = await DNSClient(reactor, [refusing_address, good_address]).lookup("s3.test")
+            self.assertEqual(answer.ips, ("192.0.2.1",))
+        empty, empty_address = self.serve(DNSAnswer())
+        answer = await DNSClient(reactor, [empty_address, good_address]).lookup("s3.test")
+        self.assertEqual(answer.ips, ())
+
+    async def test_truncated(self) -> None:
+        """What does not fit into a datagram is asked for over TCP."""
+        fake, address = self.serve(DNSAnswer(ipv4=("192.0.2.1", "192.0.2.2"), truncated=True, canonical_name=b"r.test"))
+        asker = DNSClient(reactor, [address])
+        self.assertEqual((await asker.lookup("s3.test")).ips, ("192.0.2.1", "192.0.2.2"))
+        self.assertEqual([transport for _, _, transport in fake.queries], ["udp", "tcp"])
+        asker.close()
+
+    async def test_both_families(self) -> None:
+        """A name with both kinds of addresses is reached by IPv4, unless this machine has IPv6 only."""
+        both = DNSAnswer(ipv4=("192.0.2.1",), ipv6=("2001:db8::1",))
+        fake, address = self.serve(both)
+        for routed, expected in (
+            ({"192.0.2.1", "2001:db8::1"}, "192.0.2.1"),
+            ({"192.0.2.1"}, "192.0.2.1"),
+            ({"2001:db8::1"}, "2001:db8::1"),
+            (set(), "192.0.2.1"),
+        ):
+            answer = await DNSClient(reactor, [address], routed.__contains__).lookup("s3.test")
+            self.assertEqual(answer.ips, (expected,))
+
+    def test_routes(self) -> None:
+        """There is a route to this machine itself, and none to what is no address."""
+        self.assertTrue(has_route("127.0.0.1"))
+        self.assertFalse(has_route("nonsense"))
+
+    async def test_nobody_else_is_asked(self) -> None:
+        """Names that the system's resolver and the hosts file know are unknown here, and neither is asked."""
+
+        def refuse(*args: object, **names: object) -> None:
+            raise AssertionError("the system's resolver was asked")
+
+        fake, address = self.serve(DNSAnswer())
+        for name in ("getaddrinfo", "gethostbyname", "gethostbyname_ex"):
+            self.patch(socket, name, refuse)
+        asker = DNSClient(reactor, [address])
+        for name in (socket.gethostname(), "ip6-localhost", "localhost.localdomain"):
+            self.assertEqual((await asker.lookup(name)).ips, ())

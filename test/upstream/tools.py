@@ -34,6 +34,13 @@ class Override:
     ca_file: str | None = None
 
 
+@attrs.frozen
+class HedgeLimits:
+    """Section ``hedged_requests``."""
+
+    max_inflight_fraction: float = 0.1
+
+
 @attrs.frozen(kw_only=True)
 class Settings:
     """The keys of ``connection_pool`` that the upstream side reads, with their defaults."""
@@ -60,6 +67,8 @@ class Settings:
     upstream_first_byte_timeout: float = 5.0
     upstream_idle_retries: int = 2
     upstream_idle_timeout: float = 5.0
+    max_connections: int = 0
+    hedged_requests: HedgeLimits = HedgeLimits()
     system_ca: bool = True
 
 

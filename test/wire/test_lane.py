@@ -17,6 +17,7 @@ from s3proxy.telemetry.accessline import CallerWords, LineFormatter
 from s3proxy.telemetry.exit import Exit
 from s3proxy.telemetry.metrics import Metrics
 from s3proxy.telemetry.record import RequestRecord
+from s3proxy.wire.channel import ClientChannel
 from s3proxy.wire.glance import LONGEST_KEPT, Glancer
 from s3proxy.wire.resource import CachingResource
 from s3proxy.wire.site import CachingSite
@@ -77,6 +78,13 @@ class LaneHarness:
         self.lane = Lane(self.gateway.cache, Rules(self.gateway.config), self.account.exit, now=self.gateway.now)
         self.fast = self._site(self.lane)
         self.slow = self._site(None)
+        self._channels: list[ClientChannel] = []
+
+    def close(self) -> None:
+        """All clients leave."""
+        for channel in self._channels:
+            channel.connectionLost()
+        self.gateway.close()
 
     def _site(self, lane: Lane | None) -> CachingSite:
         return CachingSite(
@@ -93,6 +101,7 @@ class LaneHarness:
         site = self.fast if lane else self.slow
         transport = FakeTransport()
         channel = site.buildProtocol(None)
+        self._channels.append(channel)
         channel.makeConnection(transport)
         channel.dataReceived(data)
         return re.sub(rb"x-amz-request-id: [0-9A-F]{16}", b"x-amz-request-id: ID", transport.value())
@@ -163,7 +172,7 @@ class EquivalenceTests(SynchronousTestCase):
         try:
             self._compare(harness, request(method, target, *fields, host=host), age, warm)
         finally:
-            harness.gateway.close()
+            harness.close()
 
     def _compare(self, harness: LaneHarness, data: bytes, age: float, warm: bool) -> None:
         harness.fill(b"/key", ok())
@@ -210,7 +219,7 @@ class EquivalenceTests(SynchronousTestCase):
         try:
             self._compare(harness, data, 1.0, True)
         finally:
-            harness.gateway.close()
+            harness.close()
 
 
 class GlanceTests(SynchronousTestCase):
@@ -296,7 +305,7 @@ class LaneTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.harness = LaneHarness()
-        self.addCleanup(self.harness.gateway.close)
+        self.addCleanup(self.harness.close)
         self.harness.fill(b"/key", ok())
         self.harness.ask(request(), lane=False)
 

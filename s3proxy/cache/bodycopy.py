@@ -1,0 +1,239 @@
+"""A copy of an upload's body on its way to the disk, beside the body's way to S3.
+
+The copy never holds up the upload: what the disk has not taken waits here, and when that becomes too much, or the disk
+or the encoding fails, the copy is given up and the upload goes on alone.
+
+Largest buffer: ``MOST_BEHIND`` bytes plus what one read of the client's connection brings.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from s3proxy.cache.fill import BATCH, RunInThread
+from s3proxy.s3.aws_chunked import AwsChunkedDecoder, AwsChunkedError
+from s3proxy.s3.checksums import Checksum, new_checksum
+from s3proxy.util.deferreds import SharedResult
+
+__all__ = ["MOST_BEHIND", "PATIENCE", "BodyCopy", "CopiedBody", "IKept"]
+
+MOST_BEHIND = 16 * 1024 * 1024
+"""Bytes that may wait for the disk before the copy is given up."""
+PATIENCE = 5.0
+"""Seconds that S3's answer waits for the rest of the copy."""
+
+
+class IKept(Protocol):
+    """Where the copy goes; see :mod:`s3proxy.storage.upload`."""
+
+    def append(self, chunks: Sequence[bytes]) -> None:
+        """Take these bytes behind the last ones, or raise OSError."""
+
+    def discard(self) -> None:
+        """Give it up."""
+
+
+class CopiedBody:
+    """A complete copy.
+
+    :ivar kept: where it is
+    :ivar digests: its checksums, by name
+    :ivar trailers: the fields that came behind an aws-chunked body
+    """
+
+    def __init__(self, kept: Any, digests: dict[bytes, bytes], trailers: list[tuple[bytes, bytes]]) -> None:
+        self.kept = kept
+        self.digests = digests
+        self.trailers = trailers
+
+
+class BodyCopy:
+    """One copy.
+
+    :param size: of the decoded body, in bytes
+    :param chunked: the body is aws-chunked
+    :param checksums: names of those to compute
+    :param here: the copy is small and stays in memory: no thread is needed for it
+    :param start: makes the place where it goes; None: there is no room. Called in a thread, unless it is ``here``
+    :param failed: told of an error of the disk
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        run: RunInThread,
+        *,
+        size: int,
+        chunked: bool,
+        checksums: Iterable[bytes],
+        here: bool,
+        start: Callable[[], IKept | None],
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        self._clock = clock
+        self._run = run
+        self._size = size
+        self._decoder = AwsChunkedDecoder() if chunked else None
+        self._checksums: dict[bytes, Checksum] = {name: new_checksum(name) for name in dict.fromkeys(checksums)}
+        self._here = here
+        self._start = start
+        self._report = failed
+        self._kept: IKept | None = None
+        self._started = False
+        self._received = 0
+        self._queue: list[bytes] = []
+        self._queued = 0
+        self._busy = False
+        self._ended = False
+        self._over = False
+        self._body: CopiedBody | None = None
+        self._done: SharedResult[None] = SharedResult()
+
+    def data_received(self, data: bytes) -> None:
+        """A piece of the body as it is on the wire."""
+        if self._over or self._ended:
+            return
+        try:
+            pieces = [data] if self._decoder is None else self._decoder.feed(data)
+        except AwsChunkedError as error:
+            self._give_up("its encoding is not understood: {reason}", str(error))
+            return
+        self._received += sum(map(len, pieces))
+        if self._received > self._size:
+            self._give_up("it is longer than announced")
+            return
+        self._queue += pieces
+        self._queued = self._queued + sum(map(len, pieces))
+        if self._queued > MOST_BEHIND:
+            self._give_up("the disk is too slow for it")
+        elif self._here or self._queued >= BATCH:
+            self._advance()
+
+    def ended(self) -> None:
+        """The body is complete."""
+        if self._over or self._ended:
+            return
+        self._ended = True
+        try:
+            if self._decoder is not None:
+                self._decoder.finish()
+        except AwsChunkedError as error:
+            self._give_up("its encoding is not understood: {reason}", str(error))
+            return
+        if self._received != self._size:
+            self._give_up("it is shorter than announced")
+            return
+        self._advance()
+
+    async def copied(self) -> CopiedBody | None:
+        """The complete copy, which is the caller's to publish or discard from now on; None: there is none. Takes at
+        most ``PATIENCE`` seconds.
+        """
+        if not self._ended:
+            self.abandon()
+        late: IDelayedCall = self._clock.callLater(PATIENCE, self._give_up, "the disk is too slow for it")
+        try:
+            await self._done.wait()
+        finally:
+            if late.active():
+                late.cancel()
+        body, self._body = self._body, None
+        if body is not None:
+            self._kept = None
+        return body
+
+    def abandon(self) -> None:
+        """Nobody needs it. Idempotent; does nothing to a copy that was handed over."""
+        self._body = None
+        if not self._over:
+            self._end()
+        if not self._busy:
+            self._discard()
+
+    # Writing.
+
+    def _advance(self) -> None:
+        if self._busy or self._over:
+            return
+        if not self._queue and not (self._ended and not self._started):
+            if self._ended:
+                self._complete()
+            return
+        chunks, self._queue, self._queued = self._queue, [], 0
+        if self._here:
+            try:
+                taken = self._take(chunks)
+            except Exception as error:
+                self._failed(Failure(error))
+            else:
+                self._took(taken)
+            return
+        self._busy = True
+        self._run(self._take, chunks).addCallbacks(self._took, self._failed).addErrback(
+            lambda reason: self.log.failure("copying an upload into the cache", reason)
+        )
+
+    def _take(self, chunks: list[bytes]) -> bool:
+        """In a thread, unless it is ``here``: never in two at once."""
+        if not self._started:
+            self._started = True
+            self._kept = self._start()
+        if self._kept is None:
+            return False
+        for checksum in self._checksums.values():
+            for chunk in chunks:
+                checksum.update(chunk)
+        if chunks:
+            self._kept.append(chunks)
+        return True
+
+    def _took(self, taken: bool) -> None:
+        self._busy = False
+        if self._over:
+            self._discard()
+        elif not taken:
+            self._give_up("there is no room for it")
+        else:
+            self._advance()
+
+    def _failed(self, reason: Failure) -> None:
+        self._busy = False
+        self._report(reason.value)
+        self.abandon()
+
+    # The end.
+
+    def _complete(self) -> None:
+        digests = {name: checksum.digest() for name, checksum in self._checksums.items()}
+        trailers = [] if self._decoder is None else self._decoder.trailers
+        self._body = CopiedBody(self._kept, digests, trailers)
+        self._end()
+
+    def _give_up(self, why: str, reason: str = "") -> None:
+        if not self._over:
+            self.log.debug("an upload is not kept: " + why, reason=reason)
+        self.abandon()
+
+    def _end(self) -> None:
+        self._over = True
+        self._queue.clear()
+        self._done.fire(None)
+
+    def _discard(self) -> None:
+        """The disk may take a moment: in a thread, but for what is in memory."""
+        kept, self._kept = self._kept, None
+        if kept is None:
+            return
+        if self._here:
+            kept.discard()
+            return
+
+        def done(reason: Failure) -> None:
+            self._report(reason.value)
+
+        self._run(kept.discard).addErrback(done)

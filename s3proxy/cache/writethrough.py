@@ -1,0 +1,211 @@
+"""Uploads that are kept on their way to S3, and published when S3 has said that they are the object.
+
+Publishing happens under the right that was taken when the key was armed, before S3 could act: whoever writes the same
+key meanwhile takes it away, and nothing is published then.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from s3proxy.cache.bodycopy import BodyCopy, CopiedBody, IKept
+from s3proxy.cache.entry import ObjectId, ObjectVersion, encode_version
+from s3proxy.cache.fill import RunInThread
+from s3proxy.cache.guard import DiskGuard
+from s3proxy.cache.invalidation import ArmedKeys
+from s3proxy.storage.disk import DiskStore
+from s3proxy.storage.diskio import DiskBusy
+from s3proxy.storage.entry import EntryFacts, StoredEntry
+from s3proxy.storage.invalidation import Arm
+from s3proxy.storage.layout import entry_name
+from s3proxy.storage.staging import Plan
+
+__all__ = ["MOST_UPLOADS", "PartToKeep", "UploadKey", "WriteThrough"]
+
+MOST_UPLOADS = 10_000
+"""Multipart uploads whose descriptions are at hand; those of others are read from disk."""
+
+
+@attrs.frozen
+class UploadKey:
+    """A multipart upload."""
+
+    id: ObjectId
+    upload_id: bytes
+
+
+@attrs.frozen
+class PartToKeep:
+    """One of its parts."""
+
+    upload: UploadKey
+    number: int
+
+
+class WriteThrough:
+    """Keeps and publishes uploads.
+
+    :param store: None: nothing is kept
+    :param small: bytes up to which a body stays in memory until it is published
+    :ivar largest: bytes of the largest object that is kept
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        store: DiskStore | None,
+        guard: DiskGuard,
+        run: RunInThread,
+        *,
+        small: int,
+        largest: int,
+        now: Callable[[], float],
+    ) -> None:
+        self._clock = clock
+        self._store = store
+        self._guard = guard
+        self._run = run
+        self._small = small
+        self.largest = largest
+        self._now = now
+        self._described: OrderedDict[UploadKey, bytes] = OrderedDict()
+
+    @property
+    def possible(self) -> bool:
+        """Whether there is anywhere to keep them."""
+        return self._store is not None
+
+    # Bodies.
+
+    def copy_object(self, id: ObjectId, size: int, *, chunked: bool, checksums: Iterable[bytes]) -> BodyCopy | None:
+        """Keep the body of an object on its way; None: it can't be kept."""
+        store = self._store
+        if store is None or not self._guard.may_insert:
+            return None
+        name = entry_name(id.parts)
+        return self._copy(size, chunked, checksums, size <= self._small, lambda: store.start_upload(name, size))
+
+    def copy_part(self, part: PartToKeep, size: int, *, chunked: bool, checksums: Iterable[bytes]) -> BodyCopy | None:
+        """The same for a part."""
+        if self._store is None or not self._guard.may_insert:
+            return None
+        staging = self._staging(part.upload)
+        return self._copy(size, chunked, checksums, False, lambda: staging.start_part(part.number, size))
+
+    def _copy(
+        self,
+        size: int,
+        chunked: bool,
+        checksums: Iterable[bytes],
+        here: bool,
+        start: Callable[[], IKept | None],
+    ) -> BodyCopy:
+        return BodyCopy(
+            self._clock,
+            self._run,
+            size=size,
+            chunked=chunked,
+            checksums=checksums,
+            here=here,
+            start=start,
+            failed=self._guard.failed,
+        )
+
+    def discard(self, body: CopiedBody) -> "Deferred[None]":
+        """A copy is not wanted after all. Never fails."""
+        return self._in_thread(lambda: self._guard.attempt(body.kept.discard))
+
+    # Objects.
+
+    def publish(self, armed: ArmedKeys, version: ObjectVersion, body: CopiedBody) -> "Deferred[bool]":
+        """S3 has the object: its entry is the new one, or gone, when the Deferred fires. Never fails.
+
+        :return: whether it is the new one
+        """
+
+        def commit(arm: Arm, facts: EntryFacts, promptly: bool) -> StoredEntry | None:
+            entry: StoredEntry | None = body.kept.commit(arm, facts, promptly)
+            return entry
+
+        return armed.publish(version.id, self._facts(version), commit, here=version.size <= self._small)
+
+    # Multipart uploads.
+
+    def describe(self, upload: UploadKey, described: bytes) -> "Deferred[None]":
+        """S3 has begun an upload: remember what its object will be described by. Never fails."""
+        self._remember(upload, described)
+        return self._in_thread(lambda: self._guard.attempt(self._staging(upload).describe, described))
+
+    def keep_part(self, part: PartToKeep, etag: bytes, body: CopiedBody) -> "Deferred[None]":
+        """S3 has taken a part. Never fails."""
+        return self._in_thread(lambda: self._guard.attempt(body.kept.commit, etag))
+
+    def plan(self, upload: UploadKey, listed: tuple[tuple[int, bytes], ...]) -> "Deferred[Plan | None]":
+        """How the object will be put together; None: it can't be. Never fails."""
+        return self._in_thread(lambda: self._guard.attempt(self._staging(upload).plan, listed))
+
+    def description(self, upload: UploadKey) -> "Deferred[bytes | None]":
+        """What :meth:`describe` was told, by whichever process; None if that is not known. Never fails."""
+        known = self._described.get(upload)
+        return self._in_thread(lambda: known or self._guard.attempt(self._staging(upload).description))
+
+    def assemble(self, upload: UploadKey, armed: ArmedKeys, version: ObjectVersion, plan: Plan) -> "Deferred[bool]":
+        """S3 has put the object together; see :meth:`publish`."""
+        self._described.pop(upload, None)
+        staging = self._staging(upload)
+        return armed.publish(
+            version.id, self._facts(version), lambda arm, facts, _: staging.assemble(arm, plan, facts), here=False
+        )
+
+    def poison(self, upload: UploadKey) -> "Deferred[None]":
+        """The object will have bytes that nobody has seen here. Never fails."""
+        return self._in_thread(lambda: self._guard.attempt(self._staging(upload).poison))
+
+    def forget(self, upload: UploadKey) -> "Deferred[None]":
+        """The upload is over, and nothing comes of what is staged. Never fails."""
+        self._described.pop(upload, None)
+        return self._in_thread(lambda: self._guard.attempt(self._staging(upload).discard))
+
+    def _staging(self, upload: UploadKey) -> Any:
+        assert self._store is not None
+        return self._store.staging(entry_name(upload.id.parts), upload.upload_id)
+
+    def _remember(self, upload: UploadKey, described: bytes) -> None:
+        self._described[upload] = described
+        while len(self._described) > MOST_UPLOADS:
+            self._described.popitem(last=False)
+
+    def _facts(self, version: ObjectVersion) -> EntryFacts:
+        now = self._now()
+        return EntryFacts(
+            meta=encode_version(version),
+            object_size=version.size,
+            validated_at=now,
+            observed_at=now,
+            unconfirmed=True,
+            unread=True,
+        )
+
+    def _in_thread(self, work: Callable[[], Any]) -> "Deferred[Any]":
+        """A disk that has no time, or is not there, is no error here."""
+        if self._store is None:
+            return Deferred.fromCoroutine(_nothing())
+
+        def failed(reason: Failure) -> None:
+            if not reason.check(OSError, DiskBusy):
+                self.log.failure("keeping an upload", reason)
+            self._guard.failed(reason.value)
+
+        return self._run(work).addErrback(failed)
+
+
+async def _nothing() -> None:
+    return None

@@ -1,0 +1,1 @@
+"""The dashboard: one page for people, and the JSON behind it."""

@@ -1,0 +1,184 @@
+"""Objects in the cache: lists, one object with all that is known of it, and their removal."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+from urllib.parse import parse_qs, urlencode
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from s3proxy.cache.entry import ObjectId, decode_version
+from s3proxy.cache.manager import CacheManager
+from s3proxy.dashboard.catalog import Catalog, Search
+from s3proxy.dashboard.requests import text_of
+from s3proxy.policy.freshness import freshness_lifetime, may_serve
+from s3proxy.policy.rules import Rules
+from s3proxy.s3.address import ObjectAddress
+from s3proxy.storage.layout import entry_name
+from s3proxy.storage.listing import Listed, describe
+from s3proxy.storage.volume import Volume
+
+__all__ = ["Browser", "id_of", "reference"]
+
+MOST_PURGED: Final = 100_000
+"""Objects that one order may remove."""
+_AT_ONCE: Final = 20
+_PAGE: Final = 1000
+
+
+def reference(id: ObjectId) -> str:
+    """An object as a query, for links: whatever bytes its key has."""
+    return urlencode({"store": id.store, "bucket": id.bucket, "key": id.key})
+
+
+def id_of(query: str) -> ObjectId | None:
+    """The inverse of :func:`reference`."""
+    fields = parse_qs(query, keep_blank_values=True, encoding="latin-1")
+
+    def value(name: str) -> bytes:
+        return fields.get(name, [""])[-1].encode("latin-1")
+
+    store, bucket, key = value("store").decode("utf-8", "replace") or "aws", value("bucket"), value("key")
+    return ObjectId(store, bucket, key) if bucket and key else None
+
+
+class Browser:
+    """Looks at what is cached, and takes it away if that is wanted.
+
+    :param run: calls a function in a thread for disk work
+    :param purged: told how many objects were removed
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        clock: Any,
+        manager: CacheManager,
+        volume: Volume,
+        catalog: Catalog,
+        run: Callable[..., "Deferred[Any]"],
+        rules: Callable[[], Rules],
+        now: Callable[[], float],
+        purged: Callable[[int], None],
+    ) -> None:
+        self._clock = clock
+        self._manager = manager
+        self._volume = volume
+        self._catalog = catalog
+        self._run = run
+        self._rules = rules
+        self._now = now
+        self._purged = purged
+
+    async def objects(self, search: Search) -> dict[str, Any]:
+        """A page of objects. What is held of each is read from disk now."""
+        found = await self._catalog.find(search)
+        listed: list[Listed | None] = await self._run(self._describe, found.ids)
+        rows = [self._row(id, each) for id, each in zip(found.ids, listed) if each is not None]
+        return {
+            "objects": rows,
+            "gone": len(found.ids) - len(rows),
+            "total": found.total,
+            "size": found.size,
+            "offset": search.offset,
+            "folders": [{"folder": name, "objects": count, "size": size} for name, count, size in found.folders],
+            "progress": round(self._catalog.progress, 3),
+        }
+
+    def _describe(self, ids: Iterable[ObjectId]) -> list[Listed | None]:
+        found: list[Listed | None] = []
+        for id in ids:
+            try:
+                found.append(describe(self._volume, entry_name(id.parts)))
+            except OSError:
+                found.append(None)
+        return found
+
+    def _row(self, id: ObjectId, listed: Listed) -> dict[str, Any]:
+        version = decode_version(listed.meta)
+        settings = self._rules().resolve(ObjectAddress(store=id.store, bucket=id.bucket, key=id.key))
+        lifetime = None
+        if version is not None and not listed.unconfirmed:
+            lifetime = freshness_lifetime(settings, version.headers, listed.validated_at, head=False, unconfirmed=False)
+        return {
+            "ref": reference(id),
+            "store": id.store,
+            "bucket": text_of(id.bucket),
+            "key": text_of(id.key),
+            "size": listed.object_size,
+            "held": listed.held_bytes,
+            "ranges": len(listed.held),
+            "validated": listed.validated_at or None,
+            "expires": listed.validated_at + lifetime if lifetime is not None and listed.validated_at else None,
+            "etag": "" if version is None else text_of(version.etag),
+        }
+
+    async def object(self, id: ObjectId) -> dict[str, Any] | None:
+        """One object; None when nothing of it is cached."""
+        (listed,) = await self._run(self._describe, (id,))
+        if listed is None:
+            return None
+        version = decode_version(listed.meta)
+        if version is None:
+            return None
+        settings = self._rules().resolve(ObjectAddress(store=id.store, bucket=id.bucket, key=id.key))
+        now = self._now()
+        gate = may_serve(settings, version.headers, listed.validated_at, now, unconfirmed=listed.unconfirmed)
+        complete = listed.held_bytes >= listed.object_size
+        if not settings.read_cache_enabled:
+            next_read = "passed through: a rule keeps the object out of the cache (read-cache-off)"
+        elif not gate.fresh:
+            next_read = f"S3 is asked first ({gate.reason.value})"
+        elif not complete:
+            next_read = "what is missing is fetched (incomplete)"
+        else:
+            next_read = "a hit"
+        return {
+            **self._row(id, listed),
+            "form": "one file" if listed.inline else "ranges",
+            "in_memory": self._manager.hot(id) is not None,
+            "extents": [
+                {"start": start, "stop": stop, "written": written}
+                for (start, stop), written in zip(listed.held, listed.written_at)
+            ],
+            "unconfirmed": listed.unconfirmed,
+            "headers": [[text_of(name), text_of(value)] for name, value in version.headers],
+            "rule": settings.source,
+            "get_ttl": settings.get_ttl,
+            "head_ttl": settings.head_ttl,
+            "next_read": next_read,
+        }
+
+    async def matching(self, search: Search) -> list[ObjectId]:
+        """Every object that fits, after a look through the whole directory.
+
+        :raises ValueError: there are too many
+        """
+        await self._catalog.refresh()
+        ids: list[ObjectId] = []
+        while True:
+            found = await self._catalog.find(_page(search, len(ids)))
+            if found.total > MOST_PURGED:
+                raise ValueError(f"{found.total} objects fit; at most {MOST_PURGED} can be removed at once")
+            ids += found.ids
+            if len(found.ids) < _PAGE:
+                return ids
+
+    async def purge(self, ids: list[ObjectId], who: str, what: str = "") -> int:
+        """Remove these objects from the cache: the next read of each goes to S3. S3 itself is not touched."""
+        for number, id in enumerate(ids, 1):
+            self._manager.drop(id)
+            self._catalog.forget(entry_name(id.parts))
+            if number % _AT_ONCE == 0:
+                # Others get their turn.
+                await deferLater(self._clock, 0)
+        self._purged(len(ids))
+        what = what or ", ".join(text_of(id.bucket + b"/" + id.key) for id in ids)
+        self.log.info("{who} removed {count} object(s) from the cache: {what}", who=who, count=len(ids), what=what)
+        return len(ids)
+
+
+def _page(search: Search, offset: int) -> Search:
+    return Search(prefix=search.prefix, text=search.text, offset=offset, limit=_PAGE)

@@ -1,0 +1,80 @@
+"""Histories that were answered wrongly once, as short as they can be told."""
+
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from test.support.model import Content
+from test.support.model_harness import Limits
+from test.support.model_oracle import Reader
+from test.support.model_s3 import Fault
+from test.support.model_world import World
+
+KEY = b"a"
+
+
+class HistoryTests(SynchronousTestCase):
+    """Each begins with one object at S3."""
+
+    def begin(self, size: int = 9000, limits: Limits = Limits(), **cache: Any) -> World:
+        """A world whose promises are checked at the end of the test."""
+        world = World(limits, **{"get_ttl": 60.0, "head_ttl": 60.0, **cache})
+        self.addCleanup(world.close)
+        self.addCleanup(self.check, world)
+        world.overwrite(KEY, Content(KEY, 1, size))
+        self.world = world
+        return world
+
+    def check(self, world: World) -> None:
+        """Whatever was asked was answered rightly, and nothing is left over."""
+        world.settle()
+        world.check_idle()
+
+    def get(self, always_ask: bool = False, settled: bool = True, **headers: bytes) -> Reader:
+        """A GET; header names are given with underscores."""
+        named = {name.replace("_", "-").encode(): value for name, value in headers.items()}
+        reader = self.world.read(b"GET", KEY, named, always_ask=always_ask)
+        if settled:
+            self.world.settle()
+        return reader
+
+    def test_if_range_without_local_conditions(self) -> None:
+        """Where S3 judges conditions, it judges If-Range, too."""
+        world = self.begin(evaluate_conditions_from_cache=False)
+        content = world.s3.histories[KEY].current.content
+        assert content is not None
+        self.get()
+        reader = self.get(always_ask=True, Range=b"bytes=0-9", If_Range=content.etag)
+        self.assertEqual(len(reader.exchanges), 1)
+
+    def test_stale_only_for_those_who_take_it(self) -> None:
+        """A client that wants S3 to be asked gets no older bytes because S3 failed."""
+        world = self.begin(stale_if_error=100.0)
+        self.get()
+        world.harness.clock.advance(70)
+        world.s3.plan(KEY, Fault("503"))
+        self.assertEqual(self.get().client.header(b"x-cache"), b"STALE")
+        world.s3.plan(KEY, Fault("503"))
+        self.assertEqual(self.get(always_ask=True, Cache_Control=b"no-cache").client.status, 503)
+
+    def test_new_metadata_in_an_answer_about_a_gap(self) -> None:
+        """The same bytes were written again: S3's answer to the request for the missing ones tells, and the client gets
+        what describes the object now.
+        """
+        world = self.begin(get_ttl=0.0)
+        self.get(Range=b"bytes=0-4999")
+        world.overwrite(KEY, Content(KEY, 1, 9000))
+        reader = self.get()
+        self.assertEqual(reader.client.header(b"x-amz-meta-version"), b"2")
+
+    def test_confirmation_that_took_long(self) -> None:
+        """What S3 was asked longer ago than its answer is good for confirms nothing to those who came meanwhile."""
+        world = self.begin()
+        self.get()
+        world.harness.clock.advance(61)
+        self.get(settled=False)
+        world.move(0)
+        world.harness.clock.advance(61)
+        world.overwrite(KEY, Content(KEY, 2, 9000))
+        world.harness.clock.advance(61)
+        self.get(settled=False)
