@@ -53,7 +53,7 @@ def hello(name: str) -> bytes:
 
 
 def origin(port: int, tls_port: int, certificate: str) -> None:
-    """Serve for ever: raw bytes to who names the flowing host, nothing to others; and bytes under TLS on another port."""
+    """Serve for ever: raw bytes to who names the flowing host, nothing to others; bytes under TLS on another port."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     threading.Thread(target=_serve_tls, args=(tls_port, context), daemon=True).start()

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from s3proxy.storage.errors import NotNow
+from s3proxy.util.intervals import Interval
 
 __all__ = ["Promptness", "write_small_range"]
 
@@ -77,10 +78,13 @@ class Promptness:
                 self._not_before = ended + self._pause
 
 
-def write_small_range(open_writer: Callable[[int], Any], start: int, chunks: list[bytes], promptly: bool) -> Any:
+def write_small_range(
+    open_writer: Callable[[int], Any], start: int, chunks: list[bytes], promptly: bool, published: list[Interval]
+) -> Any:
     """Write and publish a range that was answered from memory.
 
     :param open_writer: gives the writer for the bytes from an offset on; it decides how many it takes
+    :param published: which files were
     :return: the last commit's result
     :raises NotNow: promptly, which is for whole bodies only
     """
@@ -94,6 +98,8 @@ def write_small_range(open_writer: Callable[[int], Any], start: int, chunks: lis
         try:
             writer.append([body[position : position + writer.length]])
             result = writer.commit()
+            if result is not None:
+                published.append((writer.start, writer.start + writer.length))
             position += writer.length
         finally:
             writer.close()

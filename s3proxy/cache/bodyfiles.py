@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from s3proxy.cache.spans import FileSpan
 from s3proxy.storage.errors import NotNow
 from s3proxy.storage.handles import ReadHandle
+from s3proxy.util.intervals import Interval
 
 __all__ = ["MAX_OPEN_FILES", "BodyFiles", "HeldRange", "IWriter"]
 
@@ -79,12 +80,14 @@ class BodyFiles:
     :param start: the offset of the body's first byte
     :param writers: gives the writer for the bytes from an offset on; it decides how many it takes
     :ivar results: what the commits returned
+    :ivar published: the bytes in each of the files that were
     :ivar first: offset of the first byte that can still be read through here
     """
 
     def __init__(self, start: int, writers: Callable[[int], IWriter]) -> None:
         self.first = start
         self.results: list[Any] = []
+        self.published: list[Interval] = []
         self._writers = writers
         self._files: list[IWriter] = []
 
@@ -111,7 +114,7 @@ class BodyFiles:
             writer = self._files[-1] if self._files else None
             if writer is None or writer.written >= writer.length:
                 if writer is not None:
-                    self.results.append(writer.commit())
+                    self._finished(writer, writer.commit())
                 position = self.first if writer is None else writer.start + writer.length
                 writer = self._writers(position)
                 self._files.append(writer)
@@ -132,12 +135,17 @@ class BodyFiles:
         :raises NotNow: promptly, and something has to be evicted for it; nothing has happened
         """
         if self._files:
-            self.results.append(self._files[-1].commit(promptly))
+            self._finished(self._files[-1], self._files[-1].commit(promptly))
 
     def commit_prefix(self) -> None:
         """Publish what there is of the last file."""
         if self._files:
-            self.results.append(self._files[-1].commit_prefix(1))
+            self._finished(self._files[-1], self._files[-1].commit_prefix(1))
+
+    def _finished(self, writer: IWriter, result: Any) -> None:
+        self.results.append(result)
+        if result is not None:
+            self.published.append((writer.start, writer.start + writer.written))
 
     def discard(self) -> None:
         """Remove the last file."""

@@ -28,6 +28,7 @@ from s3proxy.cache.spans import MemorySpan, Span
 from s3proxy.cache.verify import Verifier
 from s3proxy.storage.errors import NotNow
 from s3proxy.util.deferreds import WakeUps
+from s3proxy.util.intervals import Interval
 from s3proxy.util.streams import IByteSink, IByteSource
 
 __all__ = ["BATCH", "LINGER", "WINDOW", "WORTH_FINISHING", "Fill", "FillBroken", "RunInThread"]
@@ -169,6 +170,11 @@ class Fill:
     def first(self) -> int:
         """Offset of the first byte that can still be read through the fill."""
         return self.start if self._files is None else self._files.first
+
+    @property
+    def published(self) -> tuple[Interval, ...]:
+        """The bytes in each of its files that was published so far."""
+        return () if self._files is None else tuple(self._files.published)
 
     def attach(self, reader: object, position: int) -> None:
         """A reader's claim on the bytes from ``position`` on: they stay readable until it moves past them or leaves."""

@@ -7,7 +7,7 @@ again after ``refresh_interval``, because other hosts and people with ``rm`` don
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from s3proxy.cache.entry import ObjectId, ObjectVersion, decode_version
 from s3proxy.cache.ram import RamTier
@@ -15,7 +15,7 @@ from s3proxy.storage.disk import DiskStore
 from s3proxy.storage.entry import StoredEntry
 from s3proxy.storage.generations import GenerationTable
 from s3proxy.storage.layout import EntryName, entry_name
-from s3proxy.util.intervals import Interval
+from s3proxy.util.intervals import Interval, IntervalIndex
 
 __all__ = ["EntryIndex", "Record"]
 
@@ -43,7 +43,7 @@ class Record:
         self.checked_at = checked_at
         self.stored = stored
         self.version = version
-        self._ranges: tuple[Interval, ...] | None = None
+        self._ranges: IntervalIndex | None = None
 
     @property
     def weight(self) -> int:
@@ -52,9 +52,19 @@ class Record:
 
     def ranges(self, store: DiskStore) -> tuple[Interval, ...]:
         """The finished range files, sorted; read from the directory once."""
+        return self.range_index(store).all
+
+    def range_index(self, store: DiskStore) -> IntervalIndex:
+        """The same, to look only at some: there may be many thousands."""
         if self._ranges is None:
-            self._ranges = store.ranges(self.stored)
+            self._ranges = IntervalIndex(store.ranges(self.stored))
         return self._ranges
+
+    def add_ranges(self, ranges: Iterable[Interval]) -> None:
+        """These files are there now, too."""
+        if self._ranges is not None:
+            for each in ranges:
+                self._ranges.add(each)
 
     def forget_ranges(self) -> None:
         """The directory has changed."""
@@ -148,6 +158,16 @@ class EntryIndex:
             self._bytes -= record.weight
             if self._ram is not None:
                 self._ram.descriptions = self._bytes
+
+    def published(self, id: ObjectId, entry: StoredEntry, ranges: Iterable[Interval]) -> None:
+        """This process has published range files of an entry: they are known without reading a directory that may hold
+        many thousands.
+        """
+        record = self._records.get(id)
+        if record is None or (record.stored.kind, record.stored.generation) != (entry.kind, entry.generation):
+            self.forget(id)
+        else:
+            record.add_ranges(ranges)
 
     def resize(self, max_bytes: int) -> None:
         """The records may take so much from now on."""

@@ -153,7 +153,7 @@ class CacheManager:
         """Somebody reads these bytes from the cache: what is used stays longer."""
         if view.record is not None and self.store is not None:
             self.store.read_first(view.record.stored)
-            for start, stop in view.held():
+            for start, stop in view.held(wanted):
                 if start < wanted[1] and wanted[0] < stop:
                     self.store.touched(view.record.name, start)
 
@@ -461,7 +461,7 @@ class CacheManager:
                 self._renew_or_redescribe(ticket, record, version)
             else:
                 self.confirmed(ticket, version)
-            place = into_ranges(store, record.stored, interval, small, self._held(record))
+            place = into_ranges(store, record.stored, interval, small, self._held(record, interval))
         elif whole and version.size <= store.inline_max:
             place = into_entry(store, self.guard, self._take_lease(ticket), facts, small)
         elif record is not None and record.stored.kind == INLINE:
@@ -477,7 +477,7 @@ class CacheManager:
             place = into_ranges(store, entry, interval, small, ())
         if place is None:
             return None
-        return Fill(
+        fill = Fill(
             self._clock,
             self._run,
             source,
@@ -489,15 +489,23 @@ class CacheManager:
             give_up=place.give_up,
             verify=verifier_for(version.headers, version.etag) if whole else None,
             keep_ratio=self._settings.keep_ratio,
-            on_file=lambda: self._forget(flight.id),
-            on_settled=lambda fill, results, true: self._settled(flight, fill, results),
+            on_file=lambda: self._published(flight, fill, place),
+            on_settled=lambda fill, results, true: self._settled(flight, fill, place, results),
             on_disk_error=lambda error: self._refused(flight, error),
         )
+        return fill
 
-    def _held(self, record: Record) -> tuple[Interval, ...]:
+    def _published(self, flight: KeyFlight, fill: Fill, place: Place) -> None:
+        """Some of a body can be read out of the cache now."""
+        if place.entry is None or self._index is None:
+            self._forget(flight.id)
+        else:
+            self._index.published(flight.id, place.entry, (*fill.published, *place.small_ranges))
+
+    def _held(self, record: Record, wanted: Interval) -> tuple[Interval, ...]:
         assert self.store is not None
         try:
-            return record.ranges(self.store)
+            return record.range_index(self.store).within(wanted)
         except OSError as error:
             self.guard.failed(error)
             return ()
@@ -510,7 +518,7 @@ class CacheManager:
             # The entry was evicted, or it has lost its directory: the next answer makes a new one.
             self.drop(flight.id)
 
-    def _settled(self, flight: KeyFlight, fill: Fill, results: list[Any]) -> None:
+    def _settled(self, flight: KeyFlight, fill: Fill, place: Place, results: list[Any]) -> None:
         self._fills.discard(fill)
         if fill in flight.fills:
             flight.fills.remove(fill)
@@ -522,7 +530,7 @@ class CacheManager:
             self._events.entry_stored(fill.have - fill.start)
         elif fill.failure is None:
             self._events.entry_declined()
-        self._forget(flight.id)
+        self._published(flight, fill, place)
         self._end_if_idle(flight)
 
     def _end_if_idle(self, flight: KeyFlight) -> None:

@@ -24,12 +24,16 @@ class Place:
     """:ivar writers: gives the writer for the bytes from an offset on; None: the body is small
     :ivar commit_small: writes and publishes the whole of a small body; promptly, or not at all (NotNow), when its
         second argument says so
+    :ivar entry: the body goes into range files of this entry; None: into the entry's own
+    :ivar small_ranges: which of them ``commit_small`` has published
     :ivar give_up: to be called when neither was used. Idempotent; may raise OSError
     """
 
     writers: Callable[[int], IWriter] | None = None
     commit_small: Callable[[list[bytes], bool], Any] | None = None
     give_up: Callable[[], None] = _nothing
+    entry: StoredEntry | None = None
+    small_ranges: list[Interval] = attrs.field(factory=list)
 
 
 def into_entry(store: DiskStore, guard: DiskGuard, lease: Any, facts: dict[str, Any], small: bool) -> Place | None:
@@ -66,5 +70,10 @@ def into_ranges(
         return store.start_range(entry, position, limit - position)
 
     if small:
-        return Place(commit_small=lambda body, promptly: write_small_range(open_writer, start, body, promptly))
-    return Place(writers=open_writer)
+        found: list[Interval] = []
+
+        def commit_small(body: list[bytes], promptly: bool) -> Any:
+            return write_small_range(open_writer, start, body, promptly, found)
+
+        return Place(commit_small=commit_small, entry=entry, small_ranges=found)
+    return Place(writers=open_writer, entry=entry)

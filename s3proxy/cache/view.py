@@ -47,27 +47,31 @@ class View:
     store: DiskStore | None
     ram: RamTier | None = None
 
-    def held(self) -> tuple[Interval, ...]:
-        """The intervals that are in the cache."""
+    def held(self, wanted: Interval | None = None) -> tuple[Interval, ...]:
+        """The intervals that are in the cache.
+
+        :param wanted: only those that have some of these bytes
+        """
         if self.record is None or self.store is None or self.record.stored.kind == HEAD:
             return ()
         if self.record.stored.kind == INLINE:
             return ((0, self.version.size),)
         try:
-            return self.record.ranges(self.store)
+            ranges = self.record.range_index(self.store)
+            return ranges.all if wanted is None else ranges.within(wanted)
         except OSError:
             return ()
 
     def coverage(self, wanted: Interval) -> Coverage:
         """How ``wanted`` can be read."""
-        held = self.held()
+        held = self.held(wanted)
         if not gaps(wanted, held):
             return Coverage.CACHED if self.record is not None else Coverage.GROWING
-        return Coverage.MISSING if gaps(wanted, self.available()) else Coverage.GROWING
+        return Coverage.MISSING if gaps(wanted, self.available(wanted)) else Coverage.GROWING
 
-    def available(self) -> tuple[Interval, ...]:
-        """The intervals that are in the cache or on their way into it."""
-        return self.held() + tuple((fill.first, fill.stop) for fill in self.fills if fill.joinable)
+    def available(self, wanted: Interval | None = None) -> tuple[Interval, ...]:
+        """The intervals that are in the cache, see :meth:`held`, or on their way into it."""
+        return self.held(wanted) + tuple((fill.first, fill.stop) for fill in self.fills if fill.joinable)
 
     def reader(self, wanted: Interval, own: Fill | None = None, *, ram: bool = True) -> "BodyReader":
         """A reader for these bytes. It must be closed.
@@ -193,12 +197,7 @@ class BodyReader:
             if handle is None:
                 self._record = None
             return handle
-        best: Interval | None = None
-        for start, stop in record.ranges(store):
-            if start > self.position:
-                break
-            if stop > self.position and (best is None or stop > best[1]):
-                best = (start, stop)
+        best = record.range_index(store).at(self.position)
         if best is None:
             return None
         hot = self._in_memory(stored, best)

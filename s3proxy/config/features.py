@@ -38,11 +38,6 @@ FEATURES: tuple[Feature, ...] = (
     Feature("serving by several processes", ("server.workers",), lambda c: c.server.workers != 1),
     Feature("the limit on buffered bodies", ("server.max_inflight_buffer_bytes",),
             lambda c: c.server.max_inflight_buffer_bytes > 0),
-    Feature("the write-through cache", (
-        "server.write_cache_tee_channel_depth", "cache.write_cache_enabled", "cache.write_cache_percent",
-        "cache.write_cache_max_object_size", "cache.put_ttl", "cache.incomplete_upload_ttl",
-        "cache.max_complete_body_bytes"), lambda c: c.cache.write_cache_enabled,
-        rule_fields=("put_ttl", "write_cache_enabled")),
     Feature("compression", ("compression", "cache.compression_batch_size"), lambda c: c.compression.enabled,
             rule_fields=("compression_enabled",)),
     Feature("scrubbing", (
@@ -65,6 +60,8 @@ FEATURES: tuple[Feature, ...] = (
 
 #: Keys whose mechanism does not exist here: there are no locks to tune, no journals, no shards, no polling.
 NOT_NEEDED: tuple[str, ...] = (
+    "server.write_cache_tee_channel_depth",
+    "cache.max_complete_body_bytes",
     "cache.ram_cache_shard_count",
     "cache.ram_cache_flush_interval",
     "cache.ram_cache_flush_threshold",

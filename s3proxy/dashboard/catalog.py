@@ -27,7 +27,10 @@ PAUSE: Final = 0.02
 """Seconds between two steps of the walk."""
 REFRESH: Final = 15.0
 """Seconds after which the next look walks again."""
-_STEP: Final = 100
+_STEP: Final = 200
+"""Entries that are looked at in one step."""
+_SHARD: Final = 5
+"""As how many of them a shard counts."""
 _SETTLED: Final = 3_000_000_000
 """Nanoseconds: a directory that changed this shortly before it was read may change again under the same time."""
 _SCHEMA: Final = """
@@ -106,18 +109,24 @@ class Shelf:
         self._database.close()
 
     def walk(self) -> Iterator[float]:
-        """Look through the directory; yields, between steps, how much of it has been seen, from 0 to 1.
+        """Look through the directory; yields, between steps, how much of it has been seen, from 0 to less than 1.
 
         :raises OSError: the directory can't be read
         """
         shards = shards_of(self._volume)
         self._forget_shards({index for index, _, _ in shards})
+        done = 0
         for number, (index, path, changed) in enumerate(shards):
-            if self._walked.get(index) != changed:
-                yield from (number / len(shards) for _ in self._shard(index, path))
-                if self._volume.now() * 1e9 - changed > _SETTLED:
-                    self._walked[index] = changed
-                yield (number + 1) / len(shards)
+            if self._walked.get(index) == changed:
+                continue
+            done += _SHARD
+            for _ in self._shard(index, path):
+                done += 1
+                if done >= _STEP:
+                    done = 0
+                    yield number / len(shards)
+            if self._volume.now() * 1e9 - changed > _SETTLED:
+                self._walked[index] = changed
 
     def _forget_shards(self, present: set[int]) -> None:
         for (index,) in self._database.execute("SELECT DISTINCT shard FROM entries").fetchall():
@@ -132,11 +141,10 @@ class Shelf:
                 "SELECT digest, inode, modified FROM entries WHERE shard = ?", (index,)
             )
         }
-        for number, named in enumerate(named_in(self._volume, path), 1):
+        for named in named_in(self._volume, path):
             if known.pop(named.name.digest, None) != (named.inode, named.modified):
                 self._take(index, named)
-            if number % _STEP == 0:
-                yield
+            yield
         self._database.executemany("DELETE FROM entries WHERE digest = ?", [(digest,) for digest in known])
 
     def _take(self, index: int, named: Named) -> None:
@@ -218,6 +226,7 @@ class Catalog:
         self._walked_at: float | None = None
         self._timer: IDelayedCall | None = None
         self._waiting: list[Deferred[None]] = []
+        self._waiting_for_next: list[Deferred[None]] = []
         self._closed = False
         self.progress = 0.0
 
@@ -230,14 +239,21 @@ class Catalog:
         return self._thread.run(lambda: self._open().find(search))
 
     def refresh(self) -> "Deferred[None]":
-        """Look through the directory, from now on; fires when that is done, or has failed."""
+        """Look through the directory, from now on; fires when that is done, or has failed. What a walk that is under way
+        has passed already is looked at again.
+        """
         done: Deferred[None] = Deferred(lambda _: None)
-        self._waiting.append(done)
-        if self._walk is None and not self._closed:
-            self._walk = iter(())
-            self.progress = 0.0
-            self._thread.run(lambda: self._open().walk()).addCallback(self._begin).addErrback(self._failed)
+        if self._walk is None:
+            self._waiting.append(done)
+            self._start()
+        else:
+            self._waiting_for_next.append(done)
         return done
+
+    def _start(self) -> None:
+        self._walk = iter(())
+        self.progress = 0.0
+        self._thread.run(lambda: self._open().walk()).addCallback(self._begin).addErrback(self._failed)
 
     def forget(self, name: EntryName) -> None:
         """The entry was removed."""
@@ -288,6 +304,11 @@ class Catalog:
         self._walk = None
         self.progress = 1.0
         waiting, self._waiting = self._waiting, []
+        if self._closed:
+            waiting += self._waiting_for_next
+        elif self._waiting_for_next:
+            self._waiting, self._waiting_for_next = self._waiting_for_next, []
+            self._start()
         for done in waiting:
             if not done.called:
                 done.callback(None)

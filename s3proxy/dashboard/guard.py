@@ -30,7 +30,7 @@ HEADERS: Final = (
 )
 """Of every answer."""
 
-_HOST: Final = re.compile(r"(\[[0-9a-f:.%]+\]|[^\[\]:/?#@\s]+)(?::\d{1,5})?")
+_HOST: Final = re.compile(r"(\[[0-9a-z:.%]+\]|[^\[\]:/?#@\s]+)(?::\d{1,5})?")
 
 
 def names_of(hostname: str, resolver_configuration: str = "") -> frozenset[str]:

@@ -3,6 +3,7 @@ secrets are left.
 """
 
 import re
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
@@ -97,11 +98,13 @@ class LogLines:
     def __init__(self, most: int = _MOST_LINES) -> None:
         self._lines: deque[tuple[int, float, str, str, str]] = deque(maxlen=most)
         self._number = 0
+        self._lock = threading.Lock()
 
     def add(self, at: float, level: str, namespace: str, text: str) -> None:
         """A line was written; its text may have further lines, and has no secrets."""
-        self._number += 1
-        self._lines.append((self._number, at, level, namespace, text))
+        with self._lock:
+            self._number += 1
+            self._lines.append((self._number, at, level, namespace, text))
 
     @property
     def newest(self) -> int:
@@ -109,7 +112,9 @@ class LogLines:
         return self._number
 
     def _documents(self) -> Iterator[dict[str, Any]]:
-        for number, at, level, namespace, text in reversed(tuple(self._lines)):
+        with self._lock:
+            lines = tuple(self._lines)
+        for number, at, level, namespace, text in reversed(lines):
             yield {
                 "number": number, "time": round(at, 3), "level": level, "source": namespace, "text": redact_text(text),
             }  # fmt: skip

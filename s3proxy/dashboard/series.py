@@ -1,5 +1,6 @@
 """Curves: what people want to see of the rows of :mod:`s3proxy.dashboard.history`."""
 
+import math
 from array import array
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -78,7 +79,7 @@ def curves(history: History, span: float, now: float) -> Iterator[dict[str, Any]
     """
     ring = history.finest(span)
     rows = ring.since(now - span - ring.step)
-    together = max(1, round(span / ring.step / MOST_POINTS))
+    together = max(1, math.ceil(span / ring.step / MOST_POINTS))
     width = ring.step * together
     columns: list[list[float | None]] = [[] for _ in NAMES]
     last: float | None = None

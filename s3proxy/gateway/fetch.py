@@ -60,6 +60,7 @@ class Fetch:
     :param conditional: whether the client sent conditions of its own
     :param store: whether the answer may be kept
     :param checksums: whether the request asks for S3's checksums
+    :param unconfirmed: ``known`` was written through the proxy, and S3 has not described it yet
     :param promised: the bytes of ``known`` that are asked for because somebody is in the middle of them, if so
     """
 
@@ -78,6 +79,7 @@ class Fetch:
         store: bool,
         checksums: bool,
         promised: Interval | None = None,
+        unconfirmed: bool = False,
     ) -> None:
         self.wanted = wanted
         self._promised = promised
@@ -87,6 +89,7 @@ class Fetch:
         self._known = known
         self._confirming = confirming
         self._conditional = conditional
+        self._unconfirmed = unconfirmed
         self._store = store
         self._checksums = checksums
         self._answer: SharedResult[Answer] = SharedResult(self._deserted)
@@ -192,8 +195,11 @@ class Fetch:
             etag = response.headers.get(b"etag")
             same = known is not None and (etag == known.etag or (etag is None and self._confirming))
             modified = response.headers.get(b"last-modified")
-            if same and known is not None and modified is not None and known.last_modified is None:
-                # It was written through the proxy, and only S3 knows when.
+            if same and known is not None and known.last_modified is None and self._unconfirmed:
+                # It was written through the proxy, and only S3 knows when. Some stores do not tell with a 304.
+                if modified is None:
+                    cache.drop(self._id)
+                    return Answer(Kind.CHANGED if self._confirming else Kind.RELAY, response, reason=Reason.CHANGED)
                 known = known.modified_at(modified)
                 cache.completed(self._ticket, known)
             elif same and known is not None and modified is not None and modified != known.last_modified:

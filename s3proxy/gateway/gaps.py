@@ -111,10 +111,10 @@ def find_gaps(parts: Parts, id: ObjectId, demand: Demand, view: View, *, confirm
     widened = widen(settings, demand.wanted, version.size, range_signed=False)
     pages = widened.pages if isinstance(widened, Widened) else ()
     shared = tuple(fetch for fetch in parts.cache.asked(id) if _overlap(fetch.promises(version), interval))
-    available = view.available() + tuple(fetch.promises(version) or (0, 0) for fetch in shared)
+    promised = tuple(fetch.promises(version) or (0, 0) for fetch in shared)
     spans: list[Interval] = []
     for page in pages or (interval,):
-        spans += missing_spans(page, available, settings.range_merge_gap)
+        spans += missing_spans(page, view.available(page) + promised, settings.range_merge_gap)
     if tuple(spans) == (interval,) and not pages:
         return None
     return Gaps(tuple(spans), shared, bool(pages), confirming)

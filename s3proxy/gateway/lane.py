@@ -191,7 +191,9 @@ class Lane:
         if body is None and not files:
             return None
         if not answer.since <= now < answer.until:
-            self._renew(answer, meaning, record, now)
+            self._renew(answer, now)
+            if body is not None:
+                self._note(answer, meaning, record, now)
         if body is None:
             return self._large(answer, glance, meaning, record, now, client_address, listener)
         caller = glance.caller
@@ -337,7 +339,7 @@ class Lane:
             account.served_range,
         )
 
-    def _renew(self, answer: _Answer, meaning: _Meaning, record: Record, now: float) -> None:
+    def _renew(self, answer: _Answer, now: float) -> None:
         """The date, or the age, is another one than when it was sent last: once or twice a second."""
         second = int(now)
         if second != self._second:
@@ -348,6 +350,9 @@ class Lane:
         answer.tail = b"".join((answer.before_date, self._date, answer.before_age, b"%d" % age, answer.rest))
         answer.since = now
         answer.until = min(second + 1.0, answer.validated_at + age + 1)
+
+    def _note(self, answer: _Answer, meaning: _Meaning, record: Record, now: float) -> None:
+        """The entry is in use; a 304 is no use of what it holds."""
         if answer.interval is not None and now - meaning.noted_at >= NOTE_INTERVAL:
             meaning.noted_at = now
             self._cache.used(self._cache.recorded(record), answer.interval)

@@ -221,6 +221,7 @@ class ReadFlow:
             conditional=self._demand.conditional,
             store=True,
             checksums=self._demand.checksums,
+            unconfirmed=view is not None and view.unconfirmed,
         )
         fetch.begin()
         return fetch
@@ -232,6 +233,8 @@ class ReadFlow:
             and not self._demand.conditional
             and self._confirmations < MAX_CONFIRMATIONS
             and reason in (Reason.EXPIRED, Reason.ALWAYS_ASK, Reason.UNCONFIRMED)
+            # A HEAD costs no body, and its answer describes what was written.
+            and not (self._demand.head and view.unconfirmed)
             and not self._transaction.signature.covers(b"if-none-match")
             and self._demand.lacks(view) in (Reason.NONE, Reason.INCOMPLETE)
         )
@@ -267,7 +270,7 @@ class ReadFlow:
         return True
 
     def _may_be_stale(self, view: View | None) -> bool:
-        """S3 failed: whether the client gets what is held all the same; not if it asked for S3's own (RFC 9111 4.2.4)."""
+        """S3 failed: whether the client gets what is held; not if it wants S3's own answer (RFC 9111 4.2.4)."""
         return view is not None and not self._renew and self._demand.may_be_stale(view, self._parts.now())
 
     async def _serve_confirmed(self, answer: Answer) -> bool:

@@ -61,7 +61,7 @@ async def _look(parts: Parts, transaction: Transaction, id: ObjectId, reader: Bo
     if view.coverage((reader.position, reader.position + 1)) is not Coverage.MISSING:
         return None
     assert transaction.settings is not None
-    return missing_spans(rest, view.available(), transaction.settings.range_merge_gap)[0]
+    return missing_spans(rest, view.available(rest), transaction.settings.range_merge_gap)[0]
 
 
 async def _wait_for(fetch: Fetch, reader: BodyReader) -> bool:

@@ -127,6 +127,8 @@ class CacheService(Service):
                 eviction=cache.eviction_algorithm,
                 trigger_percent=cache.eviction_trigger_percent,
                 target_percent=cache.eviction_target_percent,
+                write_percent=cache.write_cache_percent,
+                upload_expiry=cache.incomplete_upload_ttl,
             )
         except (StoreError, OSError) as error:
             raise StartError(f"cache.cache_dir: {cache.cache_dir}: {error}") from None

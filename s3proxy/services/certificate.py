@@ -37,12 +37,7 @@ class CertificateService(Service):
     log = Logger()
 
     def __init__(
-        self,
-        reactor: Any,
-        cert_path: str,
-        key_path: str,
-        run: RunInThread,
-        now: Callable[[], float] = time.time,
+        self, reactor: Any, cert_path: str, key_path: str, run: RunInThread, now: Callable[[], float] = time.time
     ) -> None:
         self._cert_path = cert_path
         self._key_path = key_path

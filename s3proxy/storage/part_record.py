@@ -1,7 +1,7 @@
 """What is kept of a multipart upload and of each of its parts, and its encoding. Pure: bytes in, values out.
 
-A record is ``S3PU`` or ``S3PP``, the CRC-32 of the rest as u32 little endian, and the rest: what the caller wants to have
-back about the upload, or a JSON document about a part, whose strings are latin-1::
+A record is ``S3PU`` or ``S3PP``, the CRC-32 of the rest as u32 little endian, and the rest: what the caller wants to
+have back about the upload, or a JSON document about a part, whose strings are latin-1::
 
     {"number": 1, "size": 5242880, "etag": "…", "note": "…", "files": [["d.…", 5242880], …]}
 """
@@ -47,7 +47,6 @@ class PartFile:
 class StagedPart:
     """A part of a multipart upload that is completely on disk.
 
-    :ivar number: 0: what is known of the whole object
     :ivar etag: as S3 answered it, without quotes
     :ivar note: what the caller wants to have back, for instance the checksums that S3 answered
     """
@@ -93,7 +92,7 @@ def decode_part(data: bytes) -> StagedPart:
     except (ValueError, KeyError, TypeError, AttributeError) as problem:
         raise RecordError("not the record of a part") from problem
     fits = sum(file.length for file in part.files) == part.size and all(file.length > 0 for file in part.files)
-    if part.number < (1 if part.files else 0) or not fits or not all(is_data(file.name) for file in part.files):
+    if part.number < 1 or not fits or not all(is_data(file.name) for file in part.files):
         raise RecordError("the record of a part contradicts itself")
     return part
 

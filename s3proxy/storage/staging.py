@@ -70,57 +70,6 @@ class Staging:
 
     # The object
 
-    def describe(self, note: bytes) -> None:
-        """Keep up to 64 KiB about the object that the parts will make.
-
-        :raises OSError: the disk failed
-        """
-        if len(note) > NOTE_MAX:
-            raise ValueError(f"a note of {len(note)} bytes")
-        allowance = Allowance.grant(self._share, DIRECTORY_FOOTPRINT + footprint(len(note)))
-        if allowance is None:
-            return
-        try:
-            self._make(allowance)
-            self.write_record(ABOUT, encode_part(StagedPart(number=0, size=0, etag=b"", note=note, files=())))
-        finally:
-            allowance.close()
-
-    def description(self) -> bytes | None:
-        """What :meth:`describe` was told, by whichever process; None if nothing, or it is damaged.
-
-        :raises OSError: the disk failed
-        """
-        about = self._read_record(ABOUT)
-        return None if about is None else about.note
-
-    def write_record(self, text: str, data: bytes) -> None:
-        """Put a small file in the place of an older one of its name.
-
-        :raises OSError: the disk failed, or the upload has ended
-        """
-        volume, shard = self._volume, self._volume.uploads_shard
-        charge = footprint(len(data))
-        fd, temp = create_temp(volume, self.path, 0, len(data))
-        try:
-            try:
-                write_fully(volume.calls, fd, [data], 0)
-                volume.calls.chmod(fd, UNREAD_MODE)
-            finally:
-                volume.calls.close(fd)
-            path = f"{self.path}/{text}"
-            with volume.ledger.changing(shard):
-                try:
-                    status = volume.calls.stat(path)
-                    old, unread = footprint(status.st_size), is_unread(status)
-                except FileNotFoundError:
-                    old, unread = 0, False
-                volume.calls.rename(temp, path)
-                volume.ledger.add(shard, charge - old, unread=charge - (old if unread else 0))
-        except OSError:
-            volume.unlink(temp)
-            raise
-
     def describe(self, description: bytes) -> bool:
         """S3 has begun the upload: keep what its object will be described by, for whoever completes it. False: there is
         no room.

@@ -6,7 +6,6 @@
 ``.../r.<n>``                       what is known of part n, and which files have its bytes
 ``.../d.<I>.<s>``                   bytes of a part, from instance I
 ``.../t.<start>-<length>.<I>.<s>``  such a file, or a range, or a record, while it is written
-``.../about``                       what the object will be described by
 ``.../described``                   what the object will be described by
 ``.../poisoned``                    the upload can't be assembled any more
 ==================================  =========================================================================
@@ -23,7 +22,7 @@ import attrs
 from s3proxy.storage.layout import EntryName
 
 __all__ = [
-    "ABOUT",
+    "DESCRIPTION",
     "POISONED",
     "DraftName",
     "data_name",
@@ -36,7 +35,6 @@ __all__ = [
     "staging_name",
 ]
 
-ABOUT = "about"
 DESCRIPTION = "described"
 POISONED = "poisoned"
 _DRAFT = re.compile(r"([a-z2-7]{32})\.w\.([0-9a-f]{15})\.([0-9a-f]{15})\Z")

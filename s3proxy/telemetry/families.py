@@ -76,7 +76,9 @@ FAMILIES: Final[tuple[Family, ...]] = (
     _gauge("tunnels", "Open tunnels.", "listener"),
     _counter("tunnels_opened", "Tunnels that were opened.", "listener"),
     _counter("tunnels_ended", "Tunnels, and attempts to get one, that ended.", "listener", "reason"),
-    _counter("tunnel_bytes", "Bytes that tunnels have carried to clients (sent) and from them.", "listener", "direction"),
+    _counter(
+        "tunnel_bytes", "Bytes that tunnels have carried to clients (sent) and from them.", "listener", "direction",
+    ),
     # Cache.
     _gauge("cache_size_bytes", "Bytes in use.", "tier"),
     _gauge("cache_limit_bytes", "Bytes allowed.", "tier"),

@@ -192,6 +192,4 @@ def dial(
     :param prepare: sets options of a socket that is about to be connected
     :param failed: called with IP and port of each address that could not be reached
     """
-    return _Dial(
-        reactor, host, addresses, limit=limit, stagger=stagger, prepare=prepare, failed=failed
-    ).result
+    return _Dial(reactor, host, addresses, limit=limit, stagger=stagger, prepare=prepare, failed=failed).result

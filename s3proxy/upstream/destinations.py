@@ -2,7 +2,7 @@
 
 A client that names a host makes the proxy open a connection from where the proxy stands: to the machine itself, to the
 instance metadata service, to hosts of the private network. Nothing of that is what a proxy for S3 is for. Looked at are
-the name that was asked for, and then the very address that is dialled, so that nothing DNS says in between can matter.
+the name that was asked for, and then the very address that is dialled, so that nothing DNS says in between matters.
 (That the proxy does not connect to itself is another matter: :class:`~s3proxy.upstream.routing.LoopGuard`.)
 
 ========================  ==============================================  ==============================

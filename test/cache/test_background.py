@@ -95,4 +95,4 @@ class SmallRangeTests(SynchronousTestCase):
 
     def test_promptly(self) -> None:
         """A range is written by a thread."""
-        self.assertRaises(NotNow, write_small_range, self.fail, 0, [b"x"], True)
+        self.assertRaises(NotNow, write_small_range, self.fail, 0, [b"x"], True, [])

@@ -129,6 +129,7 @@ class ObjectTests(WriteTestCase):
         """A HEAD of what was written goes to S3 and describes the entry."""
         self.put_and_answered()
         client = self.harness.head()
+        self.assertIsNone(self.asks(1).header(b"if-none-match"))
         answer = FakeResponse(
             200, {b"ETag": ETAG, b"Last-Modified": MODIFIED, b"Content-Type": b"x/y"}, b"", 0, claimed=len(BODY)
         )
@@ -138,6 +139,16 @@ class ObjectTests(WriteTestCase):
         self.asks(1)
         self.served(read, b"HIT", BODY)
         self.assertEqual((read.header(b"last-modified"), read.header(b"content-type")), (MODIFIED, b"x/y"))
+
+    def test_store_that_does_not_tell_when(self) -> None:
+        """A 304 without Last-Modified can't complete the entry: the object is fetched."""
+        self.put_and_answered()
+        client = self.harness.get()
+        self.asks(1).respond(FakeResponse(304, {b"ETag": ETAG}, b""))
+        self.assertIsNone(self.asks(2).header(b"if-none-match"))
+        self.upstream.last.respond(ok(BODY, ETAG))
+        self.served(client, b"MISS", BODY)
+        self.served(self.harness.get(), b"HIT", BODY)
 
     def test_empty(self) -> None:
         """An empty object is kept like any other."""

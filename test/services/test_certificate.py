@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from test.support.certificates import CertificateAuthority
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -13,7 +14,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from s3proxy.admin.board import HealthState
 from s3proxy.services.certificate import INTERVAL, WARNING_TIME, CertificateService
 from s3proxy.services.errors import StartError
-from test.support.certificates import CertificateAuthority
 
 
 class CertificateServiceTests(SynchronousTestCase):
@@ -106,7 +106,7 @@ class CertificateServiceTests(SynchronousTestCase):
         """Health is degraded for the last days, and from then on."""
         self.start()
         self.assertIs(self.service.health().state, HealthState.HEALTHY)
-        self.assertAlmostEqual(self.service.health().data["days_left"], 20, delta=0.1)
+        self.assertEqual(self.service.health().data["days_left"], 20.0)
         self.time = -WARNING_TIME + 60
         self.assertIn("expires on", self.service.health().message)
         self.time = 1

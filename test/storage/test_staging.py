@@ -427,6 +427,51 @@ class AssemblyTests(StagingCase):
             self.assert_nothing_left()
 
 
+class DescriptionTests(StagingCase):
+    """What the object will be described by."""
+
+    def test_describe(self) -> None:
+        """What was told when the upload began is there for every process until the upload ends; the last one counts."""
+        self.assertIsNone(self.staging.description())
+        for described in (b"", bytes(range(256)), b"d" * 100_000):
+            self.assertTrue(self.staging.describe(described))
+            self.assertEqual(self.staging.description(), described)
+            self.assertEqual(self.open().staging(self.name, b"upload").description(), described)
+            self.assert_counted()
+        self.assertIsNone(self.store.staging(self.name, b"other").description())
+        body = self.stage_all()
+        self.assertEqual(list(self.staging.parts()), [1, 2, 3, 4])
+        entry = self.assemble(self.planned())
+        assert entry is not None
+        self.assertEqual(read_body(self.store, entry), body)
+        self.assertIsNone(self.staging.description())
+        self.assert_nothing_left()
+        self.assertRaises(ValueError, self.staging.describe, bytes((1 << 20) + 1))
+
+    def test_damaged(self) -> None:
+        """A description that was cut short, or is another record, is none."""
+        self.staging.describe(b"described")
+        stage(self.staging, 1, b"1", b"1")
+        path = f"{self.staging.path}/described"
+        os.truncate(path, 12)
+        self.assertIsNone(self.staging.description())
+        os.replace(f"{self.staging.path}/{record_name(1)}", path)
+        self.assertIsNone(self.staging.description())
+
+    def test_no_room(self) -> None:
+        """Without room it is not kept, and the caller learns it; nothing stays set aside."""
+        self.patch(self.store._share, "reserve", lambda size: False)
+        self.assertFalse(self.staging.describe(b"x"))
+        self.assertIsNone(self.staging.description())
+        self.assert_counted()
+
+    def test_gone(self) -> None:
+        """A poisoned upload has no description any more."""
+        self.staging.describe(b"x")
+        self.staging.poison()
+        self.assertIsNone(self.staging.description())
+
+
 class EndTests(StagingCase):
     """Uploads that come to nothing."""
 

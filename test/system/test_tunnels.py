@@ -1,4 +1,4 @@
-"""Real clients through everything that is no plain listener: port 443, CONNECT, the TLS listener; and what it refuses."""
+"""Real clients through all that is no plain listener: port 443, CONNECT, the TLS listener; and what is refused."""
 
 import atexit
 import os
@@ -11,18 +11,17 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, ClassVar
-
-import boto3  # type: ignore[import-untyped]
-from botocore.config import Config  # type: ignore[import-untyped]
-from twisted.trial.unittest import SynchronousTestCase
-
 from test.support.certificates import CertificateAuthority, ServerCertificate
 from test.support.content import content
 from test.support.fake_control import RemoteFakeS3
 from test.support.proxy_process import ProxyProcess, clean_environment
 from test.support.waiting import poll
 from test.tunnel.hellos import real_hello
+from typing import Any, ClassVar
+
+import boto3  # type: ignore[import-untyped]
+from botocore.config import Config  # type: ignore[import-untyped]
+from twisted.trial.unittest import SynchronousTestCase
 
 HOST = "s3.us-east-1.amazonaws.com"
 SIZE = 24 << 20
@@ -211,7 +210,9 @@ class PassthroughTests(_Scene):
 
     def test_connect_on_the_plain_listener(self) -> None:
         """Port 80 is no place for CONNECT."""
-        answer = self.ask(self.proxy.port, b"CONNECT %b:443 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % HOST.encode())
+        answer = self.ask(
+            self.proxy.port, b"CONNECT %b:443 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % HOST.encode()
+        )
         self.assertTrue(answer.startswith(b"HTTP/1.1 405 "), answer)
 
 
@@ -314,7 +315,8 @@ class ForwardProxyTests(_Scene):
         for request in (
             b"CONNECT / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
             b"CONNECT %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % HOST.encode(),
-            b"CONNECT %b:443 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello" % HOST.encode(),
+            b"CONNECT %b:443 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello"
+            % HOST.encode(),
         ):
             self.assertTrue(self.ask(self.proxy.port, request).startswith(b"HTTP/1.1 400 "), request)
 
@@ -377,7 +379,9 @@ class CertificateTests(_Scene):
             os.replace(source, target)
 
     def component(self) -> dict[str, Any]:
-        found: dict[str, Any] = next(part for part in self.proxy.health()["components"] if part["name"] == "certificate")
+        found: dict[str, Any] = next(
+            part for part in self.proxy.health()["components"] if part["name"] == "certificate"
+        )
         return found
 
     def test_reload(self) -> None:

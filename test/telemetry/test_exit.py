@@ -101,3 +101,37 @@ class TallyTests(ExitCase):
         self.exit.finished(a_record(outcome="MISS", bytes_from_cache=0))
         self.clock.advance(300)
         self.assertIn('s3proxy_cache_hit_rate_ratio{window="5m"} 0.0', self.metrics.render_text().decode())
+
+
+class LatestTests(ExitCase):
+    """What is kept of the last requests."""
+
+    def test_both_doors(self) -> None:
+        """Requests of both doors, newest first, as lines of the access log, whether that is written or not."""
+        self.exit.logging = False
+        for at, key in ((3.0, b"late"), (1.0, b"early")):
+            self.exit.started()
+            self.exit.finished(a_record(started_at=at, key=key, total_seconds=0.5))
+        self.hit(a_hit(started_at=2.0, key=b"between"))
+        self.assertEqual(self.lines, [])
+        found = self.exit.latest()
+        self.assertEqual([arrived for arrived, _ in found], [3.0, 2.0, 1.0])
+        for (_, line), key in zip(found, (b"late", b"between", b"early")):
+            self.assertIn(b" REST.GET.OBJECT %b " % key, line)
+
+    def test_misses_stay(self) -> None:
+        """A flood of hits does not wash them away, and memory stays bounded."""
+        self.exit.started()
+        self.exit.finished(a_record(outcome="MISS", reason="cold", started_at=0.0))
+        self.hit(a_hit(), 5000)
+        found = [line for _, line in self.exit.latest()]
+        self.assertLess(len(found), 1500)
+        self.assertIn(b" MISS ", found[-1])
+
+    def test_traffic(self) -> None:
+        """Both doors count by bucket."""
+        self.exit.started()
+        self.exit.finished(a_record(outcome="MISS", bytes_from_cache=0))
+        self.hit(a_hit(), 2)
+        totals = self.exit.traffic.buckets()[b"photos"]
+        self.assertEqual((totals.requests, totals.reads, totals.hits, totals.sent, totals.cached), (3, 3, 2, 3000, 2000))

@@ -76,7 +76,7 @@ class RelayCase(TestCase):
     timeout = 60
     splice = True
 
-    async def setUp(self) -> None:
+    async def setUp(self) -> None:  # type: ignore[override]
         from twisted.internet import reactor
 
         self.reactor: Any = reactor

@@ -1,11 +1,12 @@
 """Tests for :mod:`s3proxy.tunnel.client_hello`."""
 
+from test.tunnel.hellos import GREASE, client_hello, extension, number, real_hello, records, server_names, vector
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.tunnel.client_hello import LARGEST_HELLO, ClientHello, ClientHelloReader, HelloError, HelloFault
-from test.tunnel.hellos import GREASE, client_hello, extension, number, real_hello, records, server_names, vector
 
 HOST = b"bucket.s3.us-east-1.amazonaws.com"
 

@@ -6,6 +6,10 @@ import socket
 import ssl
 import tempfile
 from pathlib import Path
+from test.support.certificates import CertificateAuthority
+from test.tunnel.stage import SECONDS, RelayCase, descriptors, read_all, reset, send_all
+from test.tunnel.test_passthrough import Book
+from test.wire.harness import reply
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
@@ -19,10 +23,6 @@ from s3proxy.wire.listen import adopt_files
 from s3proxy.wire.resource import CachingResource
 from s3proxy.wire.site import CachingSite
 from s3proxy.wire.tls import ServerTLS, read_certificate, tls_factory
-from test.support.certificates import CertificateAuthority
-from test.tunnel.stage import SECONDS, RelayCase, descriptors, read_all, reset, send_all
-from test.tunnel.test_passthrough import Book
-from test.wire.harness import reply
 
 HOST = "s3.us-east-1.amazonaws.com"
 CONNECT = b"CONNECT %b:443 HTTP/1.1\r\nHost: %b:443\r\nUser-Agent: test/1\r\n\r\n" % (HOST.encode(), HOST.encode())
@@ -32,7 +32,7 @@ MIB = 1 << 20
 class ConnectCase(RelayCase):
     """A listener whose GET requests are answered, and whose CONNECT requests lead to ``server``."""
 
-    async def setUp(self) -> None:
+    async def setUp(self) -> None:  # type: ignore[override]
         await super().setUp()
         self.book = Book()
         self.server = socket.create_server(("127.0.0.1", 0))
@@ -84,7 +84,7 @@ class ConnectCase(RelayCase):
         self.addCleanup(upstream.close)
         return upstream
 
-    async def tunnel(self) -> tuple[socket.socket, socket.socket]:
+    async def open_tunnel(self) -> tuple[socket.socket, socket.socket]:
         """Both ends of an open tunnel."""
         client = await self.work(self.connect)
         await self.work(send_all, client, CONNECT)
@@ -114,7 +114,7 @@ class _Connecting:
 
     async def test_both_directions(self: Any) -> None:
         """Every byte arrives; the line of the access log has all that is known."""
-        client, upstream = await self.tunnel()
+        client, upstream = await self.open_tunnel()
         self.assertEqual(len(self.tunnels), 1)
         self.assertEqual(self.site.requests_in_flight, 0)
         self.assertEqual(self.site.connections_open, 0)
@@ -162,9 +162,7 @@ class _Connecting:
     async def test_refused_address(self: Any) -> None:
         """403, and why."""
         self.book.addresses["other.test"] = UpstreamRefused("other.test leads to 10.0.0.1")
-        answer = await self.refused(
-            b"CONNECT other.test:443 HTTP/1.1\r\nHost: other.test\r\n\r\n", b"403", "refused"
-        )
+        answer = await self.refused(b"CONNECT other.test:443 HTTP/1.1\r\nHost: other.test\r\n\r\n", b"403", "refused")
         self.assertIn(b"leads to 10.0.0.1", answer)
 
     async def test_other_port(self: Any) -> None:
@@ -199,7 +197,7 @@ class _Connecting:
 
     async def test_reset_by_the_far_side(self: Any) -> None:
         """The client's connection is cut, too."""
-        client, upstream = await self.tunnel()
+        client, upstream = await self.open_tunnel()
         reset(upstream)
         with self.assertRaises((ConnectionResetError, ssl.SSLError)):
             if not await self.work(read_all, client):
@@ -208,7 +206,7 @@ class _Connecting:
 
     async def test_reset_by_the_client(self: Any) -> None:
         """The far side's connection is cut, too."""
-        client, upstream = await self.tunnel()
+        client, upstream = await self.open_tunnel()
         reset(client)
         try:
             await self.work(read_all, upstream)
@@ -219,7 +217,7 @@ class _Connecting:
 
     async def test_stalled_client(self: Any) -> None:
         """A client that does not read holds up the far side; what is held in between is bounded."""
-        client, upstream = await self.tunnel()
+        client, upstream = await self.open_tunnel()
         data = os.urandom(MIB) * 40
         upstream.setblocking(False)
         sent = 0
@@ -238,7 +236,7 @@ class _Connecting:
 
     async def test_stalled_far_side(self: Any) -> None:
         """The same the other way round."""
-        client, upstream = await self.tunnel()
+        client, upstream = await self.open_tunnel()
         data = os.urandom(MIB) * 40
         sending = self.work(send_all, client, data)
         for _ in range(100):
@@ -252,7 +250,7 @@ class _Connecting:
     async def test_silence(self: Any) -> None:
         """An idle tunnel ends in good order."""
         self.listen(idle_time=0.3)
-        client, upstream = await self.tunnel()
+        client, upstream = await self.open_tunnel()
         self.assertEqual(await self.work(read_all, client), b"")
         self.assertEqual(await self.work(read_all, upstream), b"")
         self.assertEqual(self.reasons(), ["idle"])
@@ -261,7 +259,7 @@ class _Connecting:
         """After any end."""
         before = len(descriptors())
         for number in range(12):
-            client, upstream = await self.tunnel()
+            client, upstream = await self.open_tunnel()
             ends = [client, upstream] if number % 2 else [upstream, client]
             for end in ends:
                 (reset if number % 3 == 0 else socket.socket.close)(end)
@@ -275,7 +273,7 @@ class PlainTests(_Connecting, ConnectCase):
 
     async def test_half_closed(self) -> None:
         """A client that has finished sending still gets its answer."""
-        client, upstream = await self.tunnel()
+        client, upstream = await self.open_tunnel()
         await self.work(send_all, client, b"question", True)
         self.assertEqual(await self.work(read_all, upstream), b"question")
         await self.work(send_all, upstream, b"answer", True)

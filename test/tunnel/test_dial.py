@@ -1,6 +1,7 @@
 """Tests for :mod:`s3proxy.tunnel.dial`, on real sockets."""
 
 import socket
+from test.tunnel.stage import descriptors
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -9,7 +10,6 @@ from twisted.trial.unittest import TestCase
 
 from s3proxy.tunnel.dial import Dialled, dial
 from s3proxy.upstream.interfaces import UpstreamTimeout, UpstreamUnreachable
-from test.tunnel.stage import descriptors
 
 
 class DialTests(TestCase):
@@ -17,7 +17,7 @@ class DialTests(TestCase):
 
     timeout = 30
 
-    async def setUp(self) -> None:
+    async def setUp(self) -> None:  # type: ignore[override]
         from twisted.internet import reactor
 
         self.reactor: Any = reactor

@@ -1,6 +1,8 @@
 """Tests for :mod:`s3proxy.tunnel.passthrough`, on real sockets."""
 
 import socket
+from test.tunnel.hellos import client_hello, real_hello, records, server_names
+from test.tunnel.stage import SECONDS, RelayCase, descriptors, read_all, reset, send_all
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, gatherResults, maybeDeferred, succeed
@@ -10,8 +12,6 @@ from s3proxy.tunnel.opener import Opener
 from s3proxy.tunnel.passthrough import Passthrough, adopt_passthrough
 from s3proxy.upstream.destinations import DestinationPolicy
 from s3proxy.upstream.interfaces import UpstreamRefused, UpstreamUnreachable
-from test.tunnel.hellos import client_hello, real_hello, records, server_names
-from test.tunnel.stage import SECONDS, RelayCase, descriptors, read_all, reset, send_all
 
 HOST = "bucket.s3.us-east-1.amazonaws.com"
 
@@ -38,7 +38,7 @@ class Book:
 class PassthroughTests(RelayCase):
     """The listener, from the first byte to the tunnel."""
 
-    async def setUp(self) -> None:
+    async def setUp(self) -> None:  # type: ignore[override]
         await super().setUp()
         self.book = Book()
         self.server = socket.create_server(("127.0.0.1", 0))
@@ -88,7 +88,9 @@ class PassthroughTests(RelayCase):
         client.close()
         await self.until(lambda: self.records)
         (record,) = self.records
-        self.assertEqual((record.operation, record.host, record.target), ("Tunnel", HOST.encode(), f"{HOST}:443".encode()))
+        self.assertEqual(
+            (record.operation, record.host, record.target), ("Tunnel", HOST.encode(), f"{HOST}:443".encode())
+        )
         self.assertEqual((record.status, record.outcome, record.ending), (0, "BYPASS", "ok"))
         self.assertEqual((record.bytes_sent, record.body_bytes_received), (12, len(hello)))
         self.assertEqual(record.upstream_address, "127.0.0.1:%d" % self.server.getsockname()[1])

@@ -3,15 +3,16 @@
 import os
 import random
 import socket
+from test.tunnel.stage import RelayCase, descriptors, read_all, reset, send_all
 from typing import Any
 
 from twisted.internet.defer import gatherResults
 
-from s3proxy.tunnel import flow, pipes
+from s3proxy.tunnel import pipes
 from s3proxy.tunnel.pipes import CAN_SPLICE, PipePool
-from test.tunnel.stage import RelayCase, descriptors, read_all, reset, send_all
 
 MIB = 1 << 20
+LARGE = os.environ.get("S3PROXY_TEST_LARGE") == "1"
 
 
 class _Relay:
@@ -84,9 +85,7 @@ class _Relay:
         self.assertLess(sent, 32 * MIB)
         self.assertTrue(self.tunnel._client.outgoing.blocked)
         client.setblocking(True)
-        _, got = await gatherResults(
-            [self.work(send_all, client, data[sent:], True), self.work(read_all, upstream)]
-        )
+        _, got = await gatherResults([self.work(send_all, client, data[sent:], True), self.work(read_all, upstream)])
         self.assertTrue(got == data)
 
     async def test_reset_by_the_client(self: Any) -> None:
@@ -207,7 +206,8 @@ class _Relay:
         """Whatever both sides do, and in whatever order, nothing stays open."""
         before = len(descriptors())
         chance = random.Random(7)
-        for _ in range(40):
+        rounds = 2000 if LARGE else 40
+        for _ in range(rounds):
             ends = [self.open() for _ in range(5)]
             for _ in range(12):
                 pair = ends[chance.randrange(len(ends))]
@@ -220,7 +220,7 @@ class _Relay:
                         continue
                     (reset if chance.random() < 0.5 else socket.socket.close)(end)
             await self.until(lambda: not len(self.tunnels))
-        self.assertEqual(len(self.records), 200)
+        self.assertEqual(len(self.records), 5 * rounds)
         self.assertEqual(self.tunnels.mover.pipes.lent, 0)
         self.tunnels.mover.pipes.close()
         self.assertEqual(len(descriptors()), before)
@@ -296,7 +296,7 @@ class SplicedTests(_Relay, RelayCase):
         def refuse(*args: object, **options: object) -> int:
             raise OSError(22, "Invalid argument")
 
-        self.patch(flow.os, "splice", refuse)
+        self.patch(os, "splice", refuse)
         client, upstream = self.open()
         data = os.urandom(3 * MIB)
         _, got = await gatherResults([self.work(send_all, client, data, True), self.work(read_all, upstream)])

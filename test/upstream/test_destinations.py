@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections.abc import Callable, Mapping, Sequence
+from test.upstream.tools import Override, Settings
 from typing import Any
 
 from hypothesis import given, settings
@@ -14,7 +15,6 @@ from s3proxy.upstream.client import Upstream
 from s3proxy.upstream.destinations import AddressClass, DestinationPolicy, address_class, is_aws_name
 from s3proxy.upstream.interfaces import UpstreamRefused
 from s3proxy.upstream.resolve import Answer
-from test.upstream.tools import Override, Settings
 
 S3 = "s3.us-east-1.amazonaws.com"
 EVIL = "evil.example"
@@ -29,8 +29,8 @@ INNER = (
 )  # fmt: skip
 #: IPv6 addresses of the same kind.
 INNER6 = (
-    "::", "::1", "fe80::1", "febf::1", "fec0::1", "fc00::1", "fdff::1", "fd00:ec2::254", "fd00:ec2::253", "fd20:ce::254",
-    "ff02::1", "ff05::2", "64:ff9b:1::7f00:1", "2001::1", "2001:10::1", "2001:db8::1", "100::1", "5f00::1", "4000::1",
+    "::", "::1", "fe80::1", "febf::1", "fec0::1", "fc00::1", "fdff::1", "fd00:ec2::254", "fd00:ec2::253",
+    "fd20:ce::254", "ff02::1", "ff05::2", "64:ff9b:1::7f00:1", "2001::1", "2001:10::1", "2001:db8::1", "100::1", "5f00::1", "4000::1",
 )  # fmt: skip
 
 
@@ -131,7 +131,13 @@ class NameTests(SynchronousTestCase):
         policy = DestinationPolicy(allowlist=["*.amazonaws.com", "Store.lan"])
         for host in ("amazonaws.com", S3, "a.b.c.amazonaws.com", "store.lan"):
             policy.check_host(host)
-        for host in ("xamazonaws.com", "amazonaws.com.evil.example", "a.store.lan", "store.lan.evil.example", "8.8.8.8"):
+        for host in (
+            "xamazonaws.com",
+            "amazonaws.com.evil.example",
+            "a.store.lan",
+            "store.lan.evil.example",
+            "8.8.8.8",
+        ):
             self.assertRaises(UpstreamRefused, policy.check_host, host)
 
     def test_empty_list(self) -> None:
@@ -147,7 +153,8 @@ class NameTests(SynchronousTestCase):
     def test_names_of_aws(self) -> None:
         """S3's own names are told from those that people give to instances."""
         for host in (
-            "s3.amazonaws.com", S3, f"my.bucket.{S3}", "b.s3.dualstack.eu-west-1.amazonaws.com", "s3-us-west-2.amazonaws.com",
+            "s3.amazonaws.com", S3, f"my.bucket.{S3}", "b.s3.dualstack.eu-west-1.amazonaws.com",
+            "s3-us-west-2.amazonaws.com",
             "b.s3-accelerate.amazonaws.com", "ap-123456789012.s3-accesspoint.us-east-1.amazonaws.com",
             "x.accesspoint.s3-global.amazonaws.com", "bucket.vpce-1a2b-3c4d.s3.us-east-1.vpce.amazonaws.com",
             "b.s3.cn-north-1.amazonaws.com.cn",
@@ -164,9 +171,7 @@ class NameTests(SynchronousTestCase):
 class VouchedTests(SynchronousTestCase):
     """What operators say in their configuration."""
 
-    def permits(
-        self, policy: DestinationPolicy, host: str, ip: str, vouched: bool = False, port: int = 443
-    ) -> bool:
+    def permits(self, policy: DestinationPolicy, host: str, ip: str, vouched: bool = False, port: int = 443) -> bool:
         try:
             policy.check_address(host, ip, port, vouched)
         except UpstreamRefused:

@@ -1,5 +1,6 @@
 """What the tests of the data listener share: sinks, a handler that remembers, a fake transport, a raw client."""
 
+import os
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -63,6 +64,55 @@ class FakeTransport(StringTransport):
     def abortConnection(self) -> None:
         self.aborted = True
         self.disconnecting = True
+
+
+class FileTransport(FakeTransport):
+    """Takes pieces of files, too: at once, or, while it ``holds`` them, when :meth:`send` is called.
+
+    :ivar unsent: bytes of files that it was given and has not sent
+    """
+
+    page_cache = None
+    waits_for_disk = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.holds = False
+        self.unsent = 0
+        self.spans: list[tuple[int, int, int, Deferred[None]]] = []
+
+    def answer(self, head: bytes, body: bytes) -> None:
+        self.writeSequence((head, body))
+
+    def sendFile(self, fd: int, offset: int, count: int, hot: bool = False) -> "Deferred[None]":
+        sent: Deferred[None] = Deferred()
+        self.spans.append((fd, offset, count, sent))
+        self.unsent += count
+        if not self.holds:
+            self.send()
+        return sent
+
+    def send(self, most: int = 1 << 30) -> None:
+        """Send so much of the first span."""
+        fd, offset, count, sent = self.spans.pop(0)
+        data = os.pread(fd, min(count, most), offset)
+        self.io.write(data)
+        self.unsent -= len(data)
+        if len(data) < count:
+            self.spans.insert(0, (fd, offset + len(data), count - len(data), sent))
+        else:
+            sent.callback(None)
+
+    def fail(self, reason: Exception) -> None:
+        """The first span can't be sent."""
+        *_, sent = self.spans.pop(0)
+        sent.errback(reason)
+
+    def acknowledged(self) -> int:
+        return len(self.value())
+
+    def hung_up(self) -> bool:
+        return False
 
 
 class Handler:

@@ -5,9 +5,12 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
+from twisted.internet.error import ConnectionLost
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.gateway.lane import MOST_ANSWERS, MOST_CALLERS, Lane
@@ -18,12 +21,12 @@ from s3proxy.telemetry.exit import Exit
 from s3proxy.telemetry.metrics import Metrics
 from s3proxy.telemetry.record import RequestRecord
 from s3proxy.wire.channel import ClientChannel
-from s3proxy.wire.glance import LONGEST_KEPT, Glancer
+from s3proxy.wire.glance import LONGEST_CONDITION, LONGEST_KEPT, Glancer
 from s3proxy.wire.resource import CachingResource
 from s3proxy.wire.site import CachingSite
 from test.gateway.test_read import BODY, ok, part
 from test.support.gateway import FakeResponse, GatewayHarness
-from test.wire.harness import FakeTransport
+from test.wire.harness import FakeTransport, FileTransport
 
 HOST = b"bucket.s3.us-east-1.amazonaws.com"
 SIGNATURE = (
@@ -75,7 +78,13 @@ class LaneHarness:
     def __init__(self, **cache: Any) -> None:
         self.gateway = GatewayHarness(**cache)
         self.account = Account(self.gateway.clock.seconds)
-        self.lane = Lane(self.gateway.cache, Rules(self.gateway.config), self.account.exit, now=self.gateway.now)
+        self.lane = Lane(
+            self.gateway.cache,
+            Rules(self.gateway.config),
+            self.account.exit,
+            now=self.gateway.now,
+            desk=self.gateway.gateway,
+        )
         self.fast = self._site(self.lane)
         self.slow = self._site(None)
         self._channels: list[ClientChannel] = []
@@ -96,15 +105,29 @@ class LaneHarness:
         self.gateway.get(target, **headers)
         self.gateway.upstream.last.respond(response)
 
-    def ask(self, data: bytes, lane: bool) -> bytes:
-        """What a new connection gets for these bytes, its request ids taken out."""
-        site = self.fast if lane else self.slow
-        transport = FakeTransport()
-        channel = site.buildProtocol(None)
+    def ask(self, data: bytes, lane: bool, files: bool = False) -> bytes:
+        """What a new connection gets for these bytes, its request ids taken out.
+
+        :param files: the connection can send files
+        """
+        transport: FakeTransport = FileTransport() if files else FakeTransport()
+        self.connect(transport, lane).dataReceived(data)
+        return without_ids(transport.value())
+
+    def connect(self, transport: FakeTransport, lane: bool = True) -> ClientChannel:
+        """A new connection."""
+        channel: ClientChannel = (self.fast if lane else self.slow).buildProtocol(None)
         self._channels.append(channel)
         channel.makeConnection(transport)
-        channel.dataReceived(data)
-        return re.sub(rb"x-amz-request-id: [0-9A-F]{16}", b"x-amz-request-id: ID", transport.value())
+        if isinstance(transport, FileTransport):
+            channel.file_server = transport  # type: ignore[assignment]
+            channel.sends_files = True
+        return channel
+
+
+def without_ids(answer: bytes) -> bytes:
+    """Without what is never the same."""
+    return re.sub(rb"x-amz-request-id: [0-9A-F]{16}", b"x-amz-request-id: ID", answer)
 
 
 FIELDS = st.sampled_from(
@@ -126,9 +149,19 @@ FIELDS = st.sampled_from(
         (b"x-amz-checksum-mode", b"ENABLED"),
         (b"x-amz-checksum-mode", b"none"),
         (b"If-None-Match", b'"v1"'),
+        (b"if-none-match", b'W/"v1"'),
+        (b"If-None-Match", b'"v0", "v1"'),
+        (b"If-None-Match", b'"v2"'),
+        (b"If-None-Match", b"*"),
+        (b"If-Match", b'"v1"'),
         (b"If-Match", b'"v2"'),
+        (b"If-Match", b""),
         (b"If-Range", b'"v1"'),
         (b"If-Modified-Since", b"Wed, 21 Oct 2015 07:28:00 GMT"),
+        (b"If-Modified-Since", b"Wed, 01 Jan 2031 00:00:00 GMT"),
+        (b"If-Modified-Since", b"yesterday"),
+        (b"If-Unmodified-Since", b"Wed, 21 Oct 2015 07:28:00 GMT"),
+        (b"if-unmodified-since", b"Wed, 01 Jan 2031 00:00:00 GMT"),
         (b"Cache-Control", b"no-cache"),
         (b"Pragma", b"no-cache"),
         (b"Connection", b"keep-alive"),
@@ -163,18 +196,28 @@ class EquivalenceTests(SynchronousTestCase):
         host=st.sampled_from([HOST, HOST.upper(), b"bucket.s3.amazonaws.com:80", b"", b"a b", b"127.0.0.1:9000"]),
         age=st.sampled_from([0.0, 1.5, 30.0, 59.0, 60.5, 100.0]),
         warm=st.booleans(),
+        files=st.booleans(),
+        judges=st.booleans(),
     )
     def test_same_answer(
-        self, method: bytes, target: bytes, fields: list[tuple[bytes, bytes]], host: bytes, age: float, warm: bool
+        self,
+        method: bytes,
+        target: bytes,
+        fields: list[tuple[bytes, bytes]],
+        host: bytes,
+        age: float,
+        warm: bool,
+        files: bool,
+        judges: bool,
     ) -> None:
         """Whatever is asked in whatever state, an answer of the lane is that of the other way, byte for byte."""
-        harness = LaneHarness(head_ttl=30.0)
+        harness = LaneHarness(head_ttl=30.0, evaluate_conditions_from_cache=judges)
         try:
-            self._compare(harness, request(method, target, *fields, host=host), age, warm)
+            self._compare(harness, request(method, target, *fields, host=host), age, warm, files)
         finally:
             harness.close()
 
-    def _compare(self, harness: LaneHarness, data: bytes, age: float, warm: bool) -> None:
+    def _compare(self, harness: LaneHarness, data: bytes, age: float, warm: bool, files: bool = False) -> None:
         harness.fill(b"/key", ok())
         harness.fill(b"/empty", ok(b""))
         harness.fill(b"/large", ok(LARGE))
@@ -187,15 +230,23 @@ class EquivalenceTests(SynchronousTestCase):
         if warm:
             harness.ask(data, lane=False)
         before = harness.lane.answered
-        fast = harness.ask(data, lane=True)
+        fast = harness.ask(data, lane=True, files=files)
         if harness.lane.answered == before:
             self.assertEqual(harness.account.log.lines, [])
             return
         slow = harness.ask(data, lane=False)
         self.assertEqual(fast, slow)
         self.assertEqual(len(harness.gateway.upstream.asked), asked)
-        again = harness.ask(data, lane=True)
+        again = harness.ask(data, lane=True, files=files)
         self.assertEqual(fast, again)
+        if not harness.account.log.lines:
+            # It took its time, and was accounted like those that do.
+            self.assertTrue(files)
+            records = [attrs.evolve(record, request_id="") for record in harness.gateway.records[-3:]]
+            self.assertEqual(records[0], records[1])
+            self.assertEqual(records[1], records[2])
+            self.assertTrue(records[0].closed)
+            return
         other = Account(harness.gateway.clock.seconds)
         for _ in range(2):
             other.exit.started()
@@ -298,6 +349,187 @@ class GlanceTests(SynchronousTestCase):
         glance = Glancer().glance(request(b"GET", b"/key", (b"X-Amz-Security-Token", b"x" * LONGEST_KEPT)))
         assert glance is not None
         self.assertEqual(glance.lines, [])
+
+
+class LargeTests(SynchronousTestCase):
+    """Hits out of a file."""
+
+    def setUp(self) -> None:
+        self.harness = LaneHarness()
+        self.addCleanup(self.harness.close)
+        self.gateway = self.harness.gateway.gateway
+        self.harness.fill(b"/large", ok(LARGE))
+        self.harness.fill(b"/key", ok())
+        self.harness.ask(request(target=b"/large"), lane=False)
+        self.harness.ask(request(), lane=False)
+        self.records = self.harness.gateway.records
+        self.records.clear()
+        self.transport = FileTransport()
+        self.transport.holds = True
+        self.channel = self.harness.connect(self.transport)
+
+    def begin(self, *fields: tuple[bytes, bytes]) -> None:
+        """Its head is sent, its body not yet."""
+        self.channel.dataReceived(request(b"GET", b"/large", *fields))
+        self.assertEqual(self.harness.lane.answered, 1)
+        self.assertTrue(self.transport.value().endswith(b"\r\n\r\n"))
+
+    def test_counts_until_its_end(self) -> None:
+        """It has a permit, is in flight everywhere, and is accounted with its own times when all of it is sent."""
+        self.begin((b"Range", b"bytes=16-70015"))
+        self.assertEqual(self.gateway.in_flight, 1)
+        self.assertEqual(self.harness.fast.requests_in_flight, 1)
+        ((running, record),) = self.gateway.running
+        self.harness.gateway.clock.advance(2)
+        self.transport.send(50_000)
+        self.assertEqual(running.body_bytes_sent, 50_000)
+        self.assertEqual(self.records, [])
+        self.harness.gateway.clock.advance(3)
+        self.transport.send()
+        self.assertEqual(self.records, [record])
+        self.assertEqual((self.gateway.in_flight, self.harness.fast.requests_in_flight), (0, 0))
+        self.assertEqual((record.first_byte_seconds, record.total_seconds), (0.0, 5.0))
+        self.assertEqual((record.bytes_sent, record.bytes_from_cache, record.ending), (70_000, 70_000, "ok"))
+        self.assertEqual(self.transport.value().partition(b"\r\n\r\n")[2], LARGE[16:70_016])
+
+    def test_later_requests_wait(self) -> None:
+        """They are answered in their turn, on either way."""
+        self.begin()
+        self.channel.dataReceived(request())
+        self.channel.dataReceived(request(b"GET", b"/key", (b"x-unknown", b"1")))
+        self.assertTrue(self.transport.value().endswith(b"\r\n\r\n"))
+        self.transport.send()
+        _, head, body = self.transport.value().split(b"\r\n\r\n", 2)
+        self.assertTrue(head.startswith(LARGE + b"HTTP/1.1 200 OK\r\n"))
+        self.assertTrue(body.startswith(BODY + b"HTTP/1.1 200 OK\r\n"))
+        self.channel.dataReceived(request(target=b"/large"))
+        self.assertEqual(len(self.transport.spans), 1)
+
+    def test_client_leaves(self) -> None:
+        """What was sent until then is accounted, and the client's part in the end."""
+        self.begin()
+        self.transport.send(1000)
+        self.channel.connectionLost(Failure(ConnectionLost()))
+        self.transport.fail(ConnectionLost())
+        (record,) = self.records
+        self.assertEqual((record.bytes_sent, record.ending, record.outcome), (1000, "client_abort", "HIT"))
+        self.assertEqual((self.gateway.in_flight, self.harness.fast.requests_in_flight), (0, 0))
+
+    def test_stalled_client(self) -> None:
+        """One that does not read is cut off."""
+        self.begin()
+        self.harness.gateway.clock.advance(1)
+        for _ in range(self.harness.fast.limits.stall_timeout.__ceil__() + 2):
+            self.harness.gateway.clock.advance(1)
+        self.assertTrue(self.transport.aborted)
+        self.assertEqual(self.harness.fast.counters.aborted, {"slow_reader": 1})
+
+    def test_damaged_file(self) -> None:
+        """A file that can't be read ends the connection, and the record says whose fault it was."""
+        self.begin()
+        self.transport.fail(OSError(5, "Input/output error"))
+        self.assertTrue(self.transport.aborted)
+        (record,) = self.records
+        self.assertEqual((record.ending, record.outcome), ("upstream_abort", "ERROR"))
+        self.assertEqual(self.gateway.in_flight, 0)
+
+    def test_no_permit(self) -> None:
+        """Without one it is turned away as everybody is."""
+        self.gateway.reconfigure(Rules(self.harness.gateway.config), max_requests=1, bypass_headers=True)
+        self.begin()
+        other = self.harness.ask(request(target=b"/large"), lane=True, files=True)
+        self.assertTrue(other.startswith(b"HTTP/1.1 503 "))
+        self.assertEqual(self.harness.lane.answered, 1)
+        self.transport.send()
+        self.assertIn(LARGE, self.harness.ask(request(target=b"/large"), lane=True, files=True))
+
+    def test_drained(self) -> None:
+        """A listener that drains waits for it, then closes the connection."""
+        self.begin()
+        drained = self.harness.fast.drain()
+        self.assertFalse(self.transport.disconnecting)
+        self.transport.send()
+        self.assertTrue(self.transport.disconnecting)
+        self.channel.connectionLost()
+        self.successResultOf(drained)
+
+    def test_descriptor_is_closed(self) -> None:
+        """Once, when the body is sent or the client has gone."""
+        self.begin()
+        fd = self.transport.spans[0][0]
+        os.fstat(fd)
+        self.transport.send()
+        self.assertRaises(OSError, os.fstat, fd)
+
+    def test_only_out_of_one_file(self) -> None:
+        """What is in several files, or only partly there, takes the other way."""
+        harness = self.harness
+        harness.fill(b"/parts", part(0, 100), range=b"bytes=0-99")
+        harness.fill(b"/parts", part(100, 200), range=b"bytes=100-199")
+        answered = harness.lane.answered
+        whole = harness.ask(request(b"GET", b"/parts", (b"Range", b"bytes=0-199")), lane=True, files=True)
+        self.assertTrue(whole.endswith(BODY[:200]))
+        self.assertEqual(harness.lane.answered, answered)
+        within = harness.ask(request(b"GET", b"/parts", (b"Range", b"bytes=110-119")), lane=True, files=True)
+        self.assertTrue(within.endswith(BODY[110:120]))
+        self.assertEqual(harness.lane.answered, answered + 1)
+
+    def test_uses_are_noted(self) -> None:
+        """Of the file that is read."""
+        touched: list[int] = []
+        self.patch(self.harness.gateway.store, "touched", lambda name, start: touched.append(start))
+        self.begin()
+        self.transport.send()
+        self.assertEqual(touched, [0])
+
+
+class ConditionTests(SynchronousTestCase):
+    """Conditions that the lane judges."""
+
+    def setUp(self) -> None:
+        self.harness = LaneHarness()
+        self.addCleanup(self.harness.close)
+        self.harness.fill(b"/key", ok())
+        self.harness.ask(request(), lane=False)
+
+    def status(self, *fields: tuple[bytes, bytes], method: bytes = b"GET") -> int | None:
+        """What the lane answers; None: nothing."""
+        before = self.harness.lane.answered
+        answer = self.harness.ask(request(method, b"/key", *fields), lane=True)
+        return int(answer[9:12]) if self.harness.lane.answered > before else None
+
+    def test_not_modified(self) -> None:
+        """A 304 has no body and no length."""
+        self.assertEqual(self.status((b"If-None-Match", b'"v1"')), 304)
+        self.assertEqual(self.status((b"If-None-Match", b'"v1"'), method=b"HEAD"), 304)
+        self.assertEqual(self.status((b"If-Modified-Since", b"Wed, 01 Jan 2031 00:00:00 GMT")), 304)
+        answer = self.harness.ask(request(b"GET", b"/key", (b"If-None-Match", b'"v1"')), lane=True)
+        self.assertTrue(answer.startswith(b"HTTP/1.1 304 Not Modified\r\n"))
+        self.assertTrue(answer.endswith(b"\r\n\r\n"))
+        self.assertNotIn(b"Content-Length", answer)
+
+    def test_conditions_that_hold(self) -> None:
+        """They change nothing."""
+        self.assertEqual(self.status((b"If-Match", b'"v1"')), 200)
+        self.assertEqual(self.status((b"If-Match", b'"v1"'), (b"Range", b"bytes=0-1")), 206)
+        self.assertEqual(self.status((b"If-Unmodified-Since", b"Wed, 01 Jan 2031 00:00:00 GMT")), 200)
+        self.assertEqual(self.status((b"If-None-Match", b'"v2"')), 200)
+
+    def test_what_only_s3_can_judge(self) -> None:
+        """A condition that fails, a date that is none, the same field twice, a list that is long."""
+        self.assertIsNone(self.status((b"If-Match", b'"v2"')))
+        self.assertIsNone(self.status((b"If-Modified-Since", b"yesterday")))
+        self.assertIsNone(self.status((b"If-None-Match", b'"v1"'), (b"If-None-Match", b'"v1"')))
+        self.assertIsNone(self.status((b"If-None-Match", b'"' + b"v" * LONGEST_CONDITION + b'"')))
+
+    def test_next_request(self) -> None:
+        """Each request on a connection has the condition that it states."""
+        transport = FakeTransport()
+        channel = self.harness.connect(transport)
+        for tag in (b'"v1"', b'"v2"', b'"v1"', b'"v3"'):
+            channel.dataReceived(request(b"GET", b"/key", (b"If-None-Match", tag)))
+        self.assertEqual(re.findall(rb"HTTP/1.1 (\d+)", transport.value()), [b"304", b"200", b"304", b"200"])
+        self.assertEqual(self.harness.lane.answered, 4)
 
 
 class LaneTests(SynchronousTestCase):
