@@ -15,6 +15,7 @@ from s3proxy.storage.disk import DiskStore
 from s3proxy.storage.entry import StoredEntry
 from s3proxy.storage.generations import GenerationTable
 from s3proxy.storage.layout import EntryName, entry_name
+from s3proxy.storage.record import RANGES
 from s3proxy.util.intervals import Interval, IntervalIndex
 
 __all__ = ["EntryIndex", "Record"]
@@ -59,6 +60,12 @@ class Record:
         if self._ranges is None:
             self._ranges = IntervalIndex(store.ranges(self.stored))
         return self._ranges
+
+    def renewed(self, stored: StoredEntry) -> "Record":
+        """The record of the same entry after it was confirmed. When it was read from disk stays as it is."""
+        record = Record(self.name, stored.epoch, self.checked_at, stored, self.version)
+        record._ranges = self._ranges
+        return record
 
     def add_ranges(self, ranges: Iterable[Interval]) -> None:
         """These files are there now, too."""
@@ -135,10 +142,13 @@ class EntryIndex:
         if self._ram is not None:
             self._ram.retain(name.digest, stored)
         record = Record(name, epoch, now, stored, version)
+        self._add(id, record)
+        return record
+
+    def _add(self, id: ObjectId, record: Record) -> None:
         self._records[id] = record
         self._bytes += record.weight
         self._make_room()
-        return record
 
     def hot(self, id: ObjectId) -> Record | None:
         """The record of an object if it is in memory and need not be read again."""
@@ -158,6 +168,19 @@ class EntryIndex:
             self._bytes -= record.weight
             if self._ram is not None:
                 self._ram.descriptions = self._bytes
+
+    def renew(self, id: ObjectId, confirm: Callable[[], StoredEntry | None]) -> None:
+        """Have the entry of an object confirmed, and go on with its record if nothing else about it has changed.
+
+        :param confirm: does it; None: it could not
+        """
+        record = self.hot(id)
+        stored = confirm()
+        self.forget(id)
+        if record is not None and stored is not None and stored.kind == RANGES:
+            known, now = record.stored, stored
+            if (known.kind, known.generation, known.meta) == (now.kind, now.generation, now.meta):
+                self._add(id, record.renewed(stored))
 
     def published(self, id: ObjectId, entry: StoredEntry, ranges: Iterable[Interval]) -> None:
         """This process has published range files of an entry: they are known without reading a directory that may hold

@@ -221,8 +221,9 @@ class CacheManager:
         held = decode_version(flight.renewal.entry.meta)
         if held is not None and held.same_bytes(version) and version.last_modified in (None, held.last_modified):
             renewal, flight.renewal = flight.renewal, None
-            self.guard.attempt(renewal.confirm, ticket.sent_at)
-            self._forget(flight.id)
+            index = self._index
+            assert index is not None
+            index.renew(flight.id, lambda: self.guard.attempt(renewal.confirm, ticket.sent_at))
 
     def completed(self, ticket: Ticket, version: ObjectVersion) -> None:
         """S3 confirmed what was written through, and told since when it is there: the entry does so, too, from now

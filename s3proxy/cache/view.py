@@ -138,8 +138,7 @@ class BodyReader:
     def expects(self) -> bool:
         """Whether a body that is read has the byte at ``position``, or is to bring it."""
         return any(
-            fill.first <= self.position < fill.stop and (fill.failure is None or self.position < fill.have)
-            for fill in self._fills
+            self._covers(fill) and (fill.failure is None or self.position < fill.have) for fill in self._fills
         )
 
     def next(self) -> "Span | Deferred[None] | None":
@@ -149,21 +148,26 @@ class BodyReader:
         again. None: nobody has the byte at ``position``.
         """
         self._origin = None
-        span = self._cached()
+        # What was asked for because of this reader first, even if the cache has it by now: it was got from S3.
+        span = self._arrived(self._own) or self._cached() or self._arrived(self._fills)
         if span is not None:
             return span
-        waiting = None
-        for fill in self._fills:
-            # Older files of a long fill are closed; what was in them is found by name, if at all.
-            if not fill.first <= self.position < fill.stop:
-                continue
-            span = fill.span(self.position, self.stop)
-            if span is not None:
-                self._origin = fill
-                return span
-            if fill.failure is None and waiting is None:
-                waiting = fill
+        waiting = next((fill for fill in self._fills if self._covers(fill) and fill.failure is None), None)
         return None if waiting is None else waiting.wait()
+
+    def _covers(self, fill: Fill) -> bool:
+        # Older files of a long fill are closed; what was in them is found by name, if at all.
+        return fill.first <= self.position < fill.stop
+
+    def _arrived(self, fills: list[Fill]) -> Span | None:
+        """What a body under way has of the bytes at ``position``."""
+        for fill in fills:
+            if fill in self._fills and self._covers(fill):
+                span = fill.span(self.position, self.stop)
+                if span is not None:
+                    self._origin = fill
+                    return span
+        return None
 
     def _cached(self) -> "Span | None":
         record = self._record

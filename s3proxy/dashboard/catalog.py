@@ -25,8 +25,8 @@ __all__ = ["Catalog", "Found", "Search", "Shelf"]
 
 PAUSE: Final = 0.02
 """Seconds between two steps of the walk."""
-REFRESH: Final = 15.0
-"""Seconds after which the next look walks again."""
+REFRESH: Final = 3.0
+"""Seconds after which the next look walks again; never less than twice as long as the last walk took."""
 _STEP: Final = 200
 """Entries that are looked at in one step."""
 _SHARD: Final = 5
@@ -223,7 +223,8 @@ class Catalog:
         self._volume = volume
         self._shelf: Shelf | None = None
         self._walk: Iterator[float] | None = None
-        self._walked_at: float | None = None
+        self._began = 0.0
+        self._rest_until = 0.0
         self._timer: IDelayedCall | None = None
         self._waiting: list[Deferred[None]] = []
         self._waiting_for_next: list[Deferred[None]] = []
@@ -232,9 +233,7 @@ class Catalog:
 
     def find(self, search: Search) -> "Deferred[Found]":
         """A page of what is known so far; begins to look through the directory if that was not done lately."""
-        if self._walk is None and (
-            self._walked_at is None or self._clock.seconds() - self._walked_at >= REFRESH
-        ):  # fmt: skip
+        if self._walk is None and self._clock.seconds() >= self._rest_until:
             self.refresh()
         return self._thread.run(lambda: self._open().find(search))
 
@@ -252,6 +251,7 @@ class Catalog:
 
     def _start(self) -> None:
         self._walk = iter(())
+        self._began = self._clock.seconds()
         self.progress = 0.0
         self._thread.run(lambda: self._open().walk()).addCallback(self._begin).addErrback(self._failed)
 
@@ -289,7 +289,6 @@ class Catalog:
 
     def _stepped(self, progress: float | None) -> None:
         if progress is None:
-            self._walked_at = self._clock.seconds()
             self._ended()
         elif not self._closed:
             self.progress = progress
@@ -297,12 +296,13 @@ class Catalog:
 
     def _failed(self, reason: Failure) -> None:
         self.log.failure("looking through the cache directory", reason)
-        self._walked_at = self._clock.seconds()
         self._ended()
 
     def _ended(self) -> None:
         self._walk = None
         self.progress = 1.0
+        now = self._clock.seconds()
+        self._rest_until = now + max(REFRESH, 2 * (now - self._began))
         waiting, self._waiting = self._waiting, []
         if self._closed:
             waiting += self._waiting_for_next

@@ -13,7 +13,6 @@ What of an answer does not change from one request to the next is made once and 
 """
 
 from collections.abc import Callable
-from email.utils import formatdate
 
 import attrs
 
@@ -21,18 +20,16 @@ from s3proxy.cache.entry import ObjectId
 from s3proxy.cache.index import Record
 from s3proxy.cache.manager import CacheManager
 from s3proxy.cache.spans import FileSpan
-from s3proxy.gateway.answers import entry_headers, new_request_id
+from s3proxy.gateway.answers import entry_headers, http_date, new_request_id
 from s3proxy.gateway.demand import judge
 from s3proxy.gateway.large import IDesk, LargeHit
+from s3proxy.gateway.names import is_ordinary, read_name
 from s3proxy.policy.freshness import may_serve
 from s3proxy.policy.rules import Rules, Settings
 from s3proxy.policy.verdicts import Outcome, Reason
-from s3proxy.s3.address import locate
 from s3proxy.s3.errors import S3Error
 from s3proxy.s3.headers import Headers
-from s3proxy.s3.operation import Operation, classify
 from s3proxy.s3.ranges import InvalidRange, MultiRange, parse_range, resolve
-from s3proxy.s3.target import parse_target
 from s3proxy.s3.validators import Conditions, Verdict
 from s3proxy.telemetry.accessline import CallerWords
 from s3proxy.telemetry.exit import Exit, Kind
@@ -246,14 +243,13 @@ class Lane:
         if len(self._meanings) >= MOST_TARGETS:
             self._meanings.clear()
         meaning = None
-        if b"?" not in target or target.endswith((b"?x-id=GetObject", b"?x-id=HeadObject")):
-            headers = Headers(((b"Host", host),))
+        if is_ordinary(target):
             try:
-                parsed = parse_target(target, headers)
-                address = locate(parsed, self._base_domains)
+                name = read_name(target, Headers(((b"Host", host),)), self._base_domains)
             except S3Error:
-                address = None
-            if address is not None and address.key and _is_plain(address, parsed.query, headers):
+                name = None
+            if name is not None and name.ordinary and name.address is not None:
+                address = name.address
                 settings = self._rules.resolve(address)
                 if settings.read_cache_enabled:
                     meaning = _Meaning(ObjectId(address.store, address.bucket, address.key), settings)
@@ -318,7 +314,7 @@ class Lane:
         if status != 304:
             lines.append(b"Content-Length: %d" % length)
         before_id, after_id = b"\r\n".join([*lines, b"\r\n"]).split(_NO_ID.encode("ascii"), 1)
-        before_date, after_date = after_id.split(formatdate(at, usegmt=True).encode("ascii"), 1)
+        before_date, after_date = after_id.split(http_date(int(at)), 1)
         before_age, rest = after_date.rsplit(b"\r\nAge: 0", 1)
         bodiless = glance.method == b"HEAD" or not length
         account = self._account(glance, meaning, record, status, client_address, listener)
@@ -344,7 +340,7 @@ class Lane:
         second = int(now)
         if second != self._second:
             self._second = second
-            self._date = formatdate(now, usegmt=True).encode("ascii")
+            self._date = http_date(second)
             self._exit.second()
         age = max(0, int(now - answer.validated_at))
         answer.tail = b"".join((answer.before_date, self._date, answer.before_age, b"%d" % age, answer.rest))
@@ -398,11 +394,3 @@ class Lane:
             outcome="HIT",
             instance=self._instance,
         )
-
-
-def _is_plain(address: object, query: bytes | None, headers: Headers) -> bool:
-    """Whether GET and HEAD of it are those of a whole, cacheable object."""
-    return (
-        classify(b"GET", address, query, headers) is Operation.GetObject  # type: ignore[arg-type]
-        and classify(b"HEAD", address, query, headers) is Operation.HeadObject  # type: ignore[arg-type]
-    )

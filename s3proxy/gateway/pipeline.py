@@ -18,19 +18,20 @@ from s3proxy.gateway.demand import Demand
 from s3proxy.gateway.forward import ForwardFlow
 from s3proxy.gateway.interfaces import ClientGone, IClientRequest
 from s3proxy.gateway.large import LargeHit
+from s3proxy.gateway.names import read_name
 from s3proxy.gateway.read import ReadFlow
 from s3proxy.gateway.transaction import Parts, Transaction
 from s3proxy.policy.rules import Rules
 from s3proxy.policy.verdicts import Outcome, Reason
 from s3proxy.s3 import errors
-from s3proxy.s3.address import ObjectAddress, locate
+from s3proxy.s3.address import ObjectAddress
 from s3proxy.s3.errors import S3Error
 from s3proxy.s3.headers import JUDGED_BY_S3_FIELDS, Bypass, Headers, bypass_mode, is_sse_c
 from s3proxy.s3.operation import Operation, classify, part_number
 from s3proxy.s3.parts import PartNumber
 from s3proxy.s3.ranges import InvalidRange, MultiRange, RangeSpec, parse_range
 from s3proxy.s3.signature import SignatureForm, read_signature
-from s3proxy.s3.target import parse_target, refuse_connect
+from s3proxy.s3.target import refuse_connect
 from s3proxy.telemetry.record import RequestRecord
 from s3proxy.upstream.interfaces import UpstreamBusy, UpstreamError, UpstreamRefused, UpstreamTimeout, UpstreamTLSError
 
@@ -44,6 +45,8 @@ _SIGNATURE_WORDS = {
     SignatureForm.QUERY_V4A: ("SigV4A", "QueryString"),
     SignatureForm.QUERY_V2: ("SigV2", "QueryString"),
 }
+_ORDINARY = {b"GET": Operation.GetObject, b"HEAD": Operation.HeadObject}
+_RANGE_FIELDS = frozenset({b"range", b"if-range"})
 _PART_READS = (Operation.GetObjectPart, Operation.HeadObjectPart)
 SHED_WARNING_INTERVAL = 60.0
 """Seconds between two log lines about requests that were turned away."""
@@ -198,10 +201,13 @@ class Gateway:
         """Classify, then hand over to the flow."""
         if request.method == b"CONNECT":
             refuse_connect(request.target)
-        target = parse_target(request.target, request.headers)
-        address = locate(target, self._base_domains)
+        name = read_name(request.target, request.headers, self._base_domains)
+        target, address = name.target, name.address
         signature = read_signature(request.headers, target.query)
-        operation = classify(request.method, address, target.query, request.headers)
+        if name.ordinary and request.method in _ORDINARY:
+            operation = _ORDINARY[request.method]
+        else:
+            operation = classify(request.method, address, target.query, request.headers)
         transaction = Transaction(
             request=request,
             record=record,
@@ -256,7 +262,7 @@ class Gateway:
             return Reason.NO_STORE
         if isinstance(_range(headers), (MultiRange, InvalidRange)):
             return Reason.RANGE_FORM
-        if transaction.operation in _PART_READS and not {b"range", b"if-range"}.isdisjoint(headers.names()):
+        if transaction.operation in _PART_READS and headers.has_any(_RANGE_FIELDS):
             # S3 refuses a part of a part.
             return Reason.PART_NUMBER
         return Reason.NONE
@@ -272,7 +278,7 @@ class Gateway:
             transaction.target.query,
             wanted,
             transaction.settings,
-            must_ask=not JUDGED_BY_S3_FIELDS.isdisjoint(headers.names()),
+            must_ask=headers.has_any(JUDGED_BY_S3_FIELDS),
         )
         renew = self._bypass_headers and bypass_mode(headers) is Bypass.NO_CACHE
         await ReadFlow(self._parts, transaction, demand, renew=renew).run()

@@ -38,7 +38,7 @@ import attrs
 from s3proxy.s3.query import percent_decode_strictly
 from s3proxy.s3.target import RequestTarget
 
-__all__ = ["AddressStyle", "ObjectAddress", "locate"]
+__all__ = ["AddressStyle", "ObjectAddress", "certificate_host", "locate"]
 
 
 class AddressStyle(enum.Enum):
@@ -213,6 +213,23 @@ def locate(target: RequestTarget, base_domains: tuple[str, ...] = ()) -> ObjectA
         cacheable=cacheable,
         twin_key=twin_key if twin_key != key else None,
     )
+
+
+@lru_cache(maxsize=1024)
+def certificate_host(host: str) -> str | None:
+    """The name that S3's certificate has to be for where it can't be for the host itself; None: for no other.
+
+    Amazon's certificates are for ``*.s3.R.amazonaws.com`` and the like, and a star stands for one label (RFC 9525 6.3).
+    Clients may ask for a bucket with dots over plain HTTP; on its way to S3 such a host is checked as if the dots of the
+    bucket were hyphens. The endpoint that follows is the same, and only Amazon can have a certificate for it.
+
+    :param host: lower case, without port
+    """
+    endpoint = _read_host(host, 443, ())
+    bucket = endpoint.bucket
+    if not endpoint.aws or bucket is None or "." not in bucket or not host.startswith(bucket + "."):
+        return None
+    return bucket.replace(".", "-") + host[len(bucket):]
 
 
 @lru_cache(maxsize=1024)

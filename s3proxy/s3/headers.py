@@ -57,6 +57,10 @@ class Headers:
         """The lower-case names that are present."""
         return frozenset(self._index)
 
+    def has_any(self, names: frozenset[bytes]) -> bool:
+        """Whether any field with one of these lower-case names is present."""
+        return not names.isdisjoint(self._index)
+
     def without(self, names: Iterable[bytes]) -> "Headers":
         """A copy that lacks every field with one of these lower-case names."""
         drop = frozenset(names)
@@ -183,6 +187,9 @@ _NOT_STORED = HOP_BY_HOP | {
 _FRAMING = HOP_BY_HOP | {b"content-length"}
 
 
+_DIRECTIVE_FIELDS = frozenset({b"cache-control", b"pragma"})
+
+
 def connection_options(headers: Headers) -> frozenset[bytes]:
     """The lower-case names and options that the Connection (and Proxy-Connection) fields list (RFC 9110 section
     7.6.1).
@@ -237,14 +244,14 @@ def storable_response(headers: Headers) -> Headers:
 
 def is_sse_c(headers: Headers) -> bool:
     """Whether the request or answer concerns an object encrypted with a customer-provided key. Values do not matter."""
-    return not SSE_C_FIELDS.isdisjoint(headers.names())
+    return headers.has_any(SSE_C_FIELDS)
 
 
 def wants_checksums(headers: Headers, query: bytes | None) -> bool:
     """Whether the request has ``x-amz-checksum-mode: enabled`` (any case), as a field or as a presigned parameter."""
     if any(value.strip().lower() == b"enabled" for value in headers.get_all(b"x-amz-checksum-mode")):
         return True
-    return any(
+    return bool(query) and any(
         name.lower() == b"x-amz-checksum-mode" and (value or b"").lower() == b"enabled"
         for name, value in query_params(query)
     )
@@ -266,6 +273,8 @@ def bypass_mode(headers: Headers) -> Bypass:
     ``no-store`` beats ``no-cache``, Cache-Control beats Pragma, a directive's argument does not matter, everything else
     (``max-age=0`` too) asks for nothing. A Pragma counts only when it is exactly ``no-cache``.
     """
+    if not headers.has_any(_DIRECTIVE_FIELDS):
+        return Bypass.NONE
     directives = {
         directive.partition(b"=")[0].strip().lower()
         for value in headers.get_all(b"cache-control")

@@ -36,11 +36,13 @@ __all__ = [
     "redact_target",
 ]
 
+_LONGEST_REMEMBERED = 1024  # bytes of an Authorization field
 _LONGEST_VALIDITY = 604800  # seconds: seven days, the most that a v4 presigned request may ask for
 _V2_FIELDS = frozenset({b"content-md5", b"content-type", b"date"})
 _ALGORITHM_V4 = b"AWS4-HMAC-SHA256"
 _ALGORITHM_V4A = b"AWS4-ECDSA-P256-SHA256"
 _TIMESTAMP = re.compile(rb"([0-9]{4})([0-9]{2})([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2})Z")
+_TIMESTAMP_LENGTH = 16
 _FIELD_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _UNIX_SECONDS = re.compile(rb"[0-9]{1,11}")
 _VALIDITY = re.compile(rb"[0-9]{1,6}")
@@ -143,27 +145,44 @@ def _read_authorization(value: bytes, headers: Headers) -> Signature:
         return Signature(form=SignatureForm.HEADER_V2, access_key=_text(access_key), signed_headers=_V2_FIELDS)
     if scheme not in (_ALGORITHM_V4, _ALGORITHM_V4A):
         return _UNKNOWN
+    front, name, digest = rest.rpartition(b"Signature=")
+    is_last = bool(name) and b"," not in digest and front.rstrip()[-1:] in (b"", b",")
+    if is_last and digest.strip() and len(front) <= _LONGEST_REMEMBERED:
+        described = _remembered_description(scheme, front + b"Signature=-")
+    else:
+        described = _describe(scheme, rest)
+    if described is None:
+        return _UNKNOWN
+    form, access_key_text, signed_headers, region = described
+    return Signature(
+        form=form,
+        access_key=access_key_text,
+        signed_headers=signed_headers,
+        signed_at=_read_timestamp(headers.get(b"x-amz-date") or b""),
+        region=region if scheme == _ALGORITHM_V4 else _optional_text(headers.get(b"x-amz-region-set")),
+    )
+
+
+def _describe(scheme: bytes, rest: bytes) -> tuple[SignatureForm, str, frozenset[bytes], str | None] | None:
+    """What the fields of a header signature say; of the digest only that there is one."""
     fields: dict[bytes, bytes] = {}
     for piece in rest.split(b","):
         name, equals, content = piece.strip().partition(b"=")
         if not equals or name in fields:
-            return _UNKNOWN
+            return None
         fields[name] = content
     if fields.keys() != {b"Credential", b"SignedHeaders", b"Signature"} or not fields[b"Signature"]:
-        return _UNKNOWN
+        return None
     scope = _read_scope(scheme, fields[b"Credential"])
     signed_headers = _read_signed_headers(fields[b"SignedHeaders"])
     if scope is None or signed_headers is None:
-        return _UNKNOWN
-    access_key_text, region = scope
-    is_v4 = scheme == _ALGORITHM_V4
-    return Signature(
-        form=SignatureForm.HEADER_V4 if is_v4 else SignatureForm.HEADER_V4A,
-        access_key=access_key_text,
-        signed_headers=signed_headers,
-        signed_at=_read_timestamp(headers.get(b"x-amz-date") or b""),
-        region=region if is_v4 else _optional_text(headers.get(b"x-amz-region-set")),
-    )
+        return None
+    form = SignatureForm.HEADER_V4 if scheme == _ALGORITHM_V4 else SignatureForm.HEADER_V4A
+    return form, scope[0], signed_headers, scope[1]
+
+
+# All but the digest is the same in many requests of a client on one day.
+_remembered_description = lru_cache(maxsize=1024)(_describe)
 
 
 def _read_query_v4(params: tuple[tuple[bytes, bytes | None], ...]) -> Signature:
@@ -240,6 +259,11 @@ def _read_signed_headers(value: bytes) -> frozenset[bytes] | None:
 
 def _read_timestamp(value: bytes) -> float | None:
     """Seconds since the epoch of ``YYYYMMDDTHHMMSSZ``; None when it is not one, or lies before 1970."""
+    return _remembered_timestamp(value) if len(value) == _TIMESTAMP_LENGTH else None
+
+
+@lru_cache(maxsize=256)
+def _remembered_timestamp(value: bytes) -> float | None:
     match = _TIMESTAMP.fullmatch(value)
     if match is None:
         return None

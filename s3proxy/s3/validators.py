@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import attrs
 
-from s3proxy.s3.headers import Headers
+from s3proxy.s3.headers import CONDITIONAL_FIELDS, Headers
 
 __all__ = [
     "Conditions",
@@ -173,6 +173,8 @@ class Verdict(enum.Enum):
 
 def read_conditions(headers: Headers) -> Conditions | None:
     """The request's preconditions except If-Range; None when it has none."""
+    if not headers.has_any(CONDITIONAL_FIELDS):
+        return None
 
     def joined(name: bytes) -> bytes | None:
         return b", ".join(headers.get_all(name)) if name in headers else None

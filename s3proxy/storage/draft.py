@@ -63,7 +63,7 @@ class Draft:
         entry = None
         try:
             self._make(self.path)
-            if not lease.revoked() and self._move(charge):
+            if self._move(charge):
                 entry = publish_ranges(volume, self._room, lease, facts, generation=self._generation)
         finally:
             if entry is None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import select
 import socket
 
 from s3proxy.tunnel.pipes import LARGE, Pipe, PipePool
@@ -10,6 +11,9 @@ __all__ = ["BROKEN_SOURCE", "BROKEN_TARGET", "Flow", "Mover"]
 
 TURN = 2 * 1024 * 1024
 """Most bytes one direction moves in one turn of the reactor, so that a fast tunnel starves nobody."""
+
+ROOM = 768 * 1024
+"""Bytes in a pipe from which on nothing is added before it is empty."""
 
 _ENOUGH = 32 * 1024
 """Bytes that were there at once, above which it is worth looking for more."""
@@ -39,21 +43,26 @@ class Mover:
 class Flow:
     """One direction.
 
-    What the source sends is read only when nothing waits for the target: at most what was read at once is held.
+    While something waits for the target, the source is read only as far as there is room in a pipe that is in use: so
+    both have something to do when the other pauses. Held are at most the bytes of a pipe, or one piece that was copied.
 
     :ivar total: bytes that the target's kernel has taken
     :ivar ended: the source will send no more
     :ivar shut: the target has been told so
     :ivar blocked: the target has taken less than there is
+    :ivar full: there is no room for more
     """
 
-    __slots__ = ("total", "ended", "shut", "blocked", "_source", "_target", "_mover", "_pipe", "_in_pipe", "_rest")
+    __slots__ = (
+        "total", "ended", "shut", "blocked", "full", "_source", "_target", "_mover", "_pipe", "_in_pipe", "_rest",
+    )  # fmt: skip
 
     def __init__(self, source: socket.socket, target: socket.socket, mover: Mover, first: bytes) -> None:
         self.total = 0
         self.ended = False
         self.shut = False
         self.blocked = False
+        self.full = False
         self._source = source
         self._target = target
         self._mover = mover
@@ -75,7 +84,7 @@ class Flow:
                 return BROKEN_TARGET
             moved += self.total - before
             if self.blocked:
-                return None
+                return None if self.ended or self._top_up() else BROKEN_SOURCE
             if self.ended:
                 return self._shut_down()
             if moved >= TURN:
@@ -143,9 +152,33 @@ class Flow:
             self._mover.pipes.give_back(pipe)
         return size
 
+    def _top_up(self) -> bool:
+        """Read into the pipe that holds what waits; False if the source is broken."""
+        pipe = self._pipe
+        self.full = pipe is None or bool(self._rest) or self._in_pipe >= ROOM
+        if pipe is None or self.full:
+            return True
+        try:
+            size = os.splice(self._source.fileno(), pipe.writer, LARGE - self._in_pipe, flags=_FLAGS)
+        except BlockingIOError:
+            # Either the source has nothing, or the pipe no room: it counts pieces, not bytes.
+            self.full = self._readable()
+            return True
+        except OSError:
+            return False
+        self._in_pipe += size
+        self.ended = size == 0
+        self.full = self._in_pipe >= ROOM
+        return True
+
+    def _readable(self) -> bool:
+        poll = select.poll()
+        poll.register(self._source, select.POLLIN)
+        return bool(poll.poll(0))
+
     def _drain(self) -> bool:
         """Write; False if the target is broken."""
-        self.blocked = False
+        self.blocked = self.full = False
         try:
             if self._rest:
                 self._send_rest()

@@ -145,7 +145,7 @@ class SocketTunnel(Tunnel):
 
     def _watch(self, side: _Side, other: _Side) -> None:
         outgoing = side.outgoing
-        side.watch(self._reactor, not outgoing.blocked and not outgoing.ended, other.outgoing.blocked)
+        side.watch(self._reactor, not outgoing.full and not outgoing.ended, other.outgoing.blocked)
 
     def lost(self, side: _Side) -> None:
         """A connection is gone."""

@@ -16,8 +16,8 @@ forbidden                 link-local, metadata services, unspecified,     where 
 ========================  ==============================================  ==============================
 
 An operator vouches for a host by ``endpoint_overrides`` or ``upstream_overrides``, and, for names that are Amazon's, by
-``dns_servers``: how a resolver in a VPC leads to a private endpoint. An IPv6 address that holds an IPv4 address (mapped,
-compatible, translated, NAT64, 6to4, ISATAP) is of that one's class.
+``dns_servers``: how a resolver in a VPC leads to a private endpoint. An IPv6 address that holds an IPv4 address
+(mapped, compatible, translated, NAT64, 6to4, ISATAP) is of that one's class.
 """
 
 import enum

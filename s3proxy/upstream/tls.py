@@ -13,6 +13,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from s3proxy.s3.address import certificate_host
 from s3proxy.upstream.interfaces import UpstreamError, UpstreamTLSError, UpstreamUnreachable
 from s3proxy.upstream.routing import TLSPolicy, ip_literal
 from s3proxy.upstream.sessions import Session, TLSSessions, was_resumed
@@ -255,16 +256,25 @@ class ClientContexts:
 def check_name(connection: SSL.Connection, host: str, peer: str) -> None:
     """Check that the certificate, whose chain has been verified, is for *host*.
 
+    For a bucket with dots below one of Amazon's names see :func:`~s3proxy.s3.address.certificate_host`.
+
     :param peer: how messages call the peer
     :raises UpstreamTLSError: it is not
     """
+    other = certificate_host(host)
+    if not _is_for(connection, host) and (other is None or not _is_for(connection, other)):
+        raise UpstreamTLSError(f"the certificate of {peer} is not for {host}")
+
+
+def _is_for(connection: SSL.Connection, host: str) -> bool:
     try:
         if ip_literal(host):
             verify_ip_address(connection, host)
         else:
             verify_hostname(connection, host)
     except (VerificationError, CertificateError):
-        raise UpstreamTLSError(f"the certificate of {peer} is not for {host}") from None
+        return False
+    return True
 
 
 def handshake_error(layer: UpstreamTLS, reason: Failure, peer: str) -> UpstreamError:

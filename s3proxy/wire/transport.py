@@ -352,10 +352,11 @@ class FileServer(tcp.Server):
         if span.position == span.stop:
             self._queue.popleft()
             self._bring_up()
-            if not self.unsent and self.producerPaused and self.producer is not None:
-                # doWrite() would tell it, too, but behind the callback, who would then think that there is no room.
+            producer: Any = self.producer
+            if not self.unsent and self.producerPaused and producer is not None:
+                # doWrite() would tell it, too, but only after the callback, which would find that there is no room.
                 self.producerPaused = False
-                self.producer.resumeProducing()
+                producer.resumeProducing()
             span.done.callback(None)
         return None
 

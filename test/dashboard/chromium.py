@@ -172,9 +172,10 @@ class Page:
 
     def press(self, key: str) -> None:
         """Press a key and let it go."""
+        code = {"Escape": 27, "Enter": 13}.get(key, 0)
         for kind in ("keyDown", "keyUp"):
             text = {"text": key} if kind == "keyDown" and len(key) == 1 else {}
-            self._call("Input.dispatchKeyEvent", type=kind, key=key, **text)
+            self._call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, **text)
 
     def picture(self, whole: bool = True) -> bytes:
         """A PNG of the page, beyond the window too."""

@@ -159,6 +159,7 @@ class WalkTests(CatalogCase):
 
     def test_wait_for_a_whole_look(self) -> None:
         """Who must know everything waits for the end of a walk; closing ends the wait."""
+        self.patch(catalog, "_STEP", 1)
         self.stocked.read(b"b/k")
         done = self.catalog.refresh()
         self.assertNoResult(done)
@@ -172,6 +173,7 @@ class WalkTests(CatalogCase):
 
     def test_a_look_during_a_walk(self) -> None:
         """Who must know everything waits for a walk that began after it asked."""
+        self.patch(catalog, "_STEP", 1)
         self.stocked.read(b"b/one")
         first = self.catalog.refresh()
         second = self.catalog.refresh()

@@ -99,12 +99,11 @@ class InFlightTests(DocumentsCase):
     def test_progress(self) -> None:
         """A download shows how far it is, where it comes from, and what of it is on its way into the cache."""
         harness = self.stocked.harness
-        client = harness.send(b"GET", b"/b/k?X-Amz-Signature=5ec2e7", {b"Host": HOST})
-        self.assertNotIn("5ec2e7", str(documents.in_flight(self.known)))
+        client = harness.send(b"GET", b"/b/k", {b"Host": HOST})
         answer = FakeResponse(200, {b"ETag": b'"e"', b"Content-Length": b"100"}, None, 100)
         harness.upstream.last.respond(answer)
         harness.clock.advance(2)
-        answer.deliver(b"x" * 40)
+        answer.sink.data_received(b"x" * 40)
         harness.clock.advance(0)
         (row,) = documents.in_flight(self.known)["requests"]
         wanted = {"seconds": 2.0, "bucket": "b", "key": "k", "source": "MISS", "status": 200, "expected": 100,
@@ -115,6 +114,13 @@ class InFlightTests(DocumentsCase):
                          ("b", "k", 0, 100, 1))  # fmt: skip
         client.leave()
         self.assertEqual(documents.in_flight(self.known)["requests"], [])
+
+    def test_no_secrets(self) -> None:
+        """What names no object is shown by its target, without what is secret there."""
+        self.stocked.harness.send(b"GET", b"/?X-Amz-Signature=5ec2e7", {b"Host": HOST})
+        (row,) = documents.in_flight(self.known)["requests"]
+        self.assertIn("X-Amz-Signature", row["key"])
+        self.assertNotIn("5ec2e7", str(row))
 
     def test_bounded(self) -> None:
         """Of many, the oldest, and how many more there are."""

@@ -170,6 +170,24 @@ class OverlappingTests(ReadTestCase):
         assert view is not None
         self.assertEqual(view.held(), tuple(spans))
 
+    def test_many_ranges_are_not_looked_for_each_time(self) -> None:
+        """A directory of many thousand range files is not read again for every range that joins them."""
+        harness = GatewayHarness(range_merge_gap_threshold=0)
+        self.addCleanup(harness.close)
+        read = []
+        listing = harness.store.ranges
+        self.patch(harness.store, "ranges", lambda entry: read.append(entry) or listing(entry))
+        for start in range(0, 1000, 20):
+            client = harness.get(range=b"bytes=%d-%d" % (start, start + 9))
+            harness.upstream.last.respond(part(start, start + 10))
+            self.assertEqual(client.answer, BODY[start : start + 10])
+        self.assertLessEqual(len(read), 2)
+        asked = len(harness.upstream.asked)
+        for start in range(0, 1000, 20):
+            self.served(harness.get(range=b"bytes=%d-%d" % (start, start + 9)), b"HIT", BODY[start : start + 10], 206)
+        self.assertEqual(len(harness.upstream.asked), asked)
+        self.assertLessEqual(len(read), 2)
+
     def test_late_answer_of_an_older_version(self) -> None:
         """What was asked for before the newer version was, and comes while that is on its way, does not undo it."""
         self.harness.get(range=b"bytes=0-9", authorization=SIGNED_RANGE)

@@ -671,6 +671,15 @@ class CrashTests(StagingCase):
         self.assertIsNone(self.assemble(plan, staging))
         self.assert_nothing_left(store)
 
+    def test_host_failure_not_examined(self) -> None:
+        """Until the scan has examined them, such parts are not assembled either."""
+        self.stage_all()
+        plan = self.planned()
+        self.store.volume.doubt_from = 0.0
+        self.store.volume.instance.started_at = 1e12
+        self.assertIsNone(self.assemble(plan))
+        self.assertIsNone(self.store.load(self.name))
+
 
 class FaultTests(StagingCase):
     """Disks that fail."""

@@ -587,6 +587,27 @@ class CrashTests(UploadCase):
         assert entry is not None
         self.assertEqual(read_body(other, entry), body_of(LARGE))
 
+    def test_scan_before_publication(self) -> None:
+        """However long the upload took: a process that scans just before the entry is published does not take its
+        ranges for left behind.
+        """
+        other = self.open(root=self.store.root)
+        kept = self.whole(LARGE)
+        (draft,) = os.listdir(f"{self.store.root}/up")
+        os.utime(f"{self.store.root}/up/{draft}", (1000, 1000))
+        scans = []
+
+        def scan(source: str, target: str) -> bool:
+            if source.endswith(".f"):
+                scans.append(finish_scan(other))
+            return False
+
+        self.calls.fail("rename", errno.EIO, when=scan)
+        entry = kept.commit(self.store.arm(self.name), facts_of(LARGE))
+        assert entry is not None
+        self.assertEqual([found.removed for found in scans], [0])
+        self.assertEqual(read_body(self.store, entry), body_of(LARGE))
+
     def test_dead_neighbour(self) -> None:
         """A process that goes on finds what another one left when it died, without a new start."""
         clock = [self.store.volume.now()]

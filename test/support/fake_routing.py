@@ -69,13 +69,13 @@ def route(head: RequestHead, domains: Sequence[bytes]) -> Route | None:
 
 
 def _bucket_in_host(host: bytes, domains: Sequence[bytes]) -> bytes | None:
-    aws = _AWS_HOST.fullmatch(host)
-    if aws is not None:
-        return aws["bucket"]
     for domain in domains:
+        if host == domain:
+            return None
         if host.endswith(b"." + domain):
             return host[: -len(domain) - 1]
-    return None
+    aws = _AWS_HOST.fullmatch(host)
+    return aws["bucket"] if aws is not None else None
 
 
 def _operation(head: RequestHead, bucket: bytes, key: bytes, query: dict[bytes, bytes]) -> str:

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import attrs
 
-__all__ = ["CELL", "EXTRAS", "Content", "History", "Shape", "Span", "Version", "body_of", "http_date", "shape_of"]
+__all__ = ["CELL", "EXTRAS", "Content", "History", "Shape", "Span", "Version", "body_of", "described_by", "http_date", "shape_of"]
 
 Span = tuple[int, int]
 
@@ -81,10 +81,16 @@ class Content:
         return (start, start + sizes[number - 1])
 
 
+def described_by(label: bytes) -> dict[bytes, bytes]:
+    """The fields of an upload that come back with the object."""
+    return {b"Content-Type": b"text/x-%s" % label, b"x-amz-meta-version": label}
+
+
 @attrs.define(eq=False)
 class Version:
     """One state of a key.
 
+    :ivar label: what its metadata say, and those of no other version of the key
     :ivar content: None: the key was deleted
     :ivar since: the moment from which it was current
     :ivar until: the moment and the unix seconds at which it ceased to be; None: it has not
@@ -95,18 +101,15 @@ class Version:
     content: Content | None
     modified: int
     since: int
+    label: bytes = b""
     until: tuple[int, float] | None = None
 
     @property
     def fields(self) -> tuple[tuple[bytes, bytes], ...]:
         """How S3 describes it in every answer that carries it."""
         assert self.content is not None
-        return (
-            (b"ETag", self.content.etag),
-            (b"Last-Modified", http_date(self.modified)),
-            (b"Content-Type", b"text/x-version-%d" % self.index),
-            (b"x-amz-meta-version", b"%d" % self.index),
-        )
+        told = ((b"ETag", self.content.etag), (b"Last-Modified", http_date(self.modified)))
+        return told + tuple(described_by(self.label).items())
 
 
 class History:
@@ -122,7 +125,9 @@ class History:
         """What S3 has now."""
         return self.versions[-1]
 
-    def write(self, content: Content | None, moment: int, now: float, same_second: bool = False) -> Version:
+    def write(
+        self, content: Content | None, moment: int, now: float, same_second: bool = False, label: bytes = b""
+    ) -> Version:
         """The key is overwritten, or, with None, deleted.
 
         :param same_second: within the second of the version before, if that one can still be told by its ETag
@@ -133,11 +138,16 @@ class History:
         if same_second and before.content is not None and content is not None:
             same = [each.content for each in self.versions if each.modified == before.modified]
             step = 0 if content.etag not in {each.etag for each in same if each is not None} else 10
-        version = Version(self.key, before.index + 1, content, before.modified + step, moment)
+        index = before.index + 1
+        version = Version(self.key, index, content, before.modified + step, moment, label or b"v%d" % index)
         self.versions.append(version)
         if content is not None and content not in self.contents:
             self.contents.append(content)
         return version
+
+    def labelled(self, label: bytes | None) -> Version | None:
+        """The version with these metadata."""
+        return next((version for version in self.versions if version.label == label and version.content), None)
 
     def during(self, since: int, seconds: float, floor: int = 0) -> Iterator[Version]:
         """The versions that were current at the moment ``since`` or later, or at the unix seconds ``seconds`` or later.

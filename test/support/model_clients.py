@@ -89,6 +89,7 @@ class Writer:
     """One PUT or DELETE through the proxy.
 
     :ivar content: None: a deletion
+    :ivar label: the metadata of what it writes
     :ivar sink: S3's end of the body
     :ivar index: of the version that it made, once S3 has acted
     """
@@ -96,6 +97,7 @@ class Writer:
     client: ModelClient
     key: bytes
     content: Content | None
+    label: bytes
     exchange: Exchange | None = None
     sink: RecordingSink = attrs.field(factory=RecordingSink)
     sent: int = 0

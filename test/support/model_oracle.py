@@ -150,12 +150,10 @@ class Oracle:
         client = reader.client
         named = client.header(b"x-amz-meta-version")
         history = self._s3.histories[reader.key]
-        if named is None or int(named) >= len(history.versions):
-            return f"version {named} was never there"
-        version = reader.version = history.versions[int(named)]
-        content = version.content
-        if content is None:
-            return "a deleted version"
+        version = reader.version = history.labelled(named)
+        content = None if version is None else version.content
+        if version is None or content is None:
+            return f"version {named!r} was never there"
         for name, value in version.fields:
             if client.answer_headers.get_all(name.lower()) != (value,):
                 return f"{name.decode()} {client.answer_headers.get_all(name.lower())} is not {value.decode()}"

@@ -178,6 +178,15 @@ class ModelS3:
         exchange.response = response
         return response
 
+    def written(self, exchange: Exchange) -> S3Response:
+        """S3 has done a write."""
+        version = self.histories[exchange.key].current
+        headers = self._common(exchange)
+        if version.content is None:
+            return S3Response(204, headers, b"", version=version)
+        headers[b"ETag"] = version.content.etag
+        return S3Response(200, headers, b"", version=version)
+
     def _error(self, exchange: Exchange, status: int, version: Version | None) -> S3Response:
         body = b"" if exchange.method == b"HEAD" else error_document(status)
         headers = self._common(exchange)

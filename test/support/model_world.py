@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 
 from s3proxy.upstream.interfaces import UpstreamError
-from test.support.model import Content
+from test.support.model import Content, described_by
 from test.support.model_clients import ModelClient, Peer, Writer, signed_names
 from test.support.model_harness import Limits, ModelHarness, Threads, small_steps
 from test.support.model_oracle import Oracle, Reader
@@ -142,10 +142,15 @@ class World:
 
     def write(self, key: bytes, content: Content | None) -> Writer:
         """A client sends a PUT, or, with None, a DELETE."""
+        number = len(self.writers)
         method = b"DELETE" if content is None else b"PUT"
-        headers = {b"User-Agent": b"writer-%d" % len(self.writers)}
+        headers = {b"User-Agent": b"writer-%d" % number}
+        label = b"w%d" % number
+        if content is not None:
+            headers.update(described_by(label))
+            headers[b"Content-Length"] = b"%d" % content.size
         client = ModelClient(method, b"/" + key, headers, None if content is None else content.body)
-        writer = Writer(client=client, key=key, content=content)
+        writer = Writer(client=client, key=key, content=content, label=label)
         self._add(writer, self.writers)
         self.harness.gateway.handle(client)
         self.collect()
@@ -237,9 +242,8 @@ class World:
                 self.ready.append((exchange, answer))
         elif peer.sink.ended is True:
             history = self.s3.histories[peer.key]
-            peer.index = history.write(peer.content, self.moment, self.harness.now()).index
-            status = 204 if peer.content is None else 200
-            self.ready.append((exchange, S3Response(status, {}, b"", version=history.current)))
+            peer.index = history.write(peer.content, self.moment, self.harness.now(), label=peer.label).index
+            self.ready.append((exchange, self.s3.written(exchange)))
         else:
             self.ready.append((exchange, UpstreamError("the body broke off", sent=True)))
 

@@ -22,6 +22,7 @@ from test.support.sigv4 import (
     split_target,
     values,
 )
+from test.support.sigv4a import ALGORITHM_4A, holds
 
 __all__ = ["SignatureError", "Verified", "verify"]
 
@@ -66,7 +67,7 @@ def verify(
 ) -> Verified | None:
     """Check the signature of a request as received; None if it carries none at all.
 
-    Accepts header and query signatures of version 4 and 2. ``region`` None accepts every region.
+    Accepts header and query signatures of version 4 and 2, and header signatures of version 4A. ``region`` None accepts every region.
 
     :raises SignatureError: with S3's answer, if the request must be refused.
     """
@@ -86,6 +87,8 @@ def verify(
         return None
     if authorizations[0].startswith(b"AWS "):
         return check.header_v2(authorizations[0])
+    if authorizations[0].startswith(ALGORITHM_4A):
+        return check.header_v4a(authorizations[0])
     return check.header_v4(authorizations[0])
 
 
@@ -146,6 +149,33 @@ class _Check:
             message = "Missing required header for this request: x-amz-content-sha256"
             raise SignatureError(400, "InvalidRequest", message)
         return self._compare_v4(credential, date, scope, names.split(b";"), payload, given)
+
+    def header_v4a(self, authorization: bytes) -> Verified:
+        match = re.fullmatch(
+            rb"AWS4-ECDSA-P256-SHA256 +Credential=([^/, ]+)/([^, ]+) *, *SignedHeaders=([^, ]+) *, *Signature=([0-9a-f]+)",
+            authorization,
+        )
+        malformed = "AuthorizationHeaderMalformed"
+        date = first(self.headers, b"x-amz-date") or b""
+        if match is None or match[2] != b"/".join([date[:8], b"s3", b"aws4_request"]):
+            raise SignatureError(400, malformed, "The authorization header that you provided is not valid.")
+        access_key, scope, names, given = match.groups()
+        credential = self._find(access_key, first(self.headers, b"x-amz-security-token"))
+        try:
+            self._check_skew(_parse_date(date))
+        except ValueError:
+            raise self._no_date() from None
+        signed = names.split(b";")
+        if not {b"host", b"x-amz-region-set"} <= set(signed):
+            raise SignatureError(403, "AccessDenied", "Host and x-amz-region-set must be signed")
+        payload = first(self.headers, b"x-amz-content-sha256") or UNSIGNED
+        try:
+            canonical = canonical_request(self.method, self.target, self.headers, signed, payload)
+        except KeyError:
+            raise _mismatch() from None
+        if not holds(credential, date, scope, canonical, given):
+            raise _mismatch()
+        return Verified(access_key=credential.access_key, payload=payload)
 
     def query_v4(self) -> Verified:
         malformed = "AuthorizationQueryParametersError"

@@ -121,6 +121,13 @@ class RelayCase(TestCase):
         """Do something that blocks, in a thread."""
         return deferToThread(call, *args)
 
+    async def carry(self, client: socket.socket, upstream: socket.socket, data: bytes) -> bytes:
+        """What arrives of these bytes, and nothing behind them, at the far side."""
+        sending = self.work(send_all, client, data, True)
+        got = await self.work(read_all, upstream)
+        await sending
+        return got
+
     async def until(self, true: Callable[[], Any]) -> None:
         """Wait until it is."""
         limit = self.reactor.seconds() + SECONDS

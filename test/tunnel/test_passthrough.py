@@ -5,7 +5,7 @@ from test.tunnel.hellos import client_hello, real_hello, records, server_names
 from test.tunnel.stage import SECONDS, RelayCase, descriptors, read_all, reset, send_all
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, gatherResults, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 
 from s3proxy.tunnel.limits import TunnelLimits
 from s3proxy.tunnel.opener import Opener
@@ -122,7 +122,8 @@ class PassthroughTests(RelayCase):
         self.assertLess(len(newcomer._hello.received), 100_000)
         addresses.callback([self.server.getsockname()])
         upstream = await self.work(self.accept)
-        got, _ = await gatherResults([self.work(read_all, upstream), sending])
+        got = await self.work(read_all, upstream)
+        await sending
         self.assertTrue(got == data)
 
     async def refused(self, data: bytes, reason: str, answer: bytes, end: bool = False) -> None:

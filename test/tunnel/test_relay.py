@@ -269,7 +269,7 @@ class SplicedTests(_Relay, RelayCase):
         self.patch(PipePool, "take", lambda pool: None)
         client, upstream = self.open()
         data = os.urandom(3 * MIB)
-        _, got = await gatherResults([self.work(send_all, client, data, True), self.work(read_all, upstream)])
+        got = await self.carry(client, upstream, data)
         self.assertTrue(got == data)
 
     async def test_pipes_come_and_go(self) -> None:
@@ -279,7 +279,7 @@ class SplicedTests(_Relay, RelayCase):
         self.patch(PipePool, "take", lambda pool: take(pool) if chance.random() < 0.5 else None)
         client, upstream = self.open()
         data = os.urandom(8 * MIB)
-        _, got = await gatherResults([self.work(send_all, client, data, True), self.work(read_all, upstream)])
+        got = await self.carry(client, upstream, data)
         self.assertTrue(got == data)
 
     async def test_small_pipes(self) -> None:
@@ -287,7 +287,7 @@ class SplicedTests(_Relay, RelayCase):
         self.patch(pipes, "MOST_LARGE", 0)
         client, upstream = self.open()
         data = os.urandom(8 * MIB)
-        _, got = await gatherResults([self.work(send_all, client, data, True), self.work(read_all, upstream)])
+        got = await self.carry(client, upstream, data)
         self.assertTrue(got == data)
 
     async def test_system_without_splice_for_these_sockets(self) -> None:
@@ -299,7 +299,7 @@ class SplicedTests(_Relay, RelayCase):
         self.patch(os, "splice", refuse)
         client, upstream = self.open()
         data = os.urandom(3 * MIB)
-        _, got = await gatherResults([self.work(send_all, client, data, True), self.work(read_all, upstream)])
+        got = await self.carry(client, upstream, data)
         self.assertTrue(got == data)
 
 

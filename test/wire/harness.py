@@ -108,6 +108,9 @@ class FileTransport(FakeTransport):
         *_, sent = self.spans.pop(0)
         sent.errback(reason)
 
+    def loseWriteConnection(self) -> None:
+        self.disconnecting = True
+
     def acknowledged(self) -> int:
         return len(self.value())
 

@@ -38,7 +38,7 @@ export class Chart {
     Object.assign(this, { label, curves, show, stacked, log, top, height });
     this.element = make("div", { class: "chart", role: "img", "aria-label": label });
     this.words = make("p", { class: "muted", text: "No data yet." });
-    this.table = make("div", { class: "scroll small", tabindex: "0", role: "region", "aria-label": `${label}, as a table` });
+    this.table = make("div", { class: "scroll small", tabindex: "0", role: "group", "aria-label": `${label}, as a table` });
     this.details = make("details", { ontoggle: () => this.fillTable() }, make("summary", { text: "View as table" }), this.table);
     this.whole = make("div", {}, this.element, this.words, this.details);
     this.data = null;

@@ -36,8 +36,11 @@ export function select(values, attributes = {}) {
   return element;
 }
 
+let panels = 0;
+
 export function panel(size, title, ...children) {
-  const id = `panel-${title.toLowerCase().replace(/[^a-z0-9]+/g, "-")}`;
+  panels += 1;
+  const id = `panel-${panels}`;
   return make("section", { class: `panel ${size}`, "aria-labelledby": id }, make("h2", { id, text: title }), ...children);
 }
 
@@ -56,7 +59,7 @@ export class Table {
     this.body = make("tbody");
     this.empty = make("p", { class: "empty", text: empty });
     this.table = make("table", { class: "data", "aria-label": caption }, make("thead", {}, this.head), this.body);
-    this.element = make("div", { class: `scroll${small ? " small" : ""}`, tabindex: "0", role: "region", "aria-label": caption }, this.table, this.empty);
+    this.element = make("div", { class: `scroll${small ? " small" : ""}`, tabindex: "0", role: "group", "aria-label": caption }, this.table, this.empty);
     for (const column of columns) {
       const cell = make("th", { scope: "col", class: column.number ? "num" : null });
       if (column.value) {
