@@ -200,8 +200,8 @@ def raw_flow(server: Server, connections: int, seconds: float) -> Flow:
         return _measure(server, discard, seconds)
     finally:
         for key in list(selector.get_map().values()):
-            sock: Any = key.fileobj
-            sock.close()
+            opened: Any = key.fileobj
+            opened.close()
         selector.close()
 
 

@@ -31,8 +31,13 @@ def s3proxy(
     name: str = "s3proxy",
     python: str = sys.executable,
     cache: Mapping[str, Any] | None = None,
+    dashboard: int | None = None,
 ) -> Server:
-    """This proxy, run by this interpreter. ``cache`` has further keys of its section "cache"."""
+    """This proxy, run by this interpreter.
+
+    :param cache: further keys of its section "cache"
+    :param dashboard: the port of its dashboard; None: it has none
+    """
     home = folder / name
     home.mkdir(parents=True)
     port, health, metrics = free_port(), free_port(), free_port()
@@ -63,7 +68,7 @@ def s3proxy(
         },
         "health": {"bind_address": loopback, "port": health},
         "metrics": {"bind_address": loopback, "port": metrics},
-        "dashboard": {"enabled": False},
+        "dashboard": {"enabled": False} if dashboard is None else {"bind_address": loopback, "port": dashboard},
     }
     (home / "config.yaml").write_text(yaml.safe_dump(config))
     run = "from twisted.scripts.twistd import run; run()"

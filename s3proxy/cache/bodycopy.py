@@ -9,6 +9,7 @@ Largest buffer: ``MOST_BEHIND`` bytes plus what one read of the client's connect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
+from twisted.internet.defer import execute
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -16,6 +17,8 @@ from twisted.python.failure import Failure
 from s3proxy.cache.fill import BATCH, RunInThread
 from s3proxy.s3.aws_chunked import AwsChunkedDecoder, AwsChunkedError
 from s3proxy.s3.checksums import Checksum, new_checksum
+from s3proxy.storage.diskio import DiskBusy
+from s3proxy.storage.diskio import DiskBusy
 from s3proxy.util.deferreds import SharedResult
 
 __all__ = ["MOST_BEHIND", "PATIENCE", "BodyCopy", "CopiedBody", "IKept"]
@@ -233,7 +236,14 @@ class BodyCopy:
             kept.discard()
             return
 
-        def done(reason: Failure) -> None:
+        def failed(reason: Failure) -> None:
+            if reason.check(DiskBusy):
+                # No thread has the time. What is not discarded would stay, so rather here.
+                try:
+                    kept.discard()
+                    return
+                except OSError as error:
+                    reason = Failure(error)
             self._report(reason.value)
 
-        self._run(kept.discard).addErrback(done)
+        self._run(kept.discard).addErrback(failed)

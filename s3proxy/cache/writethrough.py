@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -30,6 +30,8 @@ __all__ = ["MOST_UPLOADS", "PartToKeep", "UploadKey", "WriteThrough"]
 
 MOST_UPLOADS = 10_000
 """Multipart uploads whose descriptions are at hand; those of others are read from disk."""
+MOST_COMPLETED = 1_000
+"""Completed multipart uploads that are recognised when they are completed again."""
 
 
 @attrs.frozen
@@ -77,6 +79,7 @@ class WriteThrough:
         self.largest = largest
         self._now = now
         self._described: OrderedDict[UploadKey, bytes] = OrderedDict()
+        self._completed: OrderedDict[UploadKey, bytes] = OrderedDict()
 
     @property
     def possible(self) -> bool:
@@ -121,7 +124,7 @@ class WriteThrough:
 
     def discard(self, body: CopiedBody) -> "Deferred[None]":
         """A copy is not wanted after all. Never fails."""
-        return self._in_thread(lambda: self._guard.attempt(body.kept.discard))
+        return self._in_thread(lambda: self._guard.attempt(body.kept.discard), body.kept.discard)
 
     # Objects.
 
@@ -141,12 +144,12 @@ class WriteThrough:
 
     def describe(self, upload: UploadKey, described: bytes) -> "Deferred[None]":
         """S3 has begun an upload: remember what its object will be described by. Never fails."""
-        self._remember(upload, described)
+        _remember(self._described, upload, described, MOST_UPLOADS)
         return self._in_thread(lambda: self._guard.attempt(self._staging(upload).describe, described))
 
     def keep_part(self, part: PartToKeep, etag: bytes, body: CopiedBody) -> "Deferred[None]":
         """S3 has taken a part. Never fails."""
-        return self._in_thread(lambda: self._guard.attempt(body.kept.commit, etag))
+        return self._in_thread(lambda: self._guard.attempt(body.kept.commit, etag), body.kept.discard)
 
     def plan(self, upload: UploadKey, listed: tuple[tuple[int, bytes], ...]) -> "Deferred[Plan | None]":
         """How the object will be put together; None: it can't be. Never fails."""
@@ -161,9 +164,21 @@ class WriteThrough:
         """S3 has put the object together; see :meth:`publish`."""
         self._described.pop(upload, None)
         staging = self._staging(upload)
+
+        def note(published: bool) -> bool:
+            if published:
+                _remember(self._completed, upload, version.etag, MOST_COMPLETED)
+            return published
+
         return armed.publish(
             version.id, self._facts(version), lambda arm, facts, _: staging.assemble(arm, plan, facts), here=False
-        )
+        ).addCallback(note)
+
+    def was_completed(self, upload: UploadKey, etag: bytes) -> bool:
+        """Whether this process has published what this upload made: clients repeat the end of an upload when its answer
+        was lost, and S3 says the same again.
+        """
+        return self._completed.get(upload) == etag
 
     def poison(self, upload: UploadKey) -> "Deferred[None]":
         """The object will have bytes that nobody has seen here. Never fails."""
@@ -178,11 +193,6 @@ class WriteThrough:
         assert self._store is not None
         return self._store.staging(entry_name(upload.id.parts), upload.upload_id)
 
-    def _remember(self, upload: UploadKey, described: bytes) -> None:
-        self._described[upload] = described
-        while len(self._described) > MOST_UPLOADS:
-            self._described.popitem(last=False)
-
     def _facts(self, version: ObjectVersion) -> EntryFacts:
         now = self._now()
         return EntryFacts(
@@ -194,8 +204,11 @@ class WriteThrough:
             unread=True,
         )
 
-    def _in_thread(self, work: Callable[[], Any]) -> "Deferred[Any]":
-        """A disk that has no time, or is not there, is no error here."""
+    def _in_thread(self, work: Callable[[], Any], otherwise: Callable[[], Any] | None = None) -> "Deferred[Any]":
+        """A disk that has no time, or is not there, is no error here.
+
+        :param otherwise: done at once, in the caller's thread, when nothing came of the work
+        """
         if self._store is None:
             return Deferred.fromCoroutine(_nothing())
 
@@ -203,9 +216,17 @@ class WriteThrough:
             if not reason.check(OSError, DiskBusy):
                 self.log.failure("keeping an upload", reason)
             self._guard.failed(reason.value)
+            if otherwise is not None:
+                self._guard.attempt(otherwise)
 
         return self._run(work).addErrback(failed)
 
 
 async def _nothing() -> None:
     return None
+
+
+def _remember(known: "OrderedDict[UploadKey, bytes]", upload: UploadKey, value: bytes, most: int) -> None:
+    known[upload] = value
+    while len(known) > most:
+        known.popitem(last=False)

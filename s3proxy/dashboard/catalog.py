@@ -34,6 +34,9 @@ _SHARD: Final = 5
 _SETTLED: Final = 3_000_000_000
 """Nanoseconds: a directory that changed this shortly before it was read may change again under the same time."""
 _SCHEMA: Final = """
+PRAGMA journal_mode = OFF;
+PRAGMA synchronous = OFF;
+PRAGMA cache_size = -4096;
 CREATE TABLE entries (
     digest BLOB PRIMARY KEY, shard INTEGER, inode INTEGER, modified INTEGER,
     store TEXT, bucket BLOB, key BLOB, name TEXT, size INTEGER, validated REAL
@@ -101,7 +104,7 @@ class Shelf:
     def __init__(self, volume: Volume) -> None:
         self._volume = volume
         self._database = sqlite3.connect("")
-        self._database.executescript(f"PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-4096; {_SCHEMA}")
+        self._database.executescript(_SCHEMA)
         self._walked: dict[int, int] = {}
 
     def close(self) -> None:
@@ -238,8 +241,8 @@ class Catalog:
         return self._thread.run(lambda: self._open().find(search))
 
     def refresh(self) -> "Deferred[None]":
-        """Look through the directory, from now on; fires when that is done, or has failed. What a walk that is under way
-        has passed already is looked at again.
+        """Look through the directory, from now on; fires when that is done, or has failed. What a walk that is under
+        way has passed already is looked at again.
         """
         done: Deferred[None] = Deferred(lambda _: None)
         if self._walk is None:

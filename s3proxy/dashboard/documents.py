@@ -54,7 +54,9 @@ class Known:
     clock: Callable[[], float]
 
 
-def summary(known: Known, row: dict[str, float], rates: dict[str, float], recent: tuple[float, float]) -> dict[str, Any]:
+def summary(
+    known: Known, row: dict[str, float], rates: dict[str, float], recent: tuple[float, float]
+) -> dict[str, Any]:
     """The whole at one glance. Totals are since the start, and those of /metrics.
 
     :param row: every column
@@ -99,15 +101,15 @@ def summary(known: Known, row: dict[str, float], rates: dict[str, float], recent
 
 def attention(known: Known, row: dict[str, float], rates: dict[str, float]) -> list[dict[str, str]]:
     """What somebody should look at, worst first, each with the view that shows more."""
-    found = [
-        {"level": status.state.value, "what": status.name, "text": status.message, "view": _VIEWS.get(status.name, "logs")}
-        for status in known.board.check().components
-        if status.state in (HealthState.DEGRADED, HealthState.UNHEALTHY)
-    ]
-    found.sort(key=lambda each: each["level"], reverse=True)
+    found: list[dict[str, str]] = []
 
-    def note(what: str, text: str, view: str) -> None:
-        found.append({"level": "note", "what": what, "text": text, "view": view})
+    def note(what: str, text: str, view: str, level: str = "note") -> None:
+        found.append({"level": level, "what": what, "text": text, "view": view})
+
+    for state in (HealthState.UNHEALTHY, HealthState.DEGRADED):
+        for status in known.board.check().components:
+            if status.state is state:
+                note(status.name, status.message, _VIEWS.get(status.name, "logs"), state.value)
 
     if rates.get("shed", 0.0) > 0:
         note("overload", "Requests are turned away: server.max_concurrent_requests is used up.", "requests")
@@ -118,7 +120,8 @@ def attention(known: Known, row: dict[str, float], rates: dict[str, float]) -> l
         note("eviction", "At this rate the whole cache is replaced more than once a day: it may be too small.", "cache")
     excluded = known.upstream().get("excluded") or []
     if excluded:
-        note("upstream", f"{len(excluded)} address(es) of S3 are left out for a while: {', '.join(excluded[:3])}", "upstream")
+        shown = ", ".join(excluded[:3])
+        note("upstream", f"{len(excluded)} address(es) of S3 are left out for a while: {shown}", "upstream")
     return found
 
 

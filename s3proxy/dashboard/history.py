@@ -130,11 +130,7 @@ class History:
 
 def encode(rings: "Sequence[tuple[float, Sequence[array[float]]]]") -> bytes:
     """The saved form."""
-    head = {
-        "format": _FORMAT,
-        "columns": COLUMNS,
-        "rings": [{"step": step, "rows": len(rows)} for step, rows in rings],
-    }
+    head = {"format": _FORMAT, "columns": COLUMNS, "rings": [{"step": step, "rows": len(rows)} for step, rows in rings]}
     whole = array("d")
     for _, rows in rings:
         for row in rows:

@@ -15,6 +15,8 @@ __all__ = ["MOST_POINTS", "NAMES", "RANGES", "curves", "percentile", "point"]
 RANGES: Final = {"1h": 3600.0, "6h": 21600.0, "24h": 86400.0, "7d": 604800.0, "30d": 2592000.0}
 MOST_POINTS: Final = 720
 
+_IN_ONE_GO: Final = 20
+"""Rows between two turns of others."""
 _QUANTILES: Final = ((50, 0.5), (90, 0.9), (99, 0.99))
 _AT: Final = {name: number for number, name in enumerate(COLUMNS, 2)}
 _RATES: Final = {
@@ -23,11 +25,7 @@ _RATES: Final = {
     "status_4xx": "status_4xx", "status_5xx": "status_5xx", "aborts": "aborts", "shed": "shed",
     "upstream_errors": "upstream_errors", "evicted": "evicted_bytes", "filled": "fill_bytes",
 }  # fmt: skip
-_SPREADS: Final = {
-    "first_byte_cache": FIRST_BYTE_BOUNDS,
-    "first_byte_s3": FIRST_BYTE_BOUNDS,
-    "total": REQUEST_BOUNDS,
-}
+_SPREADS: Final = {"first_byte_cache": FIRST_BYTE_BOUNDS, "first_byte_s3": FIRST_BYTE_BOUNDS, "total": REQUEST_BOUNDS}
 
 NAMES: Final = (
     "t", *_RATES, "hit_rate", "byte_hit_rate",
@@ -101,7 +99,7 @@ def curves(history: History, span: float, now: float) -> Iterator[dict[str, Any]
         if merged and row[0] // width != merged[0][0] // width:
             close()
         merged.append(row)
-        if number % 100 == 99:
+        if number % _IN_ONE_GO == 0:
             yield None
     if merged:
         close()

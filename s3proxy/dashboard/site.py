@@ -40,7 +40,11 @@ class Refused(Exception):
 
 @attrs.frozen
 class Answer:
-    """What a document's function gives for JSON, or text if that is what it is."""
+    """What a document's function gives.
+
+    :ivar value: for JSON; bytes are JSON already, and text is text
+    :ivar keep: seconds for which it is given again
+    """
 
     value: Any
     keep: float = _KEEP_SECONDS
@@ -188,8 +192,9 @@ class _Site:
 def _rendered(value: Any) -> tuple[bytes, bytes]:
     if isinstance(value, str):
         return value.encode("utf-8"), TEXT
-    text = json.dumps({"data": value}, separators=(",", ":"), allow_nan=False)
-    return text.encode("ascii") + b"\n", JSON
+    if not isinstance(value, bytes):
+        value = json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")
+    return b'{"data":%b}\n' % value, JSON
 
 
 def _error(request: Any, status: int, text: str) -> bytes:

@@ -43,6 +43,8 @@ class ForwardFlow:
         )
         self._writes = bool(self._ids) or transaction.operation.body_names_keys
         self._keeping = keeping_for(parts, transaction)
+        if reason is Reason.WRITE:
+            self._reason = self._keeping.reason
         self._armed: ArmedKeys | None = None
         self._refusal: S3Error | None = None
         self._acted: bool | None = False
@@ -64,8 +66,11 @@ class ForwardFlow:
             limit = max(body_limit(transaction.operation), self._keeping.request_bytes)
             body = HoldBack(outgoing.body, before_end, copy_limit=limit, beside=self._keeping.copy)
             outgoing = attrs.evolve(outgoing, body=body)
-        elif self._writes:
-            await self._arm(b"")
+        else:
+            if self._keeping.copy is not None:
+                self._keeping.copy.ended()
+            if self._writes:
+                await self._arm(b"")
         acted: bool | None = None
         try:
             try:

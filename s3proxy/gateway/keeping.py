@@ -67,9 +67,6 @@ class Keeping:
         if armed is not None:
             await armed.invalidate()
 
-    async def refused(self) -> None:
-        """S3 has not done it, for sure."""
-
     def close(self) -> None:
         """The request is over, one way or the other. Idempotent."""
         if self.copy is not None:
@@ -219,10 +216,14 @@ class _CompleteKeeping(_UploadKeeping):
             version = await self._version(upload, plan, result, response.headers)
             if version is not None:
                 published = await self._writes.assemble(upload, armed, version, plan)
-        if not published:
-            await armed.invalidate()
-            if upload is not None:
-                await self._writes.forget(upload)
+        if published:
+            return
+        if upload is not None and result is not None and self._writes.was_completed(upload, result.etag):
+            await armed.disarm()
+            return
+        await armed.invalidate()
+        if upload is not None:
+            await self._writes.forget(upload)
 
     async def _version(
         self, upload: UploadKey, plan: Plan, result: CompletedUpload, answer: Headers

@@ -95,6 +95,8 @@ def plan_body(headers: Headers, body_length: int | None, settings: Settings, lar
     if is_sse_c(headers):
         return Reason.SSE_C
     chunked = is_aws_chunked(headers)
+    if chunked is None:
+        return Reason.NOT_CACHEABLE
     size = decoded_length(headers) if chunked else body_length
     if size is None:
         return Reason.NO_LENGTH

@@ -220,8 +220,8 @@ def certificate_host(host: str) -> str | None:
     """The name that S3's certificate has to be for where it can't be for the host itself; None: for no other.
 
     Amazon's certificates are for ``*.s3.R.amazonaws.com`` and the like, and a star stands for one label (RFC 9525 6.3).
-    Clients may ask for a bucket with dots over plain HTTP; on its way to S3 such a host is checked as if the dots of the
-    bucket were hyphens. The endpoint that follows is the same, and only Amazon can have a certificate for it.
+    Clients may ask for a bucket with dots over plain HTTP; on the way to S3 such a host is checked as if the dots of
+    the bucket were hyphens. The endpoint that follows is the same, and only Amazon can have a certificate for it.
 
     :param host: lower case, without port
     """

@@ -23,16 +23,28 @@ def _encodings(headers: Headers) -> list[bytes]:
     return [token.strip(b" \t") for token in values.split(b",") if token.strip(b" \t")]
 
 
-def is_aws_chunked(headers: Headers) -> bool:
-    """Whether a request's body is encoded so. Its bytes are never looked at."""
-    if any(token.lower() == b"aws-chunked" for token in _encodings(headers)):
-        return True
-    return (headers.get(b"x-amz-content-sha256") or b"").upper().startswith(_CHUNKED_HASH)
+def is_aws_chunked(headers: Headers) -> bool | None:
+    """Whether a request's body is encoded so; None: its header fields contradict each other. The body's bytes are never
+    looked at.
+
+    S3 goes by ``x-amz-content-sha256`` where there is one. Requests that are not signed have none.
+    """
+    hashes = headers.get_all(b"x-amz-content-sha256")
+    if any(value.strip().upper().startswith(_CHUNKED_HASH) for value in hashes):
+        return True if len(hashes) == 1 else None
+    named = any(token.lower() == b"aws-chunked" for token in _encodings(headers))
+    if not named and b"x-amz-decoded-content-length" not in headers:
+        return False
+    return None if hashes else True
 
 
 def plain_content_encoding(headers: Headers) -> bytes | None:
-    """The Content-Encoding that the object has; None: none."""
-    rest = [token for token in _encodings(headers) if token.lower() != b"aws-chunked"]
+    """The Content-Encoding that the object has: as it was sent, or without ``aws-chunked`` if that is in it; None: none."""
+    tokens = _encodings(headers)
+    rest = [token for token in tokens if token.lower() != b"aws-chunked"]
+    values = headers.get_all(b"content-encoding")
+    if len(rest) == len(tokens) and len(values) == 1:
+        return values[0].strip(b" \t") or None
     return b",".join(rest) or None
 
 

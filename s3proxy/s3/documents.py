@@ -148,6 +148,7 @@ def parse_complete_upload(body: bytes) -> tuple[tuple[int, bytes], ...] | None:
 class CompletedUpload:
     """What S3 says of the object that it has put together.
 
+    :ivar etag: with quotes, as a GET states it
     :ivar checksums: as the header fields of a GET state them
     """
 
@@ -171,7 +172,8 @@ def parse_complete_result(body: bytes) -> CompletedUpload | None:
     complete = _read_xml(body, "CompleteMultipartUploadResult", on_element)
     if not complete or len(etags) != 1 or not etags[0]:
         return None
-    return CompletedUpload(etags[0], tuple(checksums))
+    etag = etags[0] if etags[0].endswith(b'"') else b'"%s"' % etags[0]
+    return CompletedUpload(etag, tuple(checksums))
 
 
 def root_element(prefix: bytes) -> bytes | None:

@@ -397,7 +397,9 @@ class ProxyService(MultiService):
             return ComponentStatus(
                 "upstream", HealthState.DEGRADED, f"No address answers for {', '.join(sorted(dead))}.", data=snapshot
             )
-        return ComponentStatus("upstream", HealthState.HEALTHY, data=snapshot)
+        excluded = ", ".join(snapshot["excluded"])
+        message = f"Left out until they answer a probe: {excluded}." if excluded else ""
+        return ComponentStatus("upstream", HealthState.HEALTHY, message, data=snapshot)
 
     def _listener_health(self) -> ComponentStatus:
         failed = [child.error for child in self._admin_listeners() if child.error]

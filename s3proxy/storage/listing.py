@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import attrs
 
+from s3proxy.storage.errors import RecordError
 from s3proxy.storage.eviction import shard_paths
 from s3proxy.storage.layout import EntryName, parse_range
 from s3proxy.storage.record import HEADER_SIZE, INLINE, RANGES, Header, decode_header, seconds
-from s3proxy.storage.errors import RecordError
 from s3proxy.storage.volume import Volume
 
 __all__ = ["Listed", "Named", "describe", "named_in", "shards_of"]

@@ -7,6 +7,10 @@ common is prepared from the record of one (:meth:`Exit.kind`, :meth:`Exit.caller
 """
 
 from collections import deque
+from collections.abc import Iterator
+from functools import partial
+from heapq import merge
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 from s3proxy.telemetry.access import AccessLog
@@ -72,10 +76,7 @@ class Exit:
     def kind(self, record: RequestRecord) -> Kind:
         """What this hit has in common with all that ask for the same and get the same answer."""
         return Kind(
-            self._metrics.tally(record),
-            self._log.format.answer(record),
-            record.bytes_sent,
-            self.traffic.place(record),
+            self._metrics.tally(record), self._log.format.answer(record), record.bytes_sent, self.traffic.place(record)
         )
 
     def caller(self, record: RequestRecord) -> CallerWords:
@@ -97,15 +98,20 @@ class Exit:
         """To be called at most once a second, as long as there are hits."""
         self._metrics.take_tallies()
 
-    def latest(self) -> list[tuple[float, bytes]]:
+    def latest(self) -> Iterator[tuple[float, bytes]]:
         """The requests that ended last, newest first: when each arrived (Unix time), and its line as the access log has
         it, without secrets. Of hits that were answered at once there are fewer.
+
+        Lines are made as they are asked for. To be looked through at once: not while further requests end.
         """
         write = self._log.format
-        found = [(record.started_at + record.total_seconds, record.started_at, write(record)) for record in self._records]
-        found += [
-            (now, now, write.line(caller, words, now, request_id, request_id))
-            for caller, words, now, request_id in self._hits
-        ]
-        found.sort(key=lambda each: each[0], reverse=True)
-        return [(arrived, line) for _, arrived, line in found]
+        records = (
+            (each.started_at + each.total_seconds, each.started_at, partial(write, each))
+            for each in reversed(self._records)
+        )
+        hits = (
+            (now, now, partial(write.line, caller, words, now, request_id, request_id))
+            for caller, words, now, request_id in reversed(self._hits)
+        )
+        for _, arrived, line in merge(records, hits, key=itemgetter(0), reverse=True):
+            yield arrived, line()

@@ -1,9 +1,9 @@
 """What was asked of which bucket, and of which part of it: numbers for people, in bounded memory.
 
 A *place* is a bucket and the first component of a key (``logs/`` of ``logs/2026/a``; empty for a key without a slash).
-Names are clients' choice, so a place appears only when S3 or the cache gave something there, and there are only so many:
-what comes later is counted under the bucket's other prefixes, or under other buckets. Sums over all places are right
-whatever happens.
+Names are clients' choice, so a place appears only when S3 or the cache gave something there, and there are only so
+many: what comes later is counted under the bucket's other prefixes, or under other buckets. Sums over all places are
+right whatever happens.
 """
 
 from collections.abc import Iterator

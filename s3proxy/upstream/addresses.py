@@ -67,7 +67,7 @@ class Addresses:
             if self._policy is not None:
                 self._policy.check_host(route.host)
             targets = await self.resolver.resolve(route.host)
-        ordered = self._in_order(route, route.port, targets)
+        ordered = self._in_order(route, route.port, targets, bool(used))
         usable = [address for address in ordered if not self._health.excluded(address)] or ordered
         return next((address for address in usable if address not in used), usable[0])
 
@@ -132,17 +132,18 @@ class Addresses:
         """The addresses left out at present, with the times since when, and of the next probe."""
         return self._health.all_excluded()
 
-    def _in_order(self, route: Route, port: int, targets: Sequence[Target]) -> list[Address]:
+    def _in_order(self, route: Route, port: int, targets: Sequence[Target], again: bool = False) -> list[Address]:
         """The addresses that may be dialled, best first.
 
         :param port: to dial where the address names none
+        :param again: the request has been sent to one before
         :raises UpstreamRefused: there is none
         """
         addresses = [(target.ip, target.port or port) for target in targets]
         if self._policy is not None:
             self._policy.check_host(route.host)
             addresses = self._policy.permitted(route.host, addresses, route.overridden)
-        return self._health.in_order(route.host, addresses, self._distributed)
+        return self._health.in_order(route.host, addresses, self._distributed, again)
 
     def _found_again(self, route: Route, address: Address, connection: Any) -> None:
         self.answered(address)

@@ -37,11 +37,15 @@ class AddressHealth:
         self._troubles: dict[Address, _Trouble] = {}
         self._turns: dict[str, int] = {}
 
-    def in_order(self, host: str, addresses: Sequence[Address], rotate: bool = True) -> list[Address]:
+    def in_order(
+        self, host: str, addresses: Sequence[Address], rotate: bool = True, again: bool = False
+    ) -> list[Address]:
         """All addresses, best first: those in use, in turn or as listed, then the excluded ones, soonest probed first.
 
         :param host: whose turn it is; hosts begin at different addresses, or many hosts that are used little, such as
             buckets, would all prefer the same one
+        :param again: for a request that has been sent before: it takes nobody's turn, or with two addresses the one
+            that fails would be the first choice of every request
         """
         if rotate and len(addresses) > 1:
             turn = self._turns.get(host)
@@ -49,7 +53,7 @@ class AddressHealth:
                 if len(self._turns) >= self._max_hosts:
                     self._turns.clear()
                 turn = len(self._turns)
-            self._turns[host] = turn + 1
+            self._turns[host] = turn if again else turn + 1
             at = turn % len(addresses)
             addresses = [*addresses[at:], *addresses[:at]]
         if not self._troubles:

@@ -18,7 +18,15 @@ from s3proxy.upstream.interfaces import UpstreamError, UpstreamTLSError, Upstrea
 from s3proxy.upstream.routing import TLSPolicy, ip_literal
 from s3proxy.upstream.sessions import Session, TLSSessions, was_resumed
 
-__all__ = ["ClientContexts", "ConnectionCreator", "Decrypter", "UpstreamTLS", "find_decrypter", "handshake_error", "check_name"]
+__all__ = [
+    "ClientContexts",
+    "ConnectionCreator",
+    "Decrypter",
+    "UpstreamTLS",
+    "check_name",
+    "find_decrypter",
+    "handshake_error",
+]
 
 RECORD = 16 * 1024
 """The most bytes that one TLS record holds (RFC 8446 5.1)."""

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Callable
+from test.support.gateway import FakeClient, FakeResponse, GatewayHarness
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -12,7 +13,6 @@ from s3proxy.dashboard.browse import Browser
 from s3proxy.dashboard.catalog import PAUSE, Catalog
 from s3proxy.policy.rules import Rules
 from s3proxy.policy.rules_file import read_rules
-from test.support.gateway import FakeClient, FakeResponse, GatewayHarness
 
 T = TypeVar("T")
 HOST = b"s3.us-east-1.amazonaws.com"

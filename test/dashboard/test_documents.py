@@ -1,5 +1,8 @@
 """The documents of the API."""
 
+from test.dashboard.stocked import HOST, Stocked
+from test.support.gateway import FakeResponse
+from test.telemetry.records import a_record
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -9,9 +12,6 @@ from s3proxy.dashboard import documents
 from s3proxy.dashboard.documents import Known
 from s3proxy.dashboard.samples import COLUMNS
 from s3proxy.telemetry.traffic import Traffic
-from test.dashboard.stocked import HOST, Stocked
-from test.support.gateway import FakeResponse
-from test.telemetry.records import a_record
 
 RULES = b'{"rules": [{"pattern": "b/**", "get_ttl": "5s", "page_widening": true}, {"pattern": "**", "get_ttl": "1h"}]}'
 
@@ -37,7 +37,8 @@ class DocumentsCase(SynchronousTestCase):
 class SummaryTests(DocumentsCase):
     def test_rates(self) -> None:
         """Hit rates are of the reads; before the first there is none."""
-        found = documents.summary(self.known, self.row(reads=4, hits=3, read_bytes=100, cached_bytes=50), {}, (0.5, 0.25))
+        row = self.row(reads=4, hits=3, read_bytes=100, cached_bytes=50)
+        found = documents.summary(self.known, row, {}, (0.5, 0.25))
         self.assertEqual((found["hit_rate"], found["byte_hit_rate"], found["hit_rate_5m"]), (0.75, 0.5, 0.5))
         self.assertIsNone(documents.summary(self.known, self.row(), {}, (0.0, 0.0))["hit_rate"])
 
@@ -145,8 +146,8 @@ class UpstreamTests(DocumentsCase):
             self.traffic.count(a_record(upstream_address=address, upstream_seconds=0.5))
         found = documents.upstreams(self.known)
         (host,) = found["hosts"]
-        self.assertEqual([(each["address"], each["state"], each["requests"], each["mean_ms"]) for each in host["addresses"]],
-                         [("192.0.2.1", "excluded", 1, 500.0), ("2001:db8::1", "active", 1, 500.0)])  # fmt: skip
+        rows = [(each["address"], each["state"], each["requests"], each["mean_ms"]) for each in host["addresses"]]
+        self.assertEqual(rows, [("192.0.2.1", "excluded", 1, 500.0), ("2001:db8::1", "active", 1, 500.0)])
         self.assertEqual([each["address"] for each in found["former"]], ["192.0.2.9:443"])
         self.assertEqual(found["counters"], {"lookups": 3})
 

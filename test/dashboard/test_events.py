@@ -4,8 +4,8 @@ import json
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
-from twisted.web.test.requesthelper import DummyChannel
 from twisted.web.server import Request
+from twisted.web.test.requesthelper import DummyChannel
 
 from s3proxy.dashboard.events import PATIENCE, Hub, message
 

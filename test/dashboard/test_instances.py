@@ -1,12 +1,12 @@
 """Cards of instances."""
 
 import os
+from test.support.gateway import GatewayHarness
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.dashboard.instances import Cards
 from s3proxy.storage.layout import instance_text
-from test.support.gateway import GatewayHarness
 
 
 class CardsTests(SynchronousTestCase):

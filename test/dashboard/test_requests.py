@@ -1,13 +1,13 @@
 """Lines as documents."""
 
 import threading
+from test.telemetry.records import a_record
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.dashboard.requests import LogLines, matching, parse_line
 from s3proxy.s3.signature import redact_target
 from s3proxy.telemetry.accessline import LineFormatter
-from test.telemetry.records import a_record
 
 LINE = LineFormatter(redact_target)
 

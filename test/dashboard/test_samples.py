@@ -1,5 +1,7 @@
 """The row of numbers."""
 
+from test.telemetry.records import a_record
+
 from prometheus_client import CollectorRegistry
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -7,7 +9,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from s3proxy.dashboard.samples import COLUMNS, Sampler
 from s3proxy.telemetry.instruments import Reading
 from s3proxy.telemetry.metrics import Metrics
-from test.telemetry.records import a_record
 
 
 class SamplerTests(SynchronousTestCase):

@@ -2,6 +2,8 @@
 
 import gzip
 import json
+from test.admin.exchange import Answer as Reply
+from test.admin.exchange import Exchange
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -9,8 +11,6 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.dashboard.guard import names_of
 from s3proxy.dashboard.site import Answer, Api, Query, Refused, dashboard_resource
-from test.admin.exchange import Answer as Reply
-from test.admin.exchange import Exchange
 
 
 class SiteCase(SynchronousTestCase):
@@ -62,7 +62,9 @@ class SiteCase(SynchronousTestCase):
         request.write(b"event: x\n\n")
         return done
 
-    def ask(self, path: str, method: str = "GET", body: bytes | None = None, host: str = "localhost", **fields: str) -> Reply:
+    def ask(
+        self, path: str, method: str = "GET", body: bytes | None = None, host: str = "localhost", **fields: str
+    ) -> Reply:
         lines = [f"{method} {path} HTTP/1.1", f"Host: {host}"]
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in fields.items()]
         if body is not None:

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import zlib
+from urllib.parse import unquote_to_bytes
 
 from s3proxy.upstream.interfaces import UpstreamError
 from test.gateway.test_read import ReadTestCase, error, not_modified, ok
@@ -158,8 +159,9 @@ class ObjectTests(WriteTestCase):
         self.assertEqual(client.status, 200)
         self.upstream.asked.clear()
         reader = self.harness.get()
-        self.asks(1).respond(unchanged(etag) if self.upstream.last.header(b"if-none-match") else ok(b"", etag))
-        self.assertEqual((reader.status, reader.answer), (200, b""))
+        self.assertEqual(self.asks(1).header(b"if-none-match"), etag)
+        self.upstream.last.respond(unchanged(etag))
+        self.served(reader, b"REVALIDATED", b"")
 
     def test_larger_than_memory(self) -> None:
         """Bodies of every size class."""
@@ -362,37 +364,68 @@ def completed(etag: bytes) -> FakeResponse:
     return FakeResponse(200, {}, body)
 
 
-class MultipartTests(WriteTestCase):
-    """Uploads in parts."""
+def md5_tag(body: bytes) -> bytes:
+    """The ETag of a body that came in one piece."""
+    return b'"%s"' % hashlib.md5(body).hexdigest().encode()
+
+
+def listing(parts: dict[int, bytes]) -> bytes:
+    """The document that completes an upload of these parts."""
+    listed = (
+        b"<Part><PartNumber>%d</PartNumber><ETag>%s</ETag></Part>" % (number, md5_tag(body))
+        for number, body in parts.items()
+    )
+    return b"<CompleteMultipartUpload>%s</CompleteMultipartUpload>" % b"".join(listed)
+
+
+class MultipartTestCase(WriteTestCase):
+    """A client that uploads in parts.
+
+    :ivar upload_id: as it stands in targets
+    """
 
     PARTS = {1: b"a" * 300, 2: b"b" * 300, 3: b"c" * 50}
+    upload_id = b"U1"
 
-    def begin(self, **headers: bytes) -> None:
+    def begin(self, upload_id: bytes = b"U1", **headers: bytes) -> None:
         """An upload begins."""
+        self.upload_id = upload_id
         fields = {name.replace("_", "-").encode(): value for name, value in headers.items()}
         client = self.harness.send(b"POST", b"/key?uploads", fields)
-        self.upstream.last.respond(created())
+        self.upstream.last.respond(created(unquote_to_bytes(upload_id)))
         self.assertEqual((client.status, client.ended), (200, "finished"))
+
+    def send_part(self, number: int, body: bytes | None = None) -> FakeClient:
+        """A part is on its way: S3 has it, and has not answered."""
+        body = self.PARTS[number] if body is None else body
+        return self.put(body, b"/key?partNumber=%d&uploadId=%s" % (number, self.upload_id))
 
     def part(self, number: int, body: bytes | None = None, answer: FakeResponse | None = None) -> None:
         """A part is uploaded."""
         body = self.PARTS[number] if body is None else body
-        etag = b'"%s"' % hashlib.md5(body).hexdigest().encode()
-        self.put(body, b"/key?partNumber=%d&uploadId=U1" % number)
-        self.upstream.last.respond(answer or written(etag))
+        self.send_part(number, body)
+        self.upstream.last.respond(answer or written(md5_tag(body)))
 
-    def complete(self, answer: FakeResponse, *numbers: int, **bodies: bytes) -> FakeClient:
+    def complete(self, answer: FakeResponse, *numbers: int) -> FakeClient:
         """The upload is completed."""
-        listed = b"".join(
-            b'<Part><PartNumber>%d</PartNumber><ETag>"%s"</ETag></Part>'
-            % (number, hashlib.md5(self.PARTS[number]).hexdigest().encode())
-            for number in numbers
-        )
-        document = b"<CompleteMultipartUpload>%s</CompleteMultipartUpload>" % listed
-        client = self.put(document, b"/key?uploadId=U1", b"POST", 50)
+        return self.complete_with(answer, listing({number: self.PARTS[number] for number in numbers}))
+
+    def complete_with(self, answer: FakeResponse, document: bytes, **headers: bytes) -> FakeClient:
+        """The upload is completed with this document."""
+        client = self.put(document, b"/key?uploadId=" + self.upload_id, b"POST", 50, **headers)
         self.upstream.last.respond(answer)
         self.upstream.asked.clear()
         return client
+
+    def abort(self) -> FakeClient:
+        """The upload is given up."""
+        client = self.harness.send(b"DELETE", b"/key?uploadId=" + self.upload_id)
+        self.upstream.last.respond(FakeResponse(204))
+        return client
+
+
+class MultipartTests(MultipartTestCase):
+    """Uploads in parts."""
 
     def test_read_back(self) -> None:
         """Parts in any order, one of them twice."""
@@ -464,14 +497,12 @@ class MultipartTests(WriteTestCase):
                 self.upstream.last.respond(FakeResponse(200, {}, b"<CopyPartResult></CopyPartResult>"))
                 self.assertEqual(client.status, 200)
             if case == "aborted":
-                self.harness.send(b"DELETE", b"/key?uploadId=U1")
-                self.upstream.last.respond(FakeResponse(204))
+                self.abort()
             answer = {"tag": b'"%s-2"' % (b"0" * 32), "count": tag_of(self.PARTS[1])}.get(case, etag)
             client = self.complete(completed(answer), 1, 2)
             self.assertEqual((client.status, client.ended), (200, "finished"), case)
             self.not_kept()
-            self.harness.send(b"DELETE", b"/key?uploadId=U1")
-            self.upstream.last.respond(FakeResponse(204))
+            self.abort()
             self.upstream.asked.clear()
 
     def test_after_a_restart(self) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from s3proxy.s3.address import AddressStyle, ObjectAddress, locate
+from s3proxy.s3.address import AddressStyle, ObjectAddress, certificate_host, locate
 from s3proxy.s3.headers import Headers
 from s3proxy.s3.target import parse_target
 from test.s3.table import add_rows
@@ -413,6 +413,32 @@ class KeyTests(SynchronousTestCase):
             if (found := address(b"/k", host)) is not None
         }
         self.assertEqual(len(identities), 4)
+
+
+class CertificateTests(SynchronousTestCase):
+    """For which other name a certificate may be."""
+
+    def test_buckets_with_dots(self) -> None:
+        """Dots of a bucket are taken for hyphens, those of the endpoint are not."""
+        for host, expected in (
+            (f"my.company.logs.s3.{WEST}.{AWS}", f"my-company-logs.s3.{WEST}.{AWS}"),
+            (f"a.b.s3.{AWS}", f"a-b.s3.{AWS}"),
+            (f"a.b.s3-{WEST}.{AWS}", f"a-b.s3-{WEST}.{AWS}"),
+            (f"a.b.s3-fips.dualstack.{WEST}.{AWS}", f"a-b.s3-fips.dualstack.{WEST}.{AWS}"),
+            (f"a.b.s3.{CHINA}.{AWS}.cn", f"a-b.s3.{CHINA}.{AWS}.cn"),
+            (f"a.b.bucket.vpce-1a2b.s3.{WEST}.vpce.{AWS}", f"a-b.bucket.vpce-1a2b.s3.{WEST}.vpce.{AWS}"),
+            (f"mfz123.mrap.accesspoint.s3-global.{AWS}", f"mfz123-mrap.accesspoint.s3-global.{AWS}"),
+        ):
+            self.assertEqual(certificate_host(host), expected)
+
+    def test_no_other_name(self) -> None:
+        """Whatever is no bucket with dots below one of Amazon's names is checked as it is."""
+        for host in (
+            f"b.s3.{WEST}.{AWS}", f"s3.{WEST}.{AWS}", f"{AP_NAME}.s3-accesspoint.{WEST}.{AWS}", f"a.b.{AWS}",
+            "a.b.store.lan", f"a.b.s3.{WEST}.{AWS}.example.com", "192.0.2.1", "::1", "", ".", f".s3.{AWS}",
+            f"x.y.s3-accesspoint.{WEST}.{AWS}",
+        ):  # fmt: skip
+            self.assertIsNone(certificate_host(host), host)
 
 
 class PlusTests(SynchronousTestCase):

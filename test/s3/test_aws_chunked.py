@@ -123,16 +123,26 @@ class HeaderTests(SynchronousTestCase):
             ({b"x-amz-content-sha256": b"UNSIGNED-PAYLOAD", b"Content-Encoding": b"gzip"}, False),
             ({b"Content-Encoding": b"x-aws-chunked"}, False),
             ({}, False),
+            ({b"x-amz-decoded-content-length": b"5"}, True),
+            ({b"x-amz-decoded-content-length": b"5", b"x-amz-content-sha256": b"UNSIGNED-PAYLOAD"}, None),
+            ({b"Content-Encoding": b"aws-chunked", b"x-amz-content-sha256": b"0" * 64}, None),
         ):
             self.assertIs(is_aws_chunked(Headers(fields.items())), expected, fields)
 
+    def test_two_hashes(self) -> None:
+        """A payload can't be signed in two ways."""
+        values = (b"STREAMING-UNSIGNED-PAYLOAD-TRAILER", b"UNSIGNED-PAYLOAD")
+        self.assertIsNone(is_aws_chunked(Headers([(b"x-amz-content-sha256", value) for value in values])))
+
     def test_encoding_of_the_object(self) -> None:
-        """The object keeps its other encodings."""
+        """The object keeps its other encodings, spelt as they were if aws-chunked was not among them."""
         for value, expected in (
             (b"aws-chunked", None),
             (b"aws-chunked,gzip", b"gzip"),
             (b"gzip, aws-chunked, br", b"gzip,br"),
             (b"gzip", b"gzip"),
+            (b"gzip, br", b"gzip, br"),
+            (b"", None),
         ):
             self.assertEqual(plain_content_encoding(Headers([(b"Content-Encoding", value)])), expected)
         self.assertIsNone(plain_content_encoding(Headers([])))

@@ -72,6 +72,25 @@ class ReadSignatureTests(SynchronousTestCase):
             self.assertFalse(signature.covers(name), name)
         self.assertFalse(signature.is_expired(1e12))
 
+    def test_remembered(self) -> None:
+        """What is remembered of a client's signature holds for its other requests, each with a time of its own."""
+        for hour, digest in ((b"12", b"0" * 64), (b"12", b"f" * 64), (b"13", b"0" * 64)):
+            value = HEADER_V4.rpartition(b"=")[0] + b"=" + digest
+            signature = read(value, None, (b"X-Amz-Date", b"20240115T%b0000Z" % hour))
+            self.assertEqual((signature.access_key, signature.region), ("AKIDEXAMPLE", "eu-west-1"))
+            self.assertEqual(signature.signed_at, NOON + 3600 * (int(hour) - 12))
+        self.assertFalse(read(HEADER_V4.rpartition(b"=")[0] + b"=").understood)
+        self.assertFalse(read(HEADER_V4.rpartition(b"=")[0] + b"= ").understood)
+
+    def test_a_name_within_a_value(self) -> None:
+        """``Signature=`` begins a field only where a field begins."""
+        for digest in (b"a", b"b"):
+            signature = read(
+                b"AWS4-HMAC-SHA256 Signature=a, SignedHeaders=host, Credential=Signature=%b/20240115/r/s3/aws4_request"
+                % digest
+            )
+            self.assertEqual(signature.access_key, "Signature=" + digest.decode())
+
     def test_header_v4a(self) -> None:
         """The scope has no region; the region set is a field of its own. Names are compared in lower case."""
         signature = read(HEADER_V4A, None, (b"X-Amz-Region-Set", b"*"))

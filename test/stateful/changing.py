@@ -22,16 +22,20 @@ class Overwriting(Foundation):
     def write_again(self, key: bytes, which: int) -> None:
         """Bytes that were there before, under new metadata."""
         assert self.world is not None
-        contents = self.world.s3.histories[key].contents
+        through = {writer.content for writer in self.world.writers}
+        # Of what was written through the proxy it does not know the date, and S3 does not tell by it whether the same
+        # bytes were written again.
+        contents = [each for each in self.world.s3.histories[key].contents if each not in through]
         if contents:
             self.world.overwrite(key, contents[-1 - which % len(contents)])
 
     @rule(key=keys)
     def delete(self, key: bytes) -> None:
-        """Nothing any more; or, if there is nothing, the bytes of before."""
+        """Nothing any more; or, if there is nothing, something again."""
         assert self.world is not None
         history = self.world.s3.histories[key]
-        self.world.overwrite(key, None if history.current.content is not None else history.contents[-1])
+        there = history.current.content is not None
+        self.world.overwrite(key, None if there else self.content(key, 9000))
 
 
 class Writing(Foundation):

@@ -158,8 +158,12 @@ class PublicationTests(UploadCase):
             kept.append([block])
         del store.volume.calls.pwritev
         kept.append([b"x" * 100])
+        # Nothing has happened for long where the segments are; a scan must not take that for left behind.
+        (draft,) = os.listdir(f"{store.root}/up")
+        os.utime(f"{store.root}/up/{draft}", (1000, 1000))
         entry = kept.commit(store.arm(self.name), facts_of(size))
         assert entry is not None
+        self.assertGreater(os.stat(store.volume.generation_path(self.name, entry.generation)).st_mtime, 1000)
         self.assertEqual(len(store.ranges(entry)), 17)
         handle = store.open_range(entry, 1 << 30, size)
         assert handle is not None
@@ -466,7 +470,8 @@ class FaultTests(UploadCase):
             kept.append([bytes(size // 2)])
             kept.append([bytes(size - size // 2)])
             arm = self.store.arm(self.name)
-            entry = kept.commit(arm, facts_of(size))
+            whole, kept = kept, None
+            entry = whole.commit(arm, facts_of(size))
         except OSError:
             entry = None
         ends = [] if kept is None else [kept.discard]

@@ -67,7 +67,8 @@ def verify(
 ) -> Verified | None:
     """Check the signature of a request as received; None if it carries none at all.
 
-    Accepts header and query signatures of version 4 and 2, and header signatures of version 4A. ``region`` None accepts every region.
+    Accepts header and query signatures of version 4 and 2, and header signatures of version 4A.
+    ``region`` None accepts every region.
 
     :raises SignatureError: with S3's answer, if the request must be refused.
     """
@@ -152,7 +153,7 @@ class _Check:
 
     def header_v4a(self, authorization: bytes) -> Verified:
         match = re.fullmatch(
-            rb"AWS4-ECDSA-P256-SHA256 +Credential=([^/, ]+)/([^, ]+) *, *SignedHeaders=([^, ]+) *, *Signature=([0-9a-f]+)",
+            ALGORITHM_4A + rb" +Credential=([^/, ]+)/([^, ]+) *, *SignedHeaders=([^, ]+) *, *Signature=([0-9a-f]+)",
             authorization,
         )
         malformed = "AuthorizationHeaderMalformed"

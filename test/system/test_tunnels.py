@@ -143,7 +143,7 @@ class _Scene(SynchronousTestCase):
         target = self.folder / f"copy-{time.monotonic_ns()}"
         # For an https: endpoint, the AWS CLI looks in its bundle for the authority of the proxy, too.
         bundle = self.folder / "bundle.pem"
-        bundle.write_bytes(self.fake.ca_file.read_bytes() + self.authority.ca_file.read_bytes())
+        bundle.write_bytes(Path(str(self.fake.ca_file)).read_bytes() + self.authority.ca_file.read_bytes())
         options = ("--endpoint-url", endpoint, "--ca-bundle", str(bundle))
         self.aws("s3", "cp", "s3://b/k", str(target), *options, **environment)
         self.assertTrue(target.read_bytes() == content(5, 0, SIZE))

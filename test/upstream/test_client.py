@@ -176,6 +176,11 @@ class ChoiceTests(SynchronousTestCase):
         expected = [("192.0.2.5", 8443), ("2001:db8::5", 9443)]
         self.assertEqual(self.dialled(2, endpoint_overrides=pinned), expected)
 
+    def test_pinned_below(self) -> None:
+        """The addresses of a suffix are used in turn, too."""
+        pinned = {"*.test": ["192.0.2.5", "192.0.2.6", "192.0.2.7"]}
+        self.assertEqual([ip for ip, _ in self.dialled(3, endpoint_overrides=pinned)], pinned["*.test"])
+
 
 class PatienceTests(SynchronousTestCase):
     """How long an answer is waited for in all, on a clock of the test's own."""
@@ -665,6 +670,16 @@ class TLSTests(ClientTestCase):
         """A certificate for another name is refused."""
         server = self.listen(answering(), self.authority.server("other.test"))
         await self.refused(server, self.trusting, "s3.test", f"127.0.0.1:{server.port}")
+
+    async def test_buckets_with_dots(self) -> None:
+        """Before a name of Amazon's a bucket with dots is fine with its wildcard; before any other name it is not."""
+        aws, other = "*.s3.us-east-1.amazonaws.com", "*.store.test"
+        server = self.listen(answering(), self.authority.server(aws, other))
+        overrides = {f"{name[2:]}:{server.port}": self.trusting for name in (aws, other)}
+        upstream = self.client(override=None, upstream_overrides=overrides)
+        self.assertEqual(await self.fetch(upstream, server, host="my.logs.s3.us-east-1.amazonaws.com"), b"hello")
+        with self.assertRaises(UpstreamTLSError):
+            await self.fetch(upstream, server, host="my.logs.store.test")
 
     async def test_unknown_authority(self) -> None:
         """A certificate from an authority that is not trusted is refused."""

@@ -30,13 +30,22 @@ class HealthTests(SynchronousTestCase):
         firsts = [self.health.in_order(f"bucket{number}.s3.test", [A, B, C])[0] for number in range(30)]
         self.assertEqual([firsts.count(address) for address in (A, B, C)], [10, 10, 10])
 
+    def test_again(self) -> None:
+        """A request that is sent once more does not take the turn of the next one."""
+        firsts = []
+        for _ in range(4):
+            firsts.append(self.health.in_order("h", [A, B])[0])
+            self.health.in_order("h", [A, B], again=True)
+        self.assertEqual(firsts, [A, B, A, B])
+
     def test_as_listed(self) -> None:
         """Without rotation the order is that of the list."""
         orders = [self.health.in_order("h", [A, B], rotate=False) for _ in range(2)]
         self.assertEqual(orders, [[A, B], [A, B]])
 
     def test_exclusion(self) -> None:
-        """The third failure in a row takes an address out, to be probed in five seconds; it does not return by itself."""
+        """The third failure in a row takes an address out, to be probed in five seconds. It does not return by itself.
+        """
         self.assertIsNone(self.trouble(A, 0, 2))
         self.assertEqual(self.first(), {A, B, C})
         self.assertEqual(self.health.failed(A, 2), 5.0)

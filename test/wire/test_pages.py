@@ -4,10 +4,11 @@ import errno
 import os
 
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.storage.diskio import DiskBusy
-from s3proxy.wire.pages import SAMPLE, PageCache
+from s3proxy.wire.pages import MOST_WINDOWS, RECENT, SAMPLE, PageCache
 
 
 class PageCacheTests(SynchronousTestCase):
@@ -32,6 +33,38 @@ class PageCacheTests(SynchronousTestCase):
         self.assertTrue(pages.holds(3, 7, 2 * SAMPLE))
         self.assertEqual(asked, [(7, 2 * SAMPLE), (7 + SAMPLE, 1)])
         self.assertFalse(pages.holds(3, 7, 2 * SAMPLE + 1))
+
+    def test_seen_a_moment_ago(self) -> None:
+        """What was found in memory is not looked for again for a moment: neither other bytes nor another file."""
+        asked: list[tuple[int, int]] = []
+        clock = Clock()
+
+        def resident(fd: int, offset: int, count: int) -> bool:
+            asked.append((offset, count))
+            return offset != 5
+
+        pages = PageCache(lambda *call: succeed(None), resident, now=clock.seconds)
+        file = pages.file(self.fd)
+        self.assertEqual(file, pages.file(self.fd))
+        for _ in range(3):
+            self.assertTrue(pages.finds(file, self.fd, 0, 4))
+            self.assertFalse(pages.finds(file, self.fd, 5, 4))
+        self.assertEqual(asked, [(0, 4), (5, 4), (5, 4), (5, 4)])
+        self.assertFalse(pages.seen(file, 0, 5))
+        self.assertFalse(pages.seen((file[0], file[1] + 1), 0, 4))
+        clock.advance(RECENT / 2)
+        self.assertTrue(pages.seen(file, 0, 4))
+        clock.advance(RECENT / 2)
+        self.assertFalse(pages.seen(file, 0, 4))
+        self.assertTrue(pages.finds(file, self.fd, 0, 4))
+        self.assertEqual(asked[4:], [(0, 4)])
+
+    def test_memory_is_bounded(self) -> None:
+        """Of all the windows of all files a few are remembered."""
+        pages = PageCache(lambda *call: succeed(None), lambda *window: True)
+        for offset in range(MOST_WINDOWS + 10):
+            pages.finds((1, 2), self.fd, offset, 1)
+        self.assertLessEqual(len(pages._seen), MOST_WINDOWS)
 
     def test_unknown_is_not_resident(self) -> None:
         """Where the file system can't tell, bytes count as missing."""

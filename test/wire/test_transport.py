@@ -635,6 +635,39 @@ class PageTests(FileServerCase):
         self.assertEqual(self.threads.pending, [])
 
     @coroutine
+    async def test_known_windows(self) -> None:
+        """What was in memory a moment ago is not asked for again, and goes out in one piece."""
+        asked = []
+
+        def resident(fd: int, offset: int, count: int) -> bool:
+            asked.append((offset, count))
+            return True
+
+        await self.connect_cold(resident)
+        fd = self.file_with(DATA)
+        await self.server.sendFile(fd, 0, 250)
+        asked.clear()
+        pieces = []
+        send = os.sendfile
+        self.patch(os, "sendfile", lambda out, *piece: pieces.append(piece[1:]) or send(out, *piece))
+        await self.server.sendFile(fd, 0, 250)
+        await self.server.sendFile(fd, 100, 300)
+        self.assertEqual(asked, [(200, 100), (300, 100)])
+        self.assertEqual(pieces, [(0, 250), (100, 100), (200, 100), (300, 100)])
+        self.assertEqual(await self.receiver.wait_for(800), DATA[:250] * 2 + DATA[100:400])
+
+    @coroutine
+    async def test_known_windows_and_turns(self) -> None:
+        """Nor is more made ready at once than a turn sends."""
+        await self.connect_cold(lambda fd, offset, count: True)
+        fd = self.file_with(DATA)
+        await self.server.sendFile(fd, 0, 900)
+        self.server.turn = self.server._allowance = 300
+        sent = self.server.sendFile(fd, 0, 900)
+        self.assertEqual(self.server._queue[0].ready, 300)
+        await sent
+
+    @coroutine
     async def test_stale_knowledge(self) -> None:
         """Pages that were in memory a while ago are asked for again."""
         asked = []

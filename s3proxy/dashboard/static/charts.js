@@ -16,6 +16,14 @@ function lastOf(column) {
   return null;
 }
 
+function alone(column) {
+  const found = [];
+  column.forEach((value, at) => {
+    if (value !== null && (column[at - 1] ?? null) === null && (column[at + 1] ?? null) === null) found.push(at);
+  });
+  return found.length ? found : null;
+}
+
 /** Times along the axis, with the date where a day begins. */
 function times(plot, ticks, axis, space, step) {
   let day = "";
@@ -92,7 +100,8 @@ export class Chart {
       width: this.stacked ? 1 : 1.7,
       dash: curve.dash,
       fill: this.stacked || curve.fill ? `${colour(curve.colour)}${this.stacked ? "cc" : "33"}` : undefined,
-      points: { show: false },
+      // A value between two gaps would not be seen as a line.
+      points: { show: false, size: 5, filter: (plot, which) => alone(plot.data[which]) },
       spanGaps: false,
       value: (plot, value, series, index) => {
         const column = this.real[at];

@@ -145,7 +145,7 @@ export const rules = {
       const found = await ask("rules");
       this.durations = new Set(found.durations);
       this.table.fill(found.rules.map((each, at) => ({ number: at + 1, ...each })));
-      say(this.note, `${found.file}${found.message ? `: ${found.message}` : ""} Each setting is that of the first rule that fits and says something about it.`);
+      say(this.note, `${found.file}${found.message ? `: ${found.message}` : "."} Each setting is that of the first rule that fits and says something about it.`);
       this.problems.replaceChildren(...found.problems.map((text) => make("li", { text })));
       say(this.failed, "");
     } catch (error) {
