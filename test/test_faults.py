@@ -10,8 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 import s3proxy
 
 CHECKOUT = Path(s3proxy.__file__).parents[1]
-LINE = re.compile(r"^\| ((?:DC|ST|RG|CN|X)-\d\d|V\d+) \|", re.MULTILINE)
-ID = re.compile(r"\b(?:DC|ST|RG|CN|X)-\d\d\b|\bV\d{1,2}(?=[:,.]| with )")
+LINE = re.compile(r"^\| ((?:DC|ST|RG|MP|SG|CN|X)-\d\d|V\d+) \|", re.MULTILINE)
+ID = re.compile(r"\b(?:DC|ST|RG|MP|SG|CN|X)-\d\d\b|\bV\d{1,2}(?=[:,.]| with )")
 
 
 def ids_of(tree: ast.Module) -> Iterator[str]:

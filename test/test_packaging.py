@@ -101,6 +101,14 @@ class PackagingTests(SynchronousTestCase):
         packed = {name for name in wheel_names(distributions().wheel) if name.endswith(".py")}
         self.assertEqual(packed, sources | {PLUGIN})
 
+    def test_the_wheel_has_the_files_of_the_dashboard(self) -> None:
+        """They are no modules: setup.cfg names them apart."""
+        folder = CHECKOUT / "s3proxy" / "dashboard" / "static"
+        files = {str(path.relative_to(CHECKOUT)) for path in folder.rglob("*") if path.is_file()}
+        self.assertIn("s3proxy/dashboard/static/index.html", files)
+        packed = {name for name in wheel_names(distributions().wheel) if "/static/" in name}
+        self.assertEqual(packed, files)
+
     def test_the_wheel_does_not_hide_twisted(self) -> None:
         """An __init__.py in twisted/ would replace Twisted, one in twisted/plugins/ would hide the plugin."""
         ours = [name for name in wheel_names(distributions().wheel) if name.startswith("twisted/")]

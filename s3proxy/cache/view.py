@@ -137,9 +137,7 @@ class BodyReader:
     @property
     def expects(self) -> bool:
         """Whether a body that is read has the byte at ``position``, or is to bring it."""
-        return any(
-            self._covers(fill) and (fill.failure is None or self.position < fill.have) for fill in self._fills
-        )
+        return any(self._covers(fill) and (fill.failure is None or self.position < fill.have) for fill in self._fills)
 
     def next(self) -> "Span | Deferred[None] | None":
         """What comes next.

@@ -25,6 +25,7 @@ from s3proxy.storage.entry import EntryFacts, StoredEntry
 from s3proxy.storage.invalidation import Arm
 from s3proxy.storage.layout import entry_name
 from s3proxy.storage.staging import Plan
+from s3proxy.storage.volume import SMALL_BODY
 
 __all__ = ["MOST_UPLOADS", "PartToKeep", "UploadKey", "WriteThrough"]
 
@@ -75,7 +76,7 @@ class WriteThrough:
         self._store = store
         self._guard = guard
         self._run = run
-        self._small = small
+        self._small = min(small, SMALL_BODY)
         self.largest = largest
         self._now = now
         self._described: OrderedDict[UploadKey, bytes] = OrderedDict()

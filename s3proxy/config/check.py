@@ -120,6 +120,16 @@ def move_dashboard(config: Config) -> tuple[Config, Notice | None]:
     return attrs.evolve(config, dashboard=attrs.evolve(config.dashboard, port=port)), notice
 
 
+def tight_limits(config: Config) -> Iterator[str]:
+    """Limits that another one makes pointless."""
+    connections, requests = config.connection_pool.max_connections, config.server.max_concurrent_requests
+    if 0 < connections < requests:
+        yield (
+            f"connection_pool.max_connections: {connections} is less than server.max_concurrent_requests ({requests}): "
+            "requests may have to wait for a connection to S3"
+        )
+
+
 def waivers(config: Config) -> Iterator[str]:
     """What each upstream override gives up that lacks the protection of verified TLS."""
     for name, override in config.connection_pool.upstream_overrides.items():

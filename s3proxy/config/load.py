@@ -64,7 +64,7 @@ def load_config(path: str | None, *, environ: Mapping[str, str], options: Mappin
     check.check(config, given, report)
     if report.problems:
         raise ConfigError(tuple(sorted(report.problems, key=lambda problem: _place(problem, path))))
-    for text in check.waivers(config):
+    for text in (*check.waivers(config), *check.tight_limits(config)):
         report.notices.append(Notice("warn", text))
     report.notices.extend(Notice(level, text) for level, text in features.remarks(config, given))
     return Loaded(config, tuple(report.notices), {path: each.origin for path, each in given.items()})

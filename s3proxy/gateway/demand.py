@@ -87,9 +87,10 @@ class Demand:
         )
 
     def may_be_stale(self, view: View, now: float) -> bool:
-        """S3 failed: whether the operator allows to serve what is held for so long."""
+        """S3 failed: whether the operator allows to serve what is held for so long, if S3 has ever described it."""
         return (
             not self.must_ask
+            and not view.unconfirmed
             and may_serve_stale(self.settings, view.version.headers, view.validated_at, now, head=self.head)
             and self.lacks(view) is Reason.NONE
         )

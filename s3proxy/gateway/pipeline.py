@@ -158,9 +158,7 @@ class Gateway:
         self._running[id(record)] = (request, record)
         self.in_flight += 1
 
-    def _conclude(
-        self, work: "Deferred[None]", request: IClientRequest, record: RequestRecord
-    ) -> "Deferred[None]":
+    def _conclude(self, work: "Deferred[None]", request: IClientRequest, record: RequestRecord) -> "Deferred[None]":
         work.addErrback(self._escaped, request, record)
         work.addErrback(self._unanswerable, request)
         return work.addCallback(self._account, request, record)

@@ -306,12 +306,7 @@ class Upstream:
         return await race.run()
 
     async def _attempt(
-        self,
-        request: UpstreamRequest,
-        framed: tuple[bytes, int | None],
-        route: Route,
-        tries: Tries,
-        used: set[Address],
+        self, request: UpstreamRequest, framed: tuple[bytes, int | None], route: Route, tries: Tries, used: set[Address]
     ) -> UpstreamResponse:
         try:
             address = await self._addresses.pick(route, used)

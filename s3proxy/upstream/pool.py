@@ -63,9 +63,7 @@ class ConnectionPool:
     :param on_unused: called once for each :meth:`opened` and each :meth:`take`, when the connection is idle or gone
     """
 
-    def __init__(
-        self, clock: IReactorTime, limits: PoolLimits, on_unused: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, clock: IReactorTime, limits: PoolLimits, on_unused: Callable[[], None] = lambda: None) -> None:
         self._clock = clock
         self._limits = limits
         self._on_unused = on_unused

@@ -95,9 +95,7 @@ class DNSClient:
     :param is_reachable: whether there is a route to an IP
     """
 
-    def __init__(
-        self, reactor: Any, servers: Sequence[str], is_reachable: Callable[[str], bool] = has_route
-    ) -> None:
+    def __init__(self, reactor: Any, servers: Sequence[str], is_reachable: Callable[[str], bool] = has_route) -> None:
         self._reactor = reactor
         self._is_reachable = is_reachable
         self._resolvers: list[client.Resolver] = []
@@ -350,10 +348,7 @@ class Resolver:
         entry.refreshing = True
         self.lookups += 1
         self._lookup(name).addCallbacks(
-            self._answered,
-            self._unanswered,
-            callbackArgs=(name, entry),
-            errbackArgs=(name, entry),
+            self._answered, self._unanswered, callbackArgs=(name, entry), errbackArgs=(name, entry)
         ).addErrback(lambda failure: self.log.failure("resolving {name}", failure, name=name))
 
     def _answered(self, answer: Answer, name: str, entry: _Entry) -> None:

@@ -1,8 +1,8 @@
 """How many connections to S3 may be in use at once, and who waits for the next one.
 
 Whoever wants a connection takes a slot first, and leaves it when the connection is idle or gone. When all slots are
-taken, requests wait: those for one host in the order in which they came, the hosts in turn, so that a host that is slow, or
-asked for very much, does not keep the others waiting.
+taken, requests wait: those for one host in the order in which they came, the hosts in turn, so that a host that is
+slow, or asked for very much, does not keep the others waiting.
 """
 
 from collections import OrderedDict, deque

@@ -422,6 +422,7 @@ class RoomTests(TierTestCase):
         self.thread.work()
         self.assertEqual([self.holds(key) for key in (b"a", b"b", b"c")], [True, False, True])
         self.assertEqual(self.tier.bytes, 2 * MIB)
+        span.release()
 
     def test_descriptions_go_first(self) -> None:
         """Copies make way for descriptions, the least recently used ones first; those that are being sent do not, and

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from twisted.trial.unittest import SynchronousTestCase
 
-from s3proxy.config.check import check, check_files, effective_ram_cache_size
+from s3proxy.config.check import check, check_files, effective_ram_cache_size, tight_limits
 from s3proxy.config.model import Cache, Config, ConnectionPool, Server, Tls, UpstreamOverride
 from s3proxy.config.problems import Report
 
@@ -131,3 +131,16 @@ class Files(SynchronousTestCase):
         self.assertTrue(problems[0].startswith(
             f'f.yaml:7: connection_pool.upstream_overrides."b.lan:443".ca_file: file {bad} holds no certificates'))
         self.assertIn("cannot be read", problems[1])
+
+
+class TightLimitTests(SynchronousTestCase):
+    """Limits that do not fit together."""
+
+    def test_connections(self) -> None:
+        """Fewer connections to S3 than requests are worth a word; none at all is no limit."""
+        for connections, requests, expected in ((1024, 1000, 0), (999, 1000, 1), (0, 1000, 0), (1000, 1000, 0)):
+            config = Config(
+                connection_pool=ConnectionPool(max_connections=connections),
+                server=Server(max_concurrent_requests=requests),
+            )
+            self.assertEqual(len(list(tight_limits(config))), expected)

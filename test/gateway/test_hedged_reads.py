@@ -1,5 +1,7 @@
 """Which requests may be sent to S3 a second time while the first is late, and how many of them for one client."""
 
+from test.gateway.test_gaps import GapTestCase
+from test.gateway.test_read import BODY, ok, part
 from typing import Any
 
 from twisted.python.failure import Failure
@@ -8,8 +10,6 @@ from s3proxy.policy.globs import Glob
 from s3proxy.policy.rules import Rules
 from s3proxy.policy.rules_file import Rule
 from s3proxy.upstream.interfaces import Hedging, UpstreamBusy, UpstreamTimeout
-from test.gateway.test_gaps import GapTestCase
-from test.gateway.test_read import BODY, ok, part
 
 
 class HedgedTestCase(GapTestCase):

@@ -15,10 +15,20 @@ from s3proxy.s3.target import parse_target
 HOSTS = st.sampled_from([b"b.s3.amazonaws.com", b"s3.amazonaws.com:80", b"store.test", b"b.store.test", b"", b"a b"])
 TARGETS = st.sampled_from(
     [
-        b"/b/k", b"/b/k?x-id=GetObject", b"/b/k?x-id=HeadObject", b"/b/k?acl&x-id=GetObject", b"/b/k?acl?x-id=GetObject",
-        b"/b/k?partNumber=1", b"/b/a+b", b"/", b"*", b"k", b"http://s3.amazonaws.com/b/k", b"/b/" + b"k" * LONGEST_TARGET,
+        b"/b/k",
+        b"/b/k?x-id=GetObject",
+        b"/b/k?x-id=HeadObject",
+        b"/b/k?acl&x-id=GetObject",
+        b"/b/k?acl?x-id=GetObject",
+        b"/b/k?partNumber=1",
+        b"/b/a+b",
+        b"/",
+        b"*",
+        b"k",
+        b"http://s3.amazonaws.com/b/k",
+        b"/b/" + b"k" * LONGEST_TARGET,
     ]
-)  # fmt: skip
+)
 
 
 class ReadNameTests(SynchronousTestCase):

@@ -78,3 +78,23 @@ class HistoryTests(SynchronousTestCase):
         world.overwrite(KEY, Content(KEY, 2, 9000))
         world.harness.clock.advance(61)
         self.get(settled=False)
+
+    def test_written_and_never_described(self) -> None:
+        """S3 fails before it has described what was written through the proxy: its head would not be complete."""
+        world = self.begin(stale_if_error=100.0)
+        world.write(KEY, Content(KEY, 2, 9000))
+        world.settle()
+        world.s3.plan(KEY, Fault("503"))
+        self.assertEqual(self.get().client.status, 503)
+        self.assertEqual(self.get().client.header(b"x-cache"), b"REVALIDATED")
+
+    def test_upload_while_no_thread_has_time(self) -> None:
+        """The copy of an upload is given up, and nothing is left of it."""
+        for refusals in range(1, 5):
+            for moves in range(12):
+                world = self.begin(small_object_bytes=0)
+                world.write(KEY, Content(KEY, 2, 20_000))
+                for _ in range(moves):
+                    world.move(0)
+                world.threads.refusals = refusals
+                self.check(world)

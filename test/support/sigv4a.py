@@ -3,12 +3,11 @@
 import hashlib
 import hmac
 from functools import lru_cache
+from test.support.sigv4 import Credential
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-
-from test.support.sigv4 import Credential
 
 __all__ = ["ALGORITHM_4A", "holds"]
 

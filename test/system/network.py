@@ -7,19 +7,18 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
-
-from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
-from twisted.internet.threads import deferToThread
-from twisted.trial.unittest import TestCase
-
 from test.support.certificates import CertificateAuthority
 from test.support.fake_dns import DNSAnswer, FakeDNS
 from test.support.fake_s3 import FakeS3
 from test.support.proxy_process import ProxyProcess
 from test.support.sigv4 import Credential
 from test.support.waiting import free_ports
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
 
 __all__ = ["AWS", "ENDPOINTS", "NetworkCase"]
 

@@ -2,15 +2,14 @@
 DNS leads to: the right key, the right place, and a signature that holds there.
 """
 
+from test.support.raw_client import RawClient
+from test.support.sigv4 import sign_request
+from test.system.network import AWS, NetworkCase
 from typing import Any
 
 import boto3  # type: ignore[import-untyped]
 from botocore.config import Config  # type: ignore[import-untyped]
 from botocore.exceptions import ClientError  # type: ignore[import-untyped]
-
-from test.support.raw_client import RawClient
-from test.support.sigv4 import sign_request
-from test.system.network import AWS, NetworkCase
 
 POINT = "my-ap-123456789012"
 POINT_ARN = "arn:aws:s3:us-east-1:123456789012:accesspoint/my-ap"

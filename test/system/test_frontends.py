@@ -2,16 +2,15 @@
 
 import json
 from collections.abc import Callable
-from typing import Any
-
-import boto3  # type: ignore[import-untyped]
-from botocore.config import Config  # type: ignore[import-untyped]
-
 from test.support.content import content
 from test.support.fake_dns import DNSAnswer, FakeDNS
 from test.support.fake_s3 import FakeS3
 from test.support.fake_script import Action, Match
 from test.system.network import AWS, NetworkCase
+from typing import Any
+
+import boto3  # type: ignore[import-untyped]
+from botocore.config import Config  # type: ignore[import-untyped]
 
 HOST = f"s3.us-east-1.{AWS}"
 SIZE = 5000
@@ -200,9 +199,7 @@ class DNSTests(FrontendCase):
         self.addCleanup(dead.stop)
         dead.set(HOST.encode(), DNSAnswer(silent=True))
         self.proxy.configure({"connection_pool": {"dns_servers": [f"127.0.0.1:{port}"]}})
-        await self.start(
-            connection_pool={"dns_servers": [f"127.0.0.1:{port}", f"127.0.0.1:{self.dns_port}"]}
-        )
+        await self.start(connection_pool={"dns_servers": [f"127.0.0.1:{port}", f"127.0.0.1:{self.dns_port}"]})
         began = self.reactor.seconds()
         await self.work(self.read, self.client(), 1)
         self.assertLess(self.reactor.seconds() - began, 2.0)

@@ -1,6 +1,18 @@
 """Tests of s3proxy.upstream on the loopback interface: second requests, the limit of connections, addresses that die
 and come back."""
 
+from random import Random
+from test.upstream.test_client import ClientTestCase, Script, answering, loop, reset, write
+from test.upstream.tools import (
+    Authority,
+    HedgeLimits,
+    Override,
+    ScriptedConnection,
+    ScriptedServer,
+    Source,
+    a_get,
+    a_put,
+)
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
@@ -9,8 +21,6 @@ from twisted.internet.task import deferLater
 from s3proxy.upstream.client import Upstream
 from s3proxy.upstream.hedging import HedgeCounters
 from s3proxy.upstream.interfaces import Hedging, UpstreamBusy, UpstreamTimeout, UpstreamUnreachable
-from test.upstream.test_client import ClientTestCase, Script, answering, loop, reset, write
-from test.upstream.tools import Authority, Override, ScriptedConnection, ScriptedServer, Source, a_get, a_put
 
 SECOND = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecond"
 ERROR = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 4\r\n\r\nslow"
@@ -257,6 +267,77 @@ class LimitTests(ClientTestCase):
         cancelled.cancel()
         await deferLater(loop, 0.1)
         self.assertEqual(upstream.snapshot()["connections_in_use"], 0)
+
+
+class DisorderTests(ClientTestCase):
+    """Everything at once."""
+
+    timeout = 60
+
+    async def test_nothing_is_left(self) -> None:
+        """Many requests, hedged, queued and given up, at servers that do as they please: every body that comes is one
+        server's, whole, and in the end nothing is in use and nobody waits.
+        """
+        random = Random(5)
+
+        def server_at(address: str, body: bytes, port: int = 0) -> ScriptedServer:
+            answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+            def script(connection: ScriptedConnection) -> None:
+                if connection.take_head() is None:
+                    return
+                fate, delay = random.random(), random.choice((0, 0.005, 0.02, 0.05))
+                if fate < 0.1:
+                    loop.callLater(delay, reset, connection)
+                elif fate < 0.2:
+                    loop.callLater(delay, write, connection, ERROR)
+                elif fate < 0.3:
+                    write(connection, answer[:-7])
+                    loop.callLater(delay, write, connection, answer[-7:])
+                elif fate < 0.9:
+                    loop.callLater(delay, write, connection, answer)
+
+            return self.listen(script, address=address, port=port)
+
+        bodies = [bytes([65 + number]) * 50 for number in range(3)]
+        first = server_at("127.0.0.1", bodies[0])
+        others = [server_at(f"127.0.0.{number + 1}", bodies[number], first.port) for number in (1, 2)]
+        upstream = self.client(
+            first,
+            ips=("127.0.0.1", "127.0.0.2", "127.0.0.3"),
+            max_connections=6,
+            ip_failure_threshold=4,
+            health_probe_initial_cooldown=0.05,
+            health_probe_max_cooldown=0.1,
+            upstream_first_byte_timeout=0.1,
+            hedged_requests=HedgeLimits(0.5),
+            connection_timeout=1.0,
+        )
+        outcomes: list[object] = []
+
+        async def one() -> None:
+            hedging = Hedging(random.choice((0.001, 0.01, 0.03)), 1)
+            asking = Deferred.fromCoroutine(self.fetch(upstream, first, hedging=hedging))
+            if random.random() < 0.2:
+                loop.callLater(random.random() / 20, asking.cancel)
+            try:
+                outcomes.append(await asking)
+            except Exception as problem:
+                outcomes.append(type(problem))
+
+        for _ in range(15):
+            await gatherResults([Deferred.fromCoroutine(one()) for _ in range(20)])
+        await deferLater(loop, 0.3)
+        came = [each for each in outcomes if isinstance(each, bytes)]
+        self.assertLessEqual(set(came), {*bodies, b"slow"})
+        self.assertGreater(len(came), 100)
+        self.assertGreater(upstream.hedges.won, 0)
+        shown = upstream.snapshot()
+        self.assertEqual((shown["connections_in_use"], shown["requests_waiting"]), (0, 0))
+        self.assertEqual((upstream._governor.fetches, upstream._governor.hedges), (0, 0))
+        used = sum(host["active"] for host in shown["hosts"].values())
+        self.assertEqual(used, 0)
+        self.assertTrue(all(server.connections for server in (first, *others)))
 
 
 class RecoveryTests(ClientTestCase):

@@ -81,9 +81,7 @@ class RaceTests(SynchronousTestCase):
         return await asking
 
     def race(self, ask: "Callable[[bool], Coroutine[Any, Any, Any]] | None" = None) -> "Deferred[Any]":
-        race = Race(
-            self.clock, ask or self.ask, self.hedging, self.governor, self.counters, lambda: self.room
-        )
+        race = Race(self.clock, ask or self.ask, self.hedging, self.governor, self.counters, lambda: self.room)
         return Deferred.fromCoroutine(race.run())
 
     def counts(self) -> tuple[int, int, int, int]:

@@ -1,5 +1,7 @@
 """Tests of s3proxy.upstream.sessions, by itself and on the loopback interface."""
 
+from test.upstream.test_client import ClientTestCase, answering
+from test.upstream.tools import Authority, Override
 from typing import Any
 
 from OpenSSL import SSL
@@ -8,8 +10,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from s3proxy.upstream.interfaces import UpstreamTLSError
 from s3proxy.upstream.routing import TLSPolicy
 from s3proxy.upstream.sessions import MAX_AGE, MOST, TLSSessions
-from test.upstream.test_client import ClientTestCase, answering
-from test.upstream.tools import Authority, Override
 
 POLICY = TLSPolicy()
 CLOSING = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello"

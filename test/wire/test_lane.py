@@ -499,7 +499,8 @@ class ConditionTests(SynchronousTestCase):
         return int(answer[9:12]) if self.harness.lane.answered > before else None
 
     def test_not_modified(self) -> None:
-        """A 304 has no body and no length."""
+        """A 304 has no body and no length; whoever states no condition gets a body as before."""
+        self.assertEqual(self.status(), 200)
         self.assertEqual(self.status((b"If-None-Match", b'"v1"')), 304)
         self.assertEqual(self.status((b"If-None-Match", b'"v1"'), method=b"HEAD"), 304)
         self.assertEqual(self.status((b"If-Modified-Since", b"Wed, 01 Jan 2031 00:00:00 GMT")), 304)
@@ -507,6 +508,15 @@ class ConditionTests(SynchronousTestCase):
         self.assertTrue(answer.startswith(b"HTTP/1.1 304 Not Modified\r\n"))
         self.assertTrue(answer.endswith(b"\r\n\r\n"))
         self.assertNotIn(b"Content-Length", answer)
+
+    def test_conditions_left_to_s3(self) -> None:
+        """Where the operator wants that, the lane judges none."""
+        config = GatewayHarness(evaluate_conditions_from_cache=False)
+        self.addCleanup(config.close)
+        self.harness.lane.reconfigure(Rules(config.config))
+        self.assertIsNone(self.status((b"If-None-Match", b'"v1"')))
+        self.assertIsNone(self.status((b"If-Match", b'"v1"')))
+        self.assertEqual(self.status(), 200)
 
     def test_conditions_that_hold(self) -> None:
         """They change nothing."""

@@ -664,7 +664,8 @@ class PageTests(FileServerCase):
         await self.server.sendFile(fd, 0, 900)
         self.server.turn = self.server._allowance = 300
         sent = self.server.sendFile(fd, 0, 900)
-        self.assertEqual(self.server._queue[0].ready, 300)
+        self.assertEqual(self.server.bytes_sent, 900 + 300)
+        self.assertEqual(self.server._queue[0].ready, 600)
         await sent
 
     @coroutine
