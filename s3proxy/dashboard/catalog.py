@@ -270,7 +270,7 @@ class Catalog:
             self._timer.cancel()
             self._timer = None
         if self._shelf is not None:
-            self._thread.run(self._shelf.close)
+            self._thread.run(self._shelf.close).addErrback(self._failed)
         self._thread.stop()
         self._ended()
 

@@ -217,15 +217,21 @@ def upstreams(known: Known) -> dict[str, Any]:
     """Hosts of S3, their addresses, and how these answer."""
     snapshot = known.upstream()
     answers = known.traffic.addresses
+    recovery: dict[str, dict[str, float]] = {
+        _ip(address): times for address, times in snapshot.get("recovery", {}).items()
+    }
     hosts = []
     seen: set[str] = set()
     for name, host in sorted(snapshot["hosts"].items()):
         excluded = set(host["excluded"])
         addresses = []
         for ip in host["addresses"]:
-            mine = {address: each for address, each in answers.items() if address.rpartition(":")[0].strip("[]") == ip}
+            mine = {address: each for address, each in answers.items() if _ip(address) == ip}
             seen.update(mine)
-            addresses.append(_address(ip, ip in excluded, list(mine.values())))
+            row = _address(ip, ip in excluded, list(mine.values()))
+            if ip in excluded:
+                row.update(recovery.get(ip, {}))
+            addresses.append(row)
         hosts.append({"host": name, "idle": host["idle"], "active": host["active"], "addresses": addresses})
     former = [_address(address, False, [each]) for address, each in answers.items() if address not in seen]
     return {
@@ -233,6 +239,10 @@ def upstreams(known: Known) -> dict[str, Any]:
         "former": sorted(former, key=lambda each: -each["last"])[:50],
         "counters": {name: value for name, value in snapshot.items() if isinstance(value, (int, float))},
     }
+
+
+def _ip(address: str) -> str:
+    return address.rpartition(":")[0].strip("[]")
 
 
 def _address(name: str, excluded: bool, answers: list[Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import attrs
 
 from s3proxy.dashboard.samples import COLUMNS, SUMS
 
-__all__ = ["HistoryError", "History", "RINGS", "Ring", "Row"]
+__all__ = ["History", "HistoryError", "RINGS", "Ring", "decode", "encode"]
 
 RINGS: Final = ((5.0, 720), (60.0, 1440), (600.0, 4320))
 """Seconds of a row's interval, and how many rows are kept: one hour, one day, 30 days."""
@@ -28,10 +28,6 @@ RINGS: Final = ((5.0, 720), (60.0, 1440), (600.0, 4320))
 _FORMAT: Final = "s3proxy dashboard history 1"
 _LONGEST: Final = 64 << 20
 _SUMS: Final = len(SUMS)
-_WIDTH: Final = 2 + len(COLUMNS)
-
-Row = array  # type: ignore[type-arg]
-"""Start of the interval (Unix time), seconds measured, then the values in the order of COLUMNS."""
 
 
 class HistoryError(Exception):

@@ -51,7 +51,7 @@ class Cards:
             return
 
     def read(self) -> list[dict[str, Any]]:
-        """One document for each instance that left a heartbeat, this one first; cards of the dead are removed.
+        """One document for each instance that left a heartbeat, this one first.
 
         :raises OSError: the directory can't be read
         """
@@ -70,12 +70,19 @@ class Cards:
                     "card": self._card(f"{text}{_SUFFIX}"),
                 }
             )
-        known = {instance_text(number) for number in numbers}
-        for name in os.listdir(self._folder):
+        return found
+
+    def tidy(self) -> None:
+        """Remove the cards of instances that are gone: those whose heartbeat has been taken away.
+
+        :raises OSError: the directory can't be read
+        """
+        names = os.listdir(self._folder)
+        known = {name.partition(".")[0] for name in names if name.endswith(".hb")}
+        for name in names:
             text, dot, rest = name.partition(".")
             if dot and text not in known and rest in ("card", "card.new"):
                 self._bury(name)
-        return found
 
     def _modified(self, name: str) -> float | None:
         try:

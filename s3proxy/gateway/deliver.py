@@ -22,13 +22,11 @@ async def deliver(
     request: IClientRequest,
     reader: BodyReader,
     refetch: Callable[[BodyReader], Awaitable[None]],
-    advanced: Callable[[], None] = lambda: None,
 ) -> None:
     """Send every byte of the reader to the client.
 
     :param refetch: asked when nobody has the next byte (evicted meanwhile, or a fetch failed): arranges that the
         reader finds it, or fails
-    :param advanced: called whenever the reader got on
     :raises BodyBroken: when the rest can't be had
     :raises ClientGone: when the client left
     """
@@ -52,12 +50,10 @@ async def deliver(
             finally:
                 step.release()
             reader.advance(step.count)
-            advanced()
             refetches = 0
         else:
             room = request.write(bytes(step.data))
             reader.advance(step.count)
-            advanced()
             refetches = 0
             if room is not None:
                 await room

@@ -5,7 +5,6 @@ Each request is the client's own with an unsigned Range and If-Match. The bytes 
 the same version; what S3 refuses is an answer to this client alone.
 """
 
-from collections import deque
 from collections.abc import Coroutine
 from typing import Any
 
@@ -21,7 +20,7 @@ from s3proxy.gateway.demand import Demand
 from s3proxy.gateway.fetch import Answer, Fetch, Kind
 from s3proxy.gateway.transaction import Parts, Transaction, upstream_request
 from s3proxy.policy.pages import Widened, widen
-from s3proxy.policy.plan import missing_spans
+from s3proxy.policy.plan import at_most, missing_spans
 from s3proxy.s3.headers import CONDITIONAL_FIELDS
 from s3proxy.s3.parts import PartNumber
 from s3proxy.s3.ranges import FromTo
@@ -29,10 +28,12 @@ from s3proxy.upstream.interfaces import UpstreamError
 from s3proxy.util.deferreds import WakeUps
 from s3proxy.util.intervals import Interval
 
-__all__ = ["PARALLEL", "GapFetches", "Gaps", "continues", "fetch_span", "find_gaps", "take_up"]
+__all__ = ["MOST_SPANS", "GapFetches", "Gaps", "continues", "fetch_span", "find_gaps", "take_up"]
 
-PARALLEL = 4
-"""How many spans of one answer are asked for at once."""
+MOST_SPANS = 8
+"""How many spans of one answer are asked for, all of them at once: before the client gets a status, S3 has said about
+each whether it is of the same version. With more gaps the nearest spans become one.
+"""
 
 
 def fetch_span(parts: Parts, transaction: Transaction, id: ObjectId, version: ObjectVersion, span: Interval) -> Fetch:
@@ -114,7 +115,8 @@ def find_gaps(parts: Parts, id: ObjectId, demand: Demand, view: View, *, confirm
     promised = tuple(fetch.promises(version) or (0, 0) for fetch in shared)
     spans: list[Interval] = []
     for page in pages or (interval,):
-        spans += missing_spans(page, view.available(page) + promised, settings.range_merge_gap)
+        missing = missing_spans(page, view.available(page) + promised, settings.range_merge_gap)
+        spans += at_most(MOST_SPANS // max(1, len(pages)), missing)
     if tuple(spans) == (interval,) and not pages:
         return None
     return Gaps(tuple(spans), shared, bool(pages), confirming)
@@ -137,45 +139,31 @@ class GapFetches:
         self._transaction = transaction
         self._id = id
         self._reader = reader
-        self._waiting = deque(gaps.spans)
         self._gaps = gaps
         self._asking: set[Deferred[None]] = set()
-        self._bodies: list[Fill] = []
         self._failure: Failure | None = None
         self._progress = WakeUps()
-        self._begun = False
 
     async def begin(self) -> bool:
-        """Ask for the first spans. Whether all of them come; the reader has joined their bodies then.
+        """Ask for the spans. Whether all of them come; the reader has joined their bodies then.
 
         :raises UpstreamError: S3 could not be asked
         """
         for fetch in self._gaps.shared:
             self._run(self._share(fetch))
-        while self._waiting and len(self._asking) < PARALLEL:
-            self._run(self._bring(self._waiting.popleft()))
+        for span in self._gaps.spans:
+            if self._failure is None:
+                self._run(self._bring(span))
         while self._asking and self._failure is None:
             await self._progress.wait()
         if self._failure is None:
-            self._begun = True
             return True
         if self._failure.check(_NotGiven):
             return False
         self._failure.raiseException()
 
-    def advance(self) -> None:
-        """The reader got on: ask for the spans that are next. What S3 refuses now shows when the reader gets there."""
-        if not self._waiting or self._failure is not None:
-            return
-        # A body that has come and is not read yet counts, too: it takes a descriptor, or memory.
-        reader = self._reader
-        self._bodies = [body for body in self._bodies if min(body.stop, reader.stop) > reader.position]
-        while self._waiting and len(self._asking) + len(self._bodies) < PARALLEL:
-            self._run(self._bring(self._waiting.popleft()))
-
     def close(self) -> None:
-        """Ask for no more. Idempotent."""
-        self._waiting.clear()
+        """Wait for no more. Idempotent."""
         asking, self._asking = self._asking, set()
         for each in asking:
             each.cancel()
@@ -201,9 +189,7 @@ class GapFetches:
             answer = await fetch.answer()
         finally:
             fetch.owner_left()
-        if not self._begun:
-            # Later on the record of the request says already which bytes the client gets.
-            self._transaction.note_response(answer.response)
+        self._transaction.note_response(answer.response)
         if not continues(answer, self._reader.version, span[0]) or self._redescribes(answer):
             if answer.fill is None:
                 answer.response.abort()
@@ -212,13 +198,10 @@ class GapFetches:
         if self._gaps.pages and answer.response.status == 206:
             # Not so the whole object, from a store that ignores Range.
             body.finish_anyway()
-        self._bodies.append(body)
 
     def _redescribes(self, answer: Answer) -> bool:
-        """Whether the same bytes were written again, and nothing of the answer has been sent yet: the head that would
-        be sent is that of the older writing.
-        """
-        if self._begun or not self._gaps.confirming or answer.version is None:
+        """Whether the same bytes were written again: the head that would be sent is that of the older writing."""
+        if not self._gaps.confirming or answer.version is None:
             return False
         return answer.version.last_modified not in (None, self._reader.version.last_modified)
 

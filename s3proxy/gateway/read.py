@@ -113,7 +113,7 @@ class ReadFlow:
                 return False
             self._parts.cache.used(view, interval)
             now = self._parts.now()
-            await self._reply.from_reader(reader, Outcome.PARTIAL, Reason.INCOMPLETE, now, fetches.advance)
+            await self._reply.from_reader(reader, Outcome.PARTIAL, Reason.INCOMPLETE, now)
         finally:
             fetches.close()
             self._reply.close(reader)

@@ -2,8 +2,6 @@
 S3's answer as it is.
 """
 
-from collections.abc import Callable
-
 from s3proxy.cache.entry import ObjectVersion
 from s3proxy.cache.view import BodyReader, Coverage, View
 from s3proxy.gateway.answers import entry_headers, relayed_headers
@@ -19,10 +17,6 @@ from s3proxy.s3.validators import Verdict
 from s3proxy.util.intervals import Interval
 
 __all__ = ["Reply"]
-
-
-def _nothing() -> None:
-    return None
 
 
 class Reply:
@@ -76,15 +70,11 @@ class Reply:
         outcome: Outcome,
         reason: Reason,
         validated_at: float,
-        advanced: Callable[[], None] = _nothing,
     ) -> None:
-        """What the reader finds, under a head of our own. The reader is closed.
-
-        :param advanced: called whenever the reader got on
-        """
+        """What the reader finds, under a head of our own. The reader is closed."""
         try:
             self._start(reader.version, (reader.position, reader.stop), outcome, reason, validated_at)
-            await deliver(self._request, reader, self._refetch, advanced)
+            await deliver(self._request, reader, self._refetch)
         finally:
             self.close(reader)
         self._request.finish()

@@ -220,6 +220,7 @@ class DashboardService(MultiService):
             with open(draft, "wb") as file:
                 file.write(data)
             os.replace(draft, self._file)
+            self._cards.tidy()
 
         return self._run(write).addErrback(self._failed)
 

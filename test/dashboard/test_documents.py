@@ -142,12 +142,14 @@ class UpstreamTests(DocumentsCase):
         self.snapshot["hosts"] = {
             "s3.example": {"addresses": ["192.0.2.1", "2001:db8::1"], "excluded": ["192.0.2.1"], "idle": 1, "active": 2}
         }
+        self.snapshot["recovery"] = {"192.0.2.1:443": {"seconds": 12.0, "next_probe_seconds": 3.0}}
         for address in ("192.0.2.1:443", "[2001:db8::1]:443", "192.0.2.9:443"):
             self.traffic.count(a_record(upstream_address=address, upstream_seconds=0.5))
         found = documents.upstreams(self.known)
         (host,) = found["hosts"]
         rows = [(each["address"], each["state"], each["requests"], each["mean_ms"]) for each in host["addresses"]]
         self.assertEqual(rows, [("192.0.2.1", "excluded", 1, 500.0), ("2001:db8::1", "active", 1, 500.0)])
+        self.assertEqual([each.get("next_probe_seconds") for each in host["addresses"]], [3.0, None])
         self.assertEqual([each["address"] for each in found["former"]], ["192.0.2.9:443"])
         self.assertEqual(found["counters"], {"lookups": 3})
 

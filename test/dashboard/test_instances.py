@@ -49,6 +49,7 @@ class CardsTests(SynchronousTestCase):
         self.assertFalse(os.path.exists(self.path(self.one, "card")))
         os.unlink(self.path(self.two, "hb"))
         self.assertEqual(len(self.mine.read()), 1)
+        self.mine.tidy()
         self.assertFalse(os.path.exists(self.path(self.two, "card")))
         self.mine.remove()
 
@@ -57,5 +58,7 @@ class CardsTests(SynchronousTestCase):
         path = os.path.join(self.folder, "x.other")
         with open(path, "wb"):
             pass
-        self.mine.read()
+        self.mine.write({})
+        self.mine.tidy()
         self.assertTrue(os.path.exists(path))
+        self.assertTrue(os.path.exists(self.path(self.one, "card")))

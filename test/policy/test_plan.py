@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from s3proxy.policy.plan import missing_spans
-from s3proxy.util.intervals import Interval
+from s3proxy.policy.plan import at_most, missing_spans
+from s3proxy.util.intervals import Interval, merge
 
 MIB = 1 << 20
 INTERVALS = st.tuples(st.integers(0, 60), st.integers(0, 20)).map(lambda pair: (pair[0], pair[0] + pair[1]))
@@ -43,3 +43,25 @@ class MissingSpansTests(SynchronousTestCase):
             self.assertLessEqual({start, stop - 1}, missing)
         for (_, stop), (start, _) in zip(spans, spans[1:]):
             self.assertGreater(start - stop, merge_gap)
+
+
+class AtMostTests(SynchronousTestCase):
+    """:func:`at_most`."""
+
+    def test_nearest_become_one(self) -> None:
+        """The widest gaps stay, in order; of equally wide ones the first."""
+        spans = ((0, 10), (11, 20), (50, 60), (70, 80))
+        self.assertEqual(at_most(4, spans), spans)
+        self.assertEqual(at_most(3, spans), ((0, 20), (50, 60), (70, 80)))
+        self.assertEqual(at_most(2, spans), ((0, 20), (50, 80)))
+        self.assertEqual(at_most(1, spans), ((0, 80),))
+        self.assertEqual(at_most(2, ((0, 1), (2, 3), (4, 5))), ((0, 1), (2, 5)))
+
+    @given(st.integers(1, 5), st.lists(INTERVALS))
+    def test_all_bytes(self, most: int, intervals: list[Interval]) -> None:
+        """Few enough, and no byte is lost."""
+        spans = merge(intervals)
+        fewer = at_most(most, spans)
+        self.assertEqual(len(fewer), min(most, len(spans)))
+        for start, stop in spans:
+            self.assertTrue(any(first <= start and stop <= last for first, last in fewer))

@@ -17,9 +17,7 @@ from test.support.model_world import KEYS, World
 __all__ = ["STEPS", "Foundation", "keys", "profile", "sizes"]
 
 STEPS = int(os.environ.get("S3PROXY_TEST_STEPS", "0"))
-"""How many steps to take at least, with another seed every time; 0: the few that belong to every test run, always the
-same.
-"""
+"""How many steps to take, with another seed every time; 0: the few that belong to every test run, always the same."""
 STEPS_OF_A_HISTORY = 60
 
 # What is named more than once comes more often.
@@ -28,14 +26,17 @@ sizes = st.sampled_from((20_000, 33_000, 9000, 4097, 4096, 33_000, 20_000, 9000,
 lifetimes = st.sampled_from((60.0, 0.0, 5.0, 100_000.0, 60.0))
 
 
-def profile(histories: int, steps: int = STEPS_OF_A_HISTORY, **others: Any) -> settings:
+def profile(histories: int, share: float = 1.0, **others: Any) -> settings:
     """How to run a machine.
 
     :param histories: how many, where the environment does not ask for a number of steps
+    :param share: of these steps, this machine's
     """
-    chosen = dict(
-        max_examples=histories if not STEPS else max(1, STEPS // steps),
-        stateful_step_count=steps,
+    # Some histories end early.
+    asked_for = int(STEPS * share * 1.2) // STEPS_OF_A_HISTORY + 1
+    chosen: dict[str, Any] = dict(
+        max_examples=asked_for if STEPS else histories,
+        stateful_step_count=STEPS_OF_A_HISTORY,
         deadline=None,
         derandomize=not STEPS,
         database=None,

@@ -14,8 +14,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from test.stateful.changing import Overwriting, Permitting, Writing
 from test.stateful.disturbing import Evicting, Failing, Restarting
-from test.stateful.machine import profile
+from test.stateful.machine import Foundation, profile
 from test.stateful.reading import Leaving, Reading
+
+HISTORIES = 300
+"""That belong to every test run, about 20 seconds of them."""
 
 
 class Calm(Reading, Overwriting, Permitting):
@@ -37,10 +40,10 @@ class Losing(Reading, Leaving, Writing, Evicting):
 class ReadTests(SynchronousTestCase):
     """The machines above."""
 
-    def run_machine(self, machine: type, histories: int) -> None:
+    def run_machine(self, machine: type[Foundation], share: float) -> None:
         problem = ""
         try:
-            run_state_machine_as_test(machine, settings=profile(histories))
+            run_state_machine_as_test(machine, settings=profile(int(HISTORIES * share), share))
         except Exception as error:
             # The history is in the notes, which trial does not show.
             problem = "\n".join((repr(error), *getattr(error, "__notes__", ())))
@@ -52,16 +55,16 @@ class ReadTests(SynchronousTestCase):
 
     def test_calm(self) -> None:
         """Reads, and objects that change behind the proxy."""
-        self.run_machine(Calm, 30)
+        self.run_machine(Calm, 0.2)
 
     def test_unreliable(self) -> None:
         """An S3 that fails in every way."""
-        self.run_machine(Unreliable, 30)
+        self.run_machine(Unreliable, 0.3)
 
     def test_losing(self) -> None:
         """A cache directory that loses files."""
-        self.run_machine(Losing, 30)
+        self.run_machine(Losing, 0.2)
 
     def test_stormy(self) -> None:
         """All of that, restarts and crashes too."""
-        self.run_machine(Stormy, 30)
+        self.run_machine(Stormy, 0.3)

@@ -14,7 +14,19 @@ from functools import lru_cache
 
 import attrs
 
-__all__ = ["CELL", "EXTRAS", "Content", "History", "Shape", "Span", "Version", "body_of", "described_by", "http_date", "shape_of"]
+__all__ = [
+    "CELL",
+    "EXTRAS",
+    "Content",
+    "History",
+    "Shape",
+    "Span",
+    "Version",
+    "body_of",
+    "described_by",
+    "http_date",
+    "shape_of",
+]
 
 Span = tuple[int, int]
 

@@ -14,7 +14,7 @@ export const upstream = {
     this.table = new Table("Addresses of S3", [
       { label: "Host", class: "key", value: (row) => row.host, show: (row) => row.host },
       { label: "Address", value: (row) => row.address, show: (row) => row.address },
-      { label: "State", value: (row) => row.state, show: (row) => tag(row.state) },
+      { label: "State", value: (row) => row.state, show: (row) => make("span", {}, tag(row.state), row.seconds === undefined ? "" : ` for ${format.span(row.seconds)}, tried again in ${format.span(row.next_probe_seconds)}`) },
       { label: "Answers", number: true, value: (row) => row.requests, show: (row) => format.count(row.requests) },
       { label: "Mean time", number: true, value: (row) => row.mean_ms, show: (row) => format.milliseconds(row.mean_ms) },
       { label: "Errors", number: true, value: (row) => row.errors, show: (row) => format.count(row.errors) },
