@@ -232,18 +232,14 @@ class BodyCopy:
         kept, self._kept = self._kept, None
         if kept is None:
             return
-        if self._here:
+
+        def busy(reason: Failure) -> None:
+            # No thread has the time. What is not discarded would stay, so rather here.
+            reason.trap(DiskBusy)
             kept.discard()
-            return
 
         def failed(reason: Failure) -> None:
-            if reason.check(DiskBusy):
-                # No thread has the time. What is not discarded would stay, so rather here.
-                try:
-                    kept.discard()
-                    return
-                except OSError as error:
-                    reason = Failure(error)
             self._report(reason.value)
 
-        self._run(kept.discard).addErrback(failed)
+        discarded = execute(kept.discard) if self._here else self._run(kept.discard)
+        discarded.addErrback(busy).addErrback(failed)

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from s3proxy.s3.errors import S3Error, entity_too_large
 from s3proxy.util.streams import IByteSink, IByteSource
 
 __all__ = ["HoldBack", "IBeside"]
@@ -36,7 +37,9 @@ class HoldBack:
         and the body fails if it fails; None: nothing is held back
     :param copy_limit: how much of the body to copy
     :param beside: told of every piece, and of the end when all of them are here
+    :param limit: with more bytes than this the body fails
     :ivar received: bytes of the body so far
+    :ivar refusal: why it failed here; None: it did not
     """
 
     def __init__(
@@ -46,8 +49,11 @@ class HoldBack:
         *,
         copy_limit: int = 0,
         beside: "IBeside | None" = None,
+        limit: int | None = None,
     ) -> None:
         self.received = 0
+        self.refusal: S3Error | None = None
+        self._limit = limit
         self._source = source
         self._before_end = before_end
         self._copy_limit = copy_limit
@@ -82,6 +88,11 @@ class HoldBack:
         if self._over or self._sink is None:
             return
         self.received += len(data)
+        if self._limit is not None and self.received > self._limit:
+            self.refusal = entity_too_large(self._limit)
+            self._source.abort()
+            self.stream_failed(Failure(self.refusal))
+            return
         if self._beside is not None:
             self._beside.data_received(data)
         if self._copied < self._copy_limit:
@@ -106,7 +117,12 @@ class HoldBack:
             return
         copy = b"".join(self._copy)
         self._copy.clear()
-        self._before_end(copy).addCallbacks(self._let_through, self.stream_failed)
+        self._before_end(copy).addCallbacks(self._let_through, self._refused)
+
+    def _refused(self, reason: Failure) -> None:
+        if isinstance(reason.value, S3Error):
+            self.refusal = reason.value
+        self.stream_failed(reason)
 
     def _let_through(self, _: None) -> None:
         if self._over or self._sink is None:

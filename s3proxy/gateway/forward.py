@@ -19,8 +19,8 @@ from s3proxy.gateway.relay import HEAD_BYTES, relay
 from s3proxy.gateway.transaction import Parts, Transaction, upstream_request
 from s3proxy.policy.invalidation import body_decides, body_limit, keys_in_answer, keys_in_body, keys_in_head
 from s3proxy.policy.verdicts import Outcome, Reason
+from s3proxy.policy.writing import announced_size, upload_limit
 from s3proxy.s3.documents import has_error_root
-from s3proxy.s3.errors import S3Error
 from s3proxy.s3.headers import is_sse_c
 from s3proxy.upstream.interfaces import IUpstreamResponse, UpstreamError
 from s3proxy.util.deferreds import SharedResult
@@ -46,7 +46,6 @@ class ForwardFlow:
         if reason is Reason.WRITE:
             self._reason = self._keeping.reason
         self._armed: ArmedKeys | None = None
-        self._refusal: S3Error | None = None
         self._acted: bool | None = False
         self._over = False
         self._settled = False
@@ -64,7 +63,13 @@ class ForwardFlow:
         if outgoing.body is not None:
             before_end = (lambda copy: Deferred.fromCoroutine(self._arm(copy))) if self._writes else None
             limit = max(body_limit(transaction.operation), self._keeping.request_bytes)
-            body = HoldBack(outgoing.body, before_end, copy_limit=limit, beside=self._keeping.copy)
+            body = HoldBack(
+                outgoing.body,
+                before_end,
+                copy_limit=limit,
+                beside=self._keeping.copy,
+                limit=upload_limit(transaction.operation) if self._size_is_unknown else None,
+            )
             outgoing = attrs.evolve(outgoing, body=body)
         else:
             if self._keeping.copy is not None:
@@ -77,8 +82,8 @@ class ForwardFlow:
                 response = await self._parts.upstream.request(outgoing)
             except UpstreamError as error:
                 acted = None if error.sent else False
-                if self._refusal is not None:
-                    raise self._refusal from error
+                if body is not None and body.refusal is not None:
+                    raise body.refusal from error
                 raise
             transaction.note_response(response)
             try:
@@ -97,15 +102,15 @@ class ForwardFlow:
                     self._keeping.close()
         self._request.finish()
 
+    @property
+    def _size_is_unknown(self) -> bool:
+        return announced_size(self._request.headers, self._request.body_length) is None
+
     async def _arm(self, body: bytes) -> None:
         """S3 is about to get the last byte."""
-        try:
-            ids = self._ids + keys_in_body(
-                self._transaction.operation, self._transaction.address, self._request.headers, body
-            )
-        except S3Error as refusal:
-            self._refusal = refusal
-            raise
+        ids = self._ids + keys_in_body(
+            self._transaction.operation, self._transaction.address, self._request.headers, body
+        )
         self._keeping.sent(body)
         armed = await self._parts.cache.arm(ids)
         self._armed = armed

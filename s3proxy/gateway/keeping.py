@@ -16,6 +16,7 @@ from s3proxy.policy.writing import (
     decode_description,
     described_by,
     encode_description,
+    encryption_of,
     expected_checksums,
     is_true_copy,
     is_upload_tag,
@@ -162,7 +163,8 @@ class _CreateKeeping(_UploadKeeping):
         made = parse_initiate_result(body)
         described = described_by(self._headers)
         if made is not None and described is not None:
-            await self._writes.describe(UploadKey(self._id, made), encode_description(described))
+            noted = encode_description((*described, *encryption_of(response.headers)))
+            await self._writes.describe(UploadKey(self._id, made), noted)
 
 
 class _CopiedPartKeeping(_UploadKeeping):

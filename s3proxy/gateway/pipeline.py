@@ -23,6 +23,7 @@ from s3proxy.gateway.read import ReadFlow
 from s3proxy.gateway.transaction import Parts, Transaction
 from s3proxy.policy.rules import Rules
 from s3proxy.policy.verdicts import Outcome, Reason
+from s3proxy.policy.writing import announced_size, upload_limit
 from s3proxy.s3 import errors
 from s3proxy.s3.address import ObjectAddress
 from s3proxy.s3.errors import S3Error
@@ -232,6 +233,7 @@ class Gateway:
         if signature.is_expired(now):
             record.reason = Reason.EXPIRED_URL.value
             raise errors.access_denied_expired(signature.expires_at or 0.0, now)
+        _refuse_too_large(operation, request)
         if operation.is_cacheable_read and address is not None and transaction.id is not None:
             reason = self._why_not_cached(transaction, address)
             if reason is Reason.NONE:
@@ -351,6 +353,15 @@ def _phrase(status: int) -> bytes:
         return HTTPStatus(status).phrase.encode("ascii")
     except ValueError:
         return b"Error"
+
+
+def _refuse_too_large(operation: Operation, request: IClientRequest) -> None:
+    """What S3 will not take need not be sent."""
+    limit = upload_limit(operation)
+    if limit is not None:
+        size = announced_size(request.headers, request.body_length)
+        if size is not None and size > limit:
+            raise errors.entity_too_large(limit, size)
 
 
 def _range(headers: Headers) -> RangeSpec | None:

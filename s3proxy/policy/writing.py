@@ -17,21 +17,30 @@ from s3proxy.policy.verdicts import Reason
 from s3proxy.s3.aws_chunked import decoded_length, is_aws_chunked, plain_content_encoding
 from s3proxy.s3.checksums import decode_checksum, is_known
 from s3proxy.s3.headers import Headers, is_sse_c
+from s3proxy.s3.operation import Operation
 from s3proxy.s3.parts import PartMap
 
 __all__ = [
     "BodyPlan",
     "Expected",
+    "announced_size",
     "decode_description",
     "described_by",
     "encode_description",
+    "encryption_of",
     "expected_checksums",
     "is_true_copy",
     "is_upload_tag",
     "names_to_compute",
     "plan_body",
+    "upload_limit",
     "written_version",
 ]
+
+LARGEST_UPLOAD = 5 * 1024**3
+"""Bytes that S3 takes as an object or a part in one request (S3 API: PutObject, UploadPart, POST Object)."""
+FORM_ROOM = 64 * 1024
+"""Bytes that a form may have around its file. S3 takes at most 20 KB in front of it."""
 
 _ECHOED = frozenset(
     {
@@ -47,15 +56,14 @@ _ECHOED = frozenset(
     }
 )
 """What a PUT or CreateMultipartUpload says about the object and a GET repeats, besides ``x-amz-meta-*``."""
-_ANSWERED = frozenset(
+_ENCRYPTION = frozenset(
     {
-        b"x-amz-expiration",
         b"x-amz-server-side-encryption",
         b"x-amz-server-side-encryption-aws-kms-key-id",
         b"x-amz-server-side-encryption-bucket-key-enabled",
-        b"x-amz-version-id",
     }
 )
+_ANSWERED = _ENCRYPTION | {b"x-amz-expiration", b"x-amz-version-id"}
 """What S3's answer to the upload says about the object and a GET repeats, besides ``x-amz-checksum-*``."""
 _CHECKSUM = b"x-amz-checksum-"
 _DEFAULT_TYPE = b"binary/octet-stream"
@@ -103,6 +111,22 @@ def plan_body(headers: Headers, body_length: int | None, settings: Settings, lar
     return BodyPlan(size, chunked) if size <= largest else Reason.TOO_LARGE
 
 
+def upload_limit(operation: Operation) -> int | None:
+    """How many bytes S3 takes with such a request; None: that is S3's to say."""
+    if operation in (Operation.PutObject, Operation.UploadPart):
+        return LARGEST_UPLOAD
+    return LARGEST_UPLOAD + FORM_ROOM if operation is Operation.PostObject else None
+
+
+def announced_size(headers: Headers, body_length: int | None) -> int | None:
+    """How many bytes an upload says it has, without Amazon's chunks; None if it does not say.
+
+    :param body_length: as it is on the wire; None: not known
+    """
+    size = decoded_length(headers) if is_aws_chunked(headers) else None
+    return body_length if size is None else size
+
+
 def described_by(headers: Headers) -> tuple[tuple[bytes, bytes], ...] | None:
     """What S3 will say about the object because a PutObject or CreateMultipartUpload said it; None: it can't be told.
 
@@ -127,6 +151,13 @@ def described_by(headers: Headers) -> tuple[tuple[bytes, bytes], ...] | None:
         found[b"x-amz-tagging-count"] = b"%d" % len([tag for tag in tags.split(b"&") if tag])
     found.setdefault(b"content-type", _DEFAULT_TYPE)
     return tuple((_spelt(name), value) for name, value in found.items())
+
+
+def encryption_of(answer: Headers) -> tuple[tuple[bytes, bytes], ...]:
+    """What S3's answer to CreateMultipartUpload says about the object: the answer to the end of the upload need not say
+    it again.
+    """
+    return tuple((name.lower(), value) for name, value in answer if name.lower() in _ENCRYPTION)
 
 
 def _spelt(name: bytes) -> bytes:
@@ -170,7 +201,9 @@ def written_version(
     """
     answered = [(name, value) for name, value in answer if _is_answered(name.lower())]
     checksums = any(name.lower().startswith(_CHECKSUM) for name, _ in answered)
-    headers = Headers((*described, *answered)).without([b"etag"]).adding((b"ETag", etag))
+    names = {name.lower() for name, _ in answered}
+    remaining = [field for field in described if field[0].lower() not in names]
+    headers = Headers((*remaining, *answered)).without([b"etag"]).adding((b"ETag", etag))
     return ObjectVersion(
         id=id, etag=etag, last_modified=None, size=size, headers=headers, checksums=checksums, parts=parts
     )

@@ -51,11 +51,14 @@ class CopyCase(SynchronousTestCase):
         self.kept: FakeKept | None = FakeKept()
         self.errors: list[BaseException] = []
         self.started = 0
+        self.refuses = False
         self.results: list[CopiedBody | None] = []
 
     def start(self) -> FakeKept | None:
         """Make the place."""
         self.started += 1
+        if self.refuses:
+            raise OSError(30, "Read-only file system")
         return self.kept
 
     def copy(
@@ -221,8 +224,7 @@ class GivenUpTests(CopyCase):
             for fails_at in range(5):
                 self.setUp()
                 self.kept = FakeKept(fails_at)
-                if not fails_at:
-                    self.start = self._refuse  # type: ignore[method-assign]
+                self.refuses = not fails_at
                 copy = self.copy(4 * BATCH, here=here)
                 for _ in range(4):
                     copy.data_received(bytes(BATCH))
@@ -234,16 +236,13 @@ class GivenUpTests(CopyCase):
                 self.assertEqual([type(error) for error in self.errors], [OSError])
                 self.assertEqual(self.kept.discarded, 1 if fails_at else 0)
 
-    def _refuse(self) -> FakeKept | None:
-        raise OSError(30, "Read-only file system")
-
     def test_disk_error_while_discarding(self) -> None:
         """Nor does it matter to anybody that what was written can't be removed."""
         for here in (True, False):
             self.setUp()
             self.kept = FakeKept(discard_fails=True)
-            copy = self.copy(4, here=here)
-            copy.data_received(b"ab")
+            copy = self.copy(2 * BATCH, here=here)
+            copy.data_received(bytes(BATCH))
             self.given_up(copy)
             self.assertEqual([type(error) for error in self.errors], [OSError])
 

@@ -81,6 +81,10 @@ class WriteThroughCase(SynchronousTestCase):
         """The key is about to be written."""
         return self.successResultOf(Deferred.fromCoroutine(self.cache.arm([ID])))
 
+    def forgive(self) -> None:
+        """What the disk did wrong is forgotten."""
+        self.writes._guard._no_inserts_until = 0.0
+
     def nothing_left(self) -> None:
         """Nothing is published, under way or reserved."""
         self.store.volume.empty_trash()
@@ -99,9 +103,10 @@ class ObjectTests(WriteThroughCase):
             body = b"x" * size
             copied = self.object_copy(body)
             self.assertTrue(self.successResultOf(self.writes.publish(self.armed(), self.version(size), copied)))
-            view = self.cache.view(ID) if hasattr(self.cache, "view") else None
-            del view
             self.assertEqual(self.store.volume.ledger.reserved, 0)
+            view = self.successResultOf(Deferred.fromCoroutine(self.cache.view(ID)))
+            assert view is not None and view.record is not None
+            self.assertEqual((view.version.size, view.unconfirmed), (size, True))
 
     def test_overtaken(self) -> None:
         """Whoever writes the same key meanwhile takes the right to publish away."""
@@ -115,13 +120,14 @@ class ObjectTests(WriteThroughCase):
 
     def test_not_wanted(self) -> None:
         """A copy that is discarded leaves nothing, also when no thread has time for it."""
-        for busy in (False, True):
-            for size in self.sizes:
+        for size in self.sizes:
+            for busy in (False, True):
                 copied = self.object_copy(b"x" * size)
                 self.busy = busy
                 self.successResultOf(self.writes.discard(copied))
                 self.busy = False
                 self.nothing_left()
+                self.forgive()
 
     def test_busy(self) -> None:
         """If no thread has time to publish, the older entry is gone, and the copy with it."""
@@ -133,6 +139,7 @@ class ObjectTests(WriteThroughCase):
             self.successResultOf(self.writes.discard(copied))
             self.busy = False
             self.nothing_left()
+            self.forgive()
 
     def test_too_large(self) -> None:
         """What can't fit into the cache at all is not begun."""
@@ -145,9 +152,7 @@ class ObjectTests(WriteThroughCase):
 
     def test_after_an_error(self) -> None:
         """A disk that has just failed is left alone for a while."""
-        self.cache.guard.failed(OSError(5, "x")) if hasattr(self.cache, "guard") else self.writes._guard.failed(
-            OSError(5, "x")
-        )
+        self.writes._guard.failed(OSError(5, "Input/output error"))
         self.assertIsNone(self.writes.copy_object(ID, 10, chunked=False, checksums=()))
         self.assertIsNone(self.writes.copy_part(PartToKeep(UPLOAD, 1), 10, chunked=False, checksums=()))
 

@@ -5,12 +5,16 @@ The ids are those of the table in doc/faults.md.
 
 import os
 from test.gateway.test_read import error, not_modified, ok
-from test.gateway.test_writethrough import MultipartTestCase, completed, listing, md5_tag, tag_of, written
+from test.gateway.test_writethrough import MultipartTestCase, completed, created, listing, md5_tag, tag_of, written
 from test.support.gateway import FakeClient, FakeResponse, GatewayHarness
-from test.support.streams import ManualThread
+from test.support.streams import ManualThread, RecordingSink
+
+from twisted.python.failure import Failure
 
 from s3proxy.cache.bodycopy import PATIENCE
 from s3proxy.gateway.keeping import LIST_LIMIT
+from s3proxy.policy import writing
+from s3proxy.upstream.interfaces import UpstreamError
 
 
 class CompletenessTests(MultipartTestCase):
@@ -233,6 +237,23 @@ class EndTests(MultipartTestCase):
         head = self.harness.head()
         self.assertEqual((head.status, head.header(b"content-type"), head.length), (200, b"image/png", read.length))
 
+    def test_encryption(self) -> None:
+        """How the object is encrypted is told at the beginning of an upload, and perhaps again at its end."""
+        for again in (None, b"aws:kms"):
+            client = self.harness.send(b"POST", b"/key?uploads")
+            answer = created()
+            answer.headers = answer.headers.adding((b"x-amz-server-side-encryption", b"AES256"))
+            self.upstream.last.respond(answer)
+            self.assertEqual(client.ended, "finished")
+            self.part(1)
+            etag = tag_of(self.PARTS[1])
+            end = completed(etag)
+            if again is not None:
+                end.headers = end.headers.adding((b"x-amz-server-side-encryption", again))
+            self.complete(end, 1)
+            read = self.completes(self.PARTS[1], etag)
+            self.assertEqual(read.answer_headers.get_all(b"x-amz-server-side-encryption"), (again or b"AES256",))
+
     def test_mp16_part_after_the_end(self) -> None:
         """MP-16: an upload that ends while one of its parts is still on its way disturbs nobody."""
         self.begin()
@@ -370,6 +391,59 @@ class SizeTests(MultipartTestCase):
             self.assertEqual(self.upstream.last.request.body_length, size)
             self.upstream.last.respond(error(403, b"AccessDenied"))
             self.assertEqual(client.status, 403)
+
+    def test_too_large(self) -> None:
+        """What S3 does not take in one request is refused before S3 is asked, and before a client that waits to be told
+        is told to send it. What is in Amazon's chunks counts without them.
+        """
+        chunks = {
+            b"x-amz-content-sha256": b"STREAMING-UNSIGNED-PAYLOAD-TRAILER",
+            b"x-amz-decoded-content-length": b"%d" % ((5 << 30) + 1),
+        }
+        form = {b"Content-Type": b"multipart/form-data; boundary=x"}
+        for method, target, headers, size in (
+            (b"PUT", b"/key", {}, (5 << 30) + 1),
+            (b"PUT", b"/key?partNumber=1&uploadId=U1", {}, 6 << 30),
+            (b"PUT", b"/key", chunks, 6 << 30),
+            (b"PUT", b"/key", chunks, None),
+            (b"POST", b"/", form, 6 << 30),
+        ):
+            client = FakeClient(method, target, {**headers, b"Expect": b"100-continue"}, b"")
+            client.body_length = size
+            self.harness.clients.append(client)
+            self.harness.gateway.handle(client)
+            self.assertEqual((client.status, client.ended, self.upstream.asked), (413, "finished", []))
+            self.assertIn(b"<Code>EntityTooLarge</Code>", client.answer)
+            self.assertIn(b"<MaxSizeAllowed>53687", client.answer)
+            self.assertEqual(client.body.calls, [])
+        chunks[b"x-amz-decoded-content-length"] = b"%d" % (5 << 30)
+        client = FakeClient(b"PUT", b"/key", chunks, b"")
+        client.body_length = 6 << 30
+        self.harness.clients.append(client)
+        self.harness.gateway.handle(client)
+        self.asks(1)
+
+    def test_too_large_by_and_by(self) -> None:
+        """A body that does not say how long it is is cut off when it becomes too long; S3 never gets its end."""
+        self.cached()
+        self.patch(writing, "LARGEST_UPLOAD", 1000)
+        client = FakeClient(b"PUT", b"/key", {b"Transfer-Encoding": b"chunked"}, b"")
+        client.body_length = None
+        self.harness.clients.append(client)
+        self.harness.gateway.handle(client)
+        sink = RecordingSink()
+        body = self.asks(1).request.body
+        assert body is not None
+        body.start(sink)
+        client.body.sink.data_received(b"x" * 1000)
+        self.assertIsNone(sink.ended)
+        client.body.sink.data_received(b"x")
+        self.assertTrue(client.body.aborted)
+        assert isinstance(sink.ended, Failure)
+        self.upstream.last.fail(UpstreamError("the body failed", sent=True))
+        self.assertEqual((client.status, client.ended), (413, "finished"))
+        self.assertIn(b"<Code>EntityTooLarge</Code>", client.answer)
+        self.assertEqual(self.harness.left_over(), [])
 
     def test_mp13_long_lists(self) -> None:
         """MP-13: the list of ten thousand parts is understood; one that is too long to be looked at is sent on, and the

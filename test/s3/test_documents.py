@@ -9,7 +9,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from s3proxy.s3.documents import (
     delete_result_errors,
     has_error_root,
+    parse_complete_result,
+    parse_complete_upload,
     parse_delete_objects,
+    parse_initiate_result,
     post_form_key,
     root_element,
 )
@@ -240,3 +243,165 @@ add_rows(
     ],
     check_form,
 )
+
+
+DOCTYPE = b'<!DOCTYPE x [<!ENTITY a "b">]>'
+
+
+class InitiateResultTests(SynchronousTestCase):
+    """The id of an upload."""
+
+    def test_found(self) -> None:
+        """With a name space, a prefix, blanks or character data; as UTF-8."""
+        for document, expected in (
+            (b"<InitiateMultipartUploadResult %s><UploadId>a</UploadId></InitiateMultipartUploadResult>" % NAMESPACE, b"a"),
+            (
+                b'<?xml version="1.0"?>\n<s:InitiateMultipartUploadResult xmlns:s="x"><s:Key>k</s:Key>'
+                b"<s:UploadId> a.b_c- \n</s:UploadId></s:InitiateMultipartUploadResult>",
+                b"a.b_c-",
+            ),
+            (
+                b"<InitiateMultipartUploadResult><UploadId><![CDATA[<&>]]></UploadId></InitiateMultipartUploadResult>",
+                b"<&>",
+            ),
+            (
+                b"<InitiateMultipartUploadResult><UploadId>&#233;</UploadId></InitiateMultipartUploadResult>",
+                "é".encode(),
+            ),
+        ):
+            self.assertEqual(parse_initiate_result(document), expected)
+
+    def test_not_found(self) -> None:
+        """Other documents, no id, an empty one, two of them, one in another place, an entity of the document's own."""
+        for document in (
+            b"",
+            b"<Error><UploadId>a</UploadId></Error>",
+            b"<InitiateMultipartUploadResult/>",
+            b"<InitiateMultipartUploadResult><UploadId/></InitiateMultipartUploadResult>",
+            b"<InitiateMultipartUploadResult><UploadId>a</UploadId><UploadId>b</UploadId></InitiateMultipartUploadResult>",
+            b"<InitiateMultipartUploadResult><x><UploadId>a</UploadId></x></InitiateMultipartUploadResult>",
+            b"<InitiateMultipartUploadResult><UploadId>a</UploadId>",
+            DOCTYPE + b"<InitiateMultipartUploadResult><UploadId>&a;</UploadId></InitiateMultipartUploadResult>",
+        ):
+            self.assertIsNone(parse_initiate_result(document), document)
+
+
+def part_list(root: str, parts: "list[tuple[int, str]]") -> bytes:
+    """A list of parts as clients send it."""
+    inside = "".join(
+        f"<Part><PartNumber>{number}</PartNumber><ETag>{escape(etag)}</ETag></Part>" for number, etag in parts
+    )
+    return f"<{root}>{inside}</{root}>".encode()
+
+
+class CompleteUploadTests(SynchronousTestCase):
+    """Lists of parts."""
+
+    def test_forms(self) -> None:
+        """Both names of the root; other elements, comments and instructions between."""
+        expected = ((1, b'"a"'), (2, b"b"))
+        for root in ("CompleteMultipartUpload", "CompleteMultipartUploadRequest"):
+            document = (
+                b'<?xml version="1.0" encoding="UTF-8"?><!-- c --><%s %s>\n<Part><ETag>&quot;a&quot;</ETag>'
+                b"<ChecksumCRC32>x</ChecksumCRC32><PartNumber>\n1</PartNumber></Part><?pi?>"
+                b"<Part><PartNumber>2</PartNumber><ETag><![CDATA[b]]></ETag></Part></%s>"
+                % (root.encode(), NAMESPACE, root.encode())
+            )
+            self.assertEqual(parse_complete_upload(document), expected)
+
+    def test_encodings(self) -> None:
+        """A list may be in UTF-16, if it says so as XML does."""
+        document = part_list("CompleteMultipartUpload", [(1, '"a"')]).decode()
+        self.assertIn(parse_complete_upload(document.encode("utf-16")), (None, ((1, b'"a"'),)))
+
+    def test_ten_thousand(self) -> None:
+        """As many parts as S3 takes."""
+        parts = [(number, f'"{number:032x}"') for number in range(1, 10_001)]
+        found = parse_complete_upload(part_list("CompleteMultipartUpload", parts))
+        self.assertEqual(found, tuple((number, etag.encode()) for number, etag in parts))
+
+    def test_refused(self) -> None:
+        """No parts, parts without number or tag, or with two, numbers that are none, broken and foreign documents."""
+        for inside in (
+            b"",
+            b"<Part/>",
+            b"<Part><PartNumber>1</PartNumber></Part>",
+            b"<Part><ETag>a</ETag></Part>",
+            b"<Part><PartNumber>1</PartNumber><ETag/></Part>",
+            b"<Part><PartNumber>x</PartNumber><ETag>a</ETag></Part>",
+            b"<Part><PartNumber>-1</PartNumber><ETag>a</ETag></Part>",
+            "<Part><PartNumber>٣</PartNumber><ETag>a</ETag></Part>".encode(),
+            b"<Part><PartNumber>100000</PartNumber><ETag>a</ETag></Part>",
+            b"<Part><PartNumber>1</PartNumber><PartNumber>2</PartNumber><ETag>a</ETag></Part>",
+            b"<Part><PartNumber>1</PartNumber><ETag>a</ETag><ETag>b</ETag></Part>",
+            b"<Part><PartNumber>1</PartNumber><ETag>a</ETag></Part></x>",
+            b"<Part><PartNumber>1</PartNumber><ETag>&a;</ETag></Part>",
+            b"<x>" * 100 + b"</x>" * 100,
+        ):
+            document = b"<CompleteMultipartUpload>%s</CompleteMultipartUpload>" % inside
+            self.assertIsNone(parse_complete_upload(document), inside)
+        good = part_list("CompleteMultipartUpload", [(1, "a")])
+        for document in (b"", b" ", DOCTYPE + good, good + good, good[:-1], b"\xff" + good, part_list("Other", [(1, "a")])):
+            self.assertIsNone(parse_complete_upload(document), document)
+
+    @given(st.lists(st.tuples(st.integers(0, 99_999), st.text(st.characters(codec="ascii", min_codepoint=33), min_size=1))))
+    def test_round_trip(self, parts: "list[tuple[int, str]]") -> None:
+        """What is listed is what is read."""
+        found = parse_complete_upload(part_list("CompleteMultipartUpload", parts))
+        self.assertEqual(found, tuple((number, etag.encode()) for number, etag in parts) or None)
+
+    @given(st.binary(max_size=60), st.integers(0, 200))
+    def test_damaged(self, garbage: bytes, position: int) -> None:
+        """Whatever stands in a list, there is a result or none."""
+        document = part_list("CompleteMultipartUpload", [(1, '"a"'), (2, '"b"')])
+        for each in (document[:position] + garbage + document[position:], garbage, document[:position]):
+            found = parse_complete_upload(each)
+            self.assertTrue(found is None or all(number < 100_000 and etag for number, etag in found))
+
+
+class CompleteResultTests(SynchronousTestCase):
+    """What S3 says in the end."""
+
+    def test_found(self) -> None:
+        """ETag and checksums, as a GET states them, behind blanks and in a name space."""
+        document = (
+            b'<?xml version="1.0"?>\n\n   \n<CompleteMultipartUploadResult %s><Location>l</Location>'
+            b"<ETag>&#34;abc-2&#34;</ETag><ChecksumCRC32>AAAAAA==-2</ChecksumCRC32>"
+            b"<ChecksumType>COMPOSITE</ChecksumType></CompleteMultipartUploadResult>" % NAMESPACE
+        )
+        found = parse_complete_result(document)
+        assert found is not None
+        self.assertEqual(found.etag, b'"abc-2"')
+        self.assertEqual(
+            found.checksums,
+            ((b"x-amz-checksum-crc32", b"AAAAAA==-2"), (b"x-amz-checksum-type", b"COMPOSITE")),
+        )
+
+    def test_bare_tag(self) -> None:
+        """A GET puts it into quotes."""
+        found = parse_complete_result(
+            b"<CompleteMultipartUploadResult><ETag>abc-2</ETag></CompleteMultipartUploadResult>"
+        )
+        assert found is not None
+        self.assertEqual((found.etag, found.checksums), (b'"abc-2"', ()))
+
+    def test_not_found(self) -> None:
+        """An error, no tag or two, an entity of the document's own, a document that is cut."""
+        good = b"<CompleteMultipartUploadResult><ETag>a</ETag></CompleteMultipartUploadResult>"
+        for document in (
+            b"",
+            b"<Error><ETag>a</ETag></Error>",
+            b"<CompleteMultipartUploadResult/>",
+            b"<CompleteMultipartUploadResult><ETag/></CompleteMultipartUploadResult>",
+            good.replace(b"<ETag>a</ETag>", b"<ETag>a</ETag>" * 2),
+            good.replace(b"<ETag>a</ETag>", b"<x><ETag>a</ETag></x>"),
+            DOCTYPE + good,
+            good[:-1],
+        ):
+            self.assertIsNone(parse_complete_result(document), document)
+
+    @given(st.binary(max_size=200))
+    def test_garbage(self, document: bytes) -> None:
+        """Whatever comes, there is a result or none."""
+        self.assertIsNone(parse_complete_result(document))
+        self.assertIsNone(parse_initiate_result(document))

@@ -275,8 +275,11 @@ class OrderTests(DashboardCase):
     def test_careless_orders(self) -> None:
         """Nothing is removed by an order that is not exact."""
         self.stocked.read(b"b/k")
-        for order in ({}, {"ref": ""}, {"ref": "x"}, {"prefix": "b"}, {"prefix": "", "glob": ""}, {"glob": "b/k"},
-                      {"glob": "*"}, {"prefix": "b/", "glob": "b/*"}, {"prefix": 1}, {"ref": ["bucket=b&key=k"]}):  # fmt: skip
+        orders: list[dict[str, object]] = [
+            {}, {"ref": ""}, {"ref": "x"}, {"ref": ["bucket=b&key=k"]}, {"prefix": "b"}, {"prefix": 1},
+            {"prefix": "", "glob": ""}, {"glob": "b/k"}, {"glob": "*"}, {"prefix": "b/", "glob": "b/*"},
+        ]  # fmt: skip
+        for order in orders:
             self.assertEqual(self.order(order).status, 400, order)
         self.assertEqual(self.stocked.read(b"b/k").header(b"x-cache"), b"HIT")
 
@@ -323,8 +326,7 @@ class LineKeeperTests(SynchronousTestCase):
         except ValueError:
             log.failure("it broke")
         newest, oldest = lines.latest()
-        self.assertEqual(
-            (oldest["level"], oldest["source"], oldest["text"]), ("info", "s3proxy.x", "a: b Signature=REDACTED")
-        )
+        found = oldest["level"], oldest["source"], oldest["text"]
+        self.assertEqual(found, ("info", "s3proxy.x", "a: b Signature=REDACTED"))
         self.assertIn("ValueError: bad", newest["text"])
         self.assertEqual(newest["level"], "critical")

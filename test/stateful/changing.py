@@ -5,6 +5,7 @@ from hypothesis.stateful import precondition, rule
 
 from test.stateful.machine import Foundation, keys, sizes
 from test.stateful.reading import CALLERS
+from test.support.model import Content
 
 __all__ = ["Overwriting", "Permitting", "Writing"]
 
@@ -22,12 +23,17 @@ class Overwriting(Foundation):
     def write_again(self, key: bytes, which: int) -> None:
         """Bytes that were there before, under new metadata."""
         assert self.world is not None
-        through = {writer.content for writer in self.world.writers}
-        # Of what was written through the proxy it does not know the date, and S3 does not tell by it whether the same
-        # bytes were written again.
-        contents = [each for each in self.world.s3.histories[key].contents if each not in through]
+        contents = self.seen_by_date(key)
         if contents:
             self.world.overwrite(key, contents[-1 - which % len(contents)])
+
+    def seen_by_date(self, key: bytes) -> list[Content]:
+        """Contents that may be written again, so that the proxy can tell. Of what was written through the proxy it
+        knows no date at first: if the same bytes are written again before S3 has told one, nothing shows it.
+        """
+        assert self.world is not None
+        through = {writer.content for writer in self.world.writers}
+        return [each for each in self.world.s3.histories[key].contents if each not in through]
 
     @rule(key=keys)
     def delete(self, key: bytes) -> None:
@@ -38,14 +44,14 @@ class Overwriting(Foundation):
         self.world.overwrite(key, None if there else self.content(key, 9000))
 
 
-class Writing(Foundation):
+class Writing(Overwriting):
     """Writes through the proxy."""
 
     @rule(key=keys, size=sizes, again=st.booleans())
     def put(self, key: bytes, size: int, again: bool) -> None:
         """New bytes, or those of before."""
         assert self.world is not None
-        contents = self.world.s3.histories[key].contents
+        contents = self.seen_by_date(key)
         self.world.write(key, contents[-1] if again and contents else self.content(key, size))
 
     @rule(key=keys)

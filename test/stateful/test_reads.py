@@ -25,7 +25,7 @@ class Calm(Reading, Overwriting, Permitting):
     """Nothing goes wrong."""
 
 
-class Stormy(Failing, Leaving, Overwriting, Writing, Permitting, Evicting, Restarting):
+class Stormy(Failing, Leaving, Writing, Permitting, Evicting, Restarting):
     """Everything goes wrong."""
 
 

@@ -48,7 +48,9 @@ def stored_headers(request: S3Request) -> tuple[Pair, ...]:
         lower = name.lower()
         if lower == b"content-encoding":
             codings = [coding.strip() for coding in value.split(b",")]
-            value = b",".join(coding for coding in codings if coding.lower() != b"aws-chunked")
+            others = [coding for coding in codings if coding.lower() != b"aws-chunked"]
+            if len(others) != len(codings):
+                value = b",".join(others)
             if not value:
                 continue
         if lower in _STORED or lower.startswith(b"x-amz-meta-"):

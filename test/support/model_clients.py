@@ -63,14 +63,17 @@ class ModelClient(FakeClient):
         if cut:
             self.witness.answer_ends(self.peer)
 
-    def get_at_once(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-        """The whole answer is here."""
-        length = next(int(value) for name, value in headers if name == b"Content-Length")
-        others = [pair for pair in headers if pair[0] != b"Content-Length"]
-        self.start_response(status, b"", others, length)
-        if body:
-            self._take(body)
-        self.finish()
+    def get_head(self, head: bytes, length: int | None = None) -> None:
+        """A status line and fields are here, as they are on the wire.
+
+        :param length: of the body, where no field says it
+        """
+        first, *lines = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
+        fields = [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
+        others = [pair for pair in fields if pair[0] != b"Content-Length"]
+        stated = [int(value) for name, value in fields if name == b"Content-Length"]
+        assert len(stated) == 1 and length in (None, *stated), (stated, length)
+        self.start_response(int(first.split()[1]), b"", others, stated[0])
 
     @property
     def is_behind(self) -> bool:

@@ -12,9 +12,11 @@ from unittest import mock
 import attrs
 from twisted.internet.defer import Deferred, fail
 
+from s3proxy.cache import fill, ram
 from s3proxy.cache.manager import CacheManager, CacheSettings
 from s3proxy.cache.ram import RamTier
 from s3proxy.gateway.lane import Glance, Lane
+from s3proxy.gateway.large import LargeHit
 from s3proxy.gateway.pipeline import Accounts, Gateway
 from s3proxy.gateway.transaction import Parts
 from s3proxy.policy.rules import Rules, Settings
@@ -24,6 +26,7 @@ from s3proxy.storage.diskio import DiskBusy
 from s3proxy.storage.generations import GenerationTable
 from test.storage.support import finish_scan
 from test.support.gateway import HOST, GatewayHarness
+from test.support.model_clients import ModelClient
 from test.support.streams import ManualThread
 
 __all__ = ["Limits", "ModelHarness", "Threads", "small_steps"]
@@ -50,14 +53,14 @@ class Limits:
 def small_steps(limits: Limits) -> Iterator[None]:
     """The cache's own constants are as small as ``limits`` says."""
     with ExitStack() as stack:
-        for module, values in (
-            (
-                "s3proxy.cache.fill",
-                {"BATCH": limits.batch, "WINDOW": limits.window, "WORTH_FINISHING": limits.worth_finishing},
-            ),
-            ("s3proxy.cache.ram", {"PIECE": 3000, "SMALL": 700}),
+        for module, name, value in (
+            (fill, "BATCH", limits.batch),
+            (fill, "WINDOW", limits.window),
+            (fill, "WORTH_FINISHING", limits.worth_finishing),
+            (ram, "PIECE", 3000),
+            (ram, "SMALL", 700),
         ):
-            stack.enter_context(mock.patch.multiple(module, **values))
+            stack.enter_context(mock.patch.object(module, name, value))
         yield
 
 
@@ -107,7 +110,7 @@ class ModelHarness(GatewayHarness):
             self.root, max_size=self._max_size, now=self.now, generations=generations, random=random.Random(self._lives)
         )
         self.store.cut, self.store.inline_max = limits.cut, limits.inline_max
-        ram = RamTier(self._run, self.clock.seconds, total=limits.memory, files=4, seed=1) if limits.memory else None
+        tier = RamTier(self._run, self.clock.seconds, total=limits.memory, files=4, seed=1) if limits.memory else None
         self.cache = CacheManager(
             self.clock,
             self.store,
@@ -120,7 +123,7 @@ class ModelHarness(GatewayHarness):
             ),
             now=self.now,
             events=self.events,
-            ram=ram,
+            ram=tier,
         )
         rules = Rules(self.config)
         if limits.page:
@@ -134,18 +137,24 @@ class ModelHarness(GatewayHarness):
             max_requests=self._max_requests,
             bypass_headers=settings.cache_bypass_headers_enabled,
         )
-        self.lane = Lane(self.cache, rules, mock.Mock(), now=self.now)
+        self.lane = Lane(self.cache, rules, mock.Mock(), now=self.now, desk=self.gateway)
 
-    def through_lane(
-        self, method: bytes, target: bytes, wanted: bytes | None, checksums: bool
-    ) -> tuple[int, list[tuple[bytes, bytes]], bytes] | None:
-        """Status, fields and body of the fast lane's answer; None: it has none."""
-        answer = self.lane.answer(Glance(method, target, HOST, wanted, checksums, None, b"", b""), "192.0.2.1", "http")
+    def through_lane(self, client: ModelClient, wanted: bytes | None, checksums: bool) -> bool | None:
+        """Let the fast lane answer. Whether it has accounted for the request itself; None: it has no answer."""
+        glance = Glance(client.method, client.target, HOST, wanted, checksums, None, b"", b"")
+        answer = self.lane.answer(glance, client.client_address, client.listener, files=True)
         if answer is None:
             return None
-        first, *lines = answer[0].removesuffix(b"\r\n\r\n").split(b"\r\n")
-        fields = [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
-        return int(first.split()[1]), fields, answer[1]
+        if isinstance(answer, LargeHit):
+            client.get_head(answer.head, answer.length)
+            self.gateway.deliver(client, answer)
+            return False
+        head, body = answer
+        client.get_head(head)
+        if body:
+            client.write(body)
+        client.finish()
+        return True
 
     # Ends and beginnings.
 

@@ -14,6 +14,7 @@ from test.support.model import History, Shape, Version, shape_of
 
 __all__ = ["FAULTS", "HEAD_FAULTS", "Exchange", "Fault", "ModelS3", "S3Response", "error_document"]
 
+PRECONDITIONS = frozenset({b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since"})
 HEAD_FAULTS = ("refused", "silent", "reset")
 """No answer comes."""
 STATUS_FAULTS = (500, 503, 403, 404)
@@ -31,10 +32,11 @@ FAULTS = (
     "no-content-range",
     "no-etag",
     "no-length",
+    "unconditional",
 )
 """``412``: to a request that has a precondition. ``cut``, ``stall``: the body, somewhere. ``whole``: a 200 to a Range.
 ``other-range``: bytes and Content-Range of another place. ``short-range``: Content-Range and length contradict each
-other. The last ones lack something in their head.
+other. ``unconditional``: no precondition was looked at. The other ones lack something in their head.
 """
 
 
@@ -173,8 +175,13 @@ class ModelS3:
         elif exchange.fields.get(b"x-caller") in self.denied:
             response = self._error(exchange, 403, version)
         else:
-            shape = shape_of(version, exchange.fields, exchange.part)
+            fields = exchange.fields
+            if fault is not None and fault.kind == "unconditional":
+                fields = {name: value for name, value in fields.items() if name not in PRECONDITIONS}
+            shape = shape_of(version, fields, exchange.part)
             response = self._answer(exchange, version, shape, fault)
+            if fields is not exchange.fields:
+                response.truthful = False
         exchange.response = response
         return response
 

@@ -44,7 +44,7 @@ class World:
         self._small = small_steps(limits)
         self._small.__enter__()
         self._logged: list[str] = []
-        globalLogPublisher.addObserver(self._log)
+        globalLogPublisher.addObserver(self._log)  # type: ignore[arg-type]
         self.threads = Threads()
         self.harness = ModelHarness(limits, run=self._run, **cache)
         self.moment = 1
@@ -72,7 +72,7 @@ class World:
 
     def close(self) -> None:
         """Remove the directory."""
-        globalLogPublisher.removeObserver(self._log)
+        globalLogPublisher.removeObserver(self._log)  # type: ignore[arg-type]
         self._small.__exit__(None, None, None)
         for peer in self.live:
             peer.client.leave()
@@ -90,7 +90,8 @@ class World:
     @property
     def live(self) -> list[Peer]:
         """Whose answer is not over."""
-        return [each for each in (*self.readers, *self.writers) if each.client.ended is None]
+        peers: list[Peer] = [*self.readers, *self.writers]
+        return [each for each in peers if each.client.ended is None]
 
     def read(
         self,
@@ -128,16 +129,14 @@ class World:
         )
         self._add(reader, self.readers)
         fields = reader.fields
-        answer = None
+        accounted = None
         if lane:
             checksums = fields.get(b"x-amz-checksum-mode") == b"ENABLED"
-            answer = self.harness.through_lane(method, target, fields.get(b"range"), checksums)
-        if answer is None:
+            accounted = self.harness.through_lane(client, fields.get(b"range"), checksums)
+        if accounted is None:
             self.harness.gateway.handle(client)
-            self.collect()
-        else:
-            self._by_lane += 1
-            client.get_at_once(*answer)
+        self._by_lane += accounted is True
+        self.collect()
         return reader
 
     def write(self, key: bytes, content: Content | None) -> Writer:

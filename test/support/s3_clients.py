@@ -5,6 +5,7 @@ HTTP_PROXY. Downloads go to files, as with most users of these programs, and are
 """
 
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -20,7 +21,7 @@ import attrs
 from test.support.proxy_process import clean_environment
 from test.support.sigv4 import Credential
 
-__all__ = ["CLIENTS", "ObjectStat", "S3Client", "file_sha256"]
+__all__ = ["CLIENTS", "ObjectStat", "S3Client", "file_sha256", "installed_clients"]
 
 _SECONDS = 300
 
@@ -320,6 +321,155 @@ class S5cmd(S3Client):
 
     def delete_many(self, bucket: str, keys: Sequence[str]) -> None:
         self._s5cmd("rm", *(f"s3://{bucket}/{key}" for key in keys))
+
+
+@attrs.frozen(kw_only=True)
+class Rclone(S3Client):
+    """rclone, if it is installed."""
+
+    def _rclone(self, *arguments: str) -> bytes:
+        remote = {
+            "TYPE": "s3",
+            "PROVIDER": "Other",
+            "ENDPOINT": self.endpoint,
+            "ACCESS_KEY_ID": self.credential.access_key,
+            "SECRET_ACCESS_KEY": self.credential.secret_key,
+            "REGION": "us-east-1",
+            "FORCE_PATH_STYLE": "true",
+            "NO_CHECK_BUCKET": "true",
+            "CHUNK_SIZE": "5M",
+            "UPLOAD_CUTOFF": "16M",
+        }
+        settings = [f"RCLONE_CONFIG_S3_{name}={value}" for name, value in remote.items()]
+        options = ("--config", os.devnull, "--retries", "1", "--low-level-retries", "1")
+        return self.run("env", *settings, "rclone", *options, *arguments).stdout
+
+    def upload(self, source: Path, bucket: str, key: str) -> None:
+        self._rclone("copyto", str(source), f"s3:{bucket}/{key}")
+
+    def download(self, bucket: str, key: str, target: Path) -> None:
+        self._rclone("copyto", f"s3:{bucket}/{key}", str(target))
+
+    def stat(self, bucket: str, key: str) -> ObjectStat | None:
+        found = json.loads(self._rclone("lsjson", "--stat", f"s3:{bucket}/{key}") or b"null")
+        return None if found is None else ObjectStat(size=found["Size"], etag="")
+
+    def list(self, bucket: str, prefix: str) -> "list[str]":
+        names = self._rclone("lsf", "--recursive", "--files-only", f"s3:{bucket}").decode().splitlines()
+        return [name for name in names if name.startswith(prefix)]
+
+    def copy(self, bucket: str, key: str, new_key: str) -> None:
+        self._rclone("copyto", f"s3:{bucket}/{key}", f"s3:{bucket}/{new_key}")
+
+    def delete(self, bucket: str, key: str) -> None:
+        self._rclone("deletefile", f"s3:{bucket}/{key}")
+
+    def delete_many(self, bucket: str, keys: Sequence[str]) -> None:
+        for key in keys:
+            self.delete(bucket, key)
+
+
+@attrs.frozen(kw_only=True)
+class Minio(S3Client):
+    """MinIO's client for Python, if it is installed."""
+
+    _made: list[Any] = attrs.field(factory=list)
+
+    @property
+    def _client(self) -> Any:
+        if not self._made:
+            import minio  # type: ignore[import-not-found]
+            import urllib3
+
+            host = self.endpoint.partition("://")[2]
+            pool = urllib3.ProxyManager(self.proxy) if self.proxy is not None else urllib3.PoolManager()
+            client = minio.Minio(
+                endpoint=host,
+                access_key=self.credential.access_key,
+                secret_key=self.credential.secret_key,
+                region="us-east-1",
+                secure=False,
+                http_client=pool,
+            )
+            client.disable_virtual_style_endpoint()
+            self._made.append(client)
+        return self._made[0]
+
+    def upload(self, source: Path, bucket: str, key: str) -> None:
+        self._client.fput_object(bucket_name=bucket, object_name=key, file_path=str(source))
+
+    def download(self, bucket: str, key: str, target: Path) -> None:
+        self._client.fget_object(bucket_name=bucket, object_name=key, file_path=str(target))
+
+    def stat(self, bucket: str, key: str) -> ObjectStat | None:
+        found = self._client.stat_object(bucket_name=bucket, object_name=key)
+        return ObjectStat(size=found.size, etag=found.etag)
+
+    def list(self, bucket: str, prefix: str) -> "list[str]":
+        found = self._client.list_objects(bucket_name=bucket, prefix=prefix, recursive=True)
+        return [item.object_name for item in found]
+
+    def copy(self, bucket: str, key: str, new_key: str) -> None:
+        from minio.commonconfig import CopySource  # type: ignore[import-not-found]
+
+        source = CopySource(bucket_name=bucket, object_name=key)
+        self._client.copy_object(bucket_name=bucket, object_name=new_key, source=source)
+
+    def delete(self, bucket: str, key: str) -> None:
+        self._client.remove_object(bucket_name=bucket, object_name=key)
+
+    def delete_many(self, bucket: str, keys: Sequence[str]) -> None:
+        for key in keys:
+            self.delete(bucket, key)
+
+
+@attrs.frozen(kw_only=True)
+class PyArrow(Boto3):
+    """Arrow's S3 file system (the AWS SDK for C++) for transfers, if pyarrow is installed; the rest is boto3.
+
+    In a process of its own, because it takes its proxy once for all.
+    """
+
+    def upload(self, source: Path, bucket: str, key: str) -> None:
+        self.run(sys.executable, "-c", _ARROW_PROGRAM, self.endpoint, "upload", f"{bucket}/{key}", str(source))
+
+    def download(self, bucket: str, key: str, target: Path) -> None:
+        self.run(sys.executable, "-c", _ARROW_PROGRAM, self.endpoint, "download", f"{bucket}/{key}", str(target))
+
+
+_ARROW_PROGRAM = """
+import os, shutil, sys
+from urllib.parse import urlsplit
+from pyarrow.fs import S3FileSystem
+
+endpoint, action, name, path = sys.argv[1:5]
+proxy = urlsplit(os.environ["HTTP_PROXY"]) if "HTTP_PROXY" in os.environ else None
+options = {} if proxy is None else {
+    "proxy_options": {"scheme": "http", "host": proxy.hostname, "port": proxy.port}
+}
+store = S3FileSystem(
+    endpoint_override=endpoint.partition("://")[2], scheme="http", region="us-east-1", force_virtual_addressing=False,
+    access_key=os.environ["AWS_ACCESS_KEY_ID"], secret_key=os.environ["AWS_SECRET_ACCESS_KEY"], **options
+)
+if action == "upload":
+    with open(path, "rb") as source, store.open_output_stream(name) as target:
+        shutil.copyfileobj(source, target, 1 << 20)
+else:
+    with store.open_input_stream(name) as source, open(path, "wb") as target:
+        shutil.copyfileobj(source, target, 1 << 20)
+"""
+
+
+def installed_clients() -> dict[str, type[S3Client]]:
+    """Those of which the tests make no condition, as far as they are there."""
+    found: dict[str, type[S3Client]] = {}
+    if shutil.which("rclone") is not None:
+        found["rclone"] = Rclone
+    if importlib.util.find_spec("minio") is not None:
+        found["minio"] = Minio
+    if importlib.util.find_spec("pyarrow") is not None:
+        found["pyarrow"] = PyArrow
+    return found
 
 
 CLIENTS: dict[str, type[S3Client]] = {

@@ -227,7 +227,7 @@ class ObservationTests(LifecycleTestCase):
         self.assertEqual(document["status"], "healthy")
         self.assertEqual(
             {part["name"]: part["status"] for part in document["components"]},
-            {"cache": "healthy", "upstream": "healthy", "listeners": "healthy"},
+            {"cache": "healthy", "rules": "healthy", "upstream": "healthy", "listeners": "healthy"},
         )
 
     def test_metrics(self) -> None:

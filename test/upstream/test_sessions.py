@@ -7,9 +7,10 @@ from typing import Any
 from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
+from s3proxy.upstream import sessions
 from s3proxy.upstream.interfaces import UpstreamTLSError
 from s3proxy.upstream.routing import TLSPolicy
-from s3proxy.upstream.sessions import MAX_AGE, MOST, TLSSessions
+from s3proxy.upstream.sessions import MAX_AGE, MOST, Session, TLSSessions
 
 POLICY = TLSPolicy()
 CLOSING = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello"
@@ -61,6 +62,16 @@ class SessionsTests(SynchronousTestCase):
         self.keep("one")
         self.now = MAX_AGE - 1
         self.assertEqual(self.found(), "one")
+        self.now = MAX_AGE
+        self.assertIsNone(self.found())
+
+    def test_age_of_resumed_sessions(self) -> None:
+        """A session that goes on from an earlier one is as old as that: a resumed connection showed no certificate."""
+        connection: Any = FakeConnection("two")
+        self.patch(sessions, "was_resumed", lambda _: True)
+        self.now = MAX_AGE - 1
+        self.sessions.keep(POLICY, "s3.test", connection, Session("one", 0.0))  # type: ignore[arg-type]
+        self.assertEqual(self.found(), "two")
         self.now = MAX_AGE
         self.assertIsNone(self.found())
 
