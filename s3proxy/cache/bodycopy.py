@@ -18,7 +18,6 @@ from s3proxy.cache.fill import BATCH, RunInThread
 from s3proxy.s3.aws_chunked import AwsChunkedDecoder, AwsChunkedError
 from s3proxy.s3.checksums import Checksum, new_checksum
 from s3proxy.storage.diskio import DiskBusy
-from s3proxy.storage.diskio import DiskBusy
 from s3proxy.util.deferreds import SharedResult
 
 __all__ = ["MOST_BEHIND", "PATIENCE", "BodyCopy", "CopiedBody", "IKept"]

@@ -149,6 +149,12 @@ class CacheManager:
                 )
         return None if record is None else self.recorded(record, fills)
 
+    def look_again(self, id: ObjectId) -> None:
+        """What the last view told is not on disk: the entry was replaced, perhaps by the same bytes under a newer
+        description, and nobody has noticed yet. The next view tells what is there now.
+        """
+        self._forget(id)
+
     def used(self, view: View, wanted: Interval) -> None:
         """Somebody reads these bytes from the cache: what is used stays longer."""
         if view.record is not None and self.store is not None:

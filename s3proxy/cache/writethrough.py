@@ -105,12 +105,7 @@ class WriteThrough:
         return self._copy(size, chunked, checksums, False, lambda: staging.start_part(part.number, size))
 
     def _copy(
-        self,
-        size: int,
-        chunked: bool,
-        checksums: Iterable[bytes],
-        here: bool,
-        start: Callable[[], IKept | None],
+        self, size: int, chunked: bool, checksums: Iterable[bytes], here: bool, start: Callable[[], IKept | None]
     ) -> BodyCopy:
         return BodyCopy(
             self._clock,

@@ -11,10 +11,13 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from s3proxy.s3.errors import S3Error, entity_too_large
+from s3proxy.s3.errors import S3Error, entity_too_large, slow_down
 from s3proxy.util.streams import IByteSink, IByteSource
 
-__all__ = ["HoldBack", "IBeside"]
+__all__ = ["CopyBudget", "HoldBack", "IBeside"]
+
+MOST_COPIED = 64 * 1024 * 1024
+"""Bytes of all requests' bodies together that are copied at one time, because they have to be understood."""
 
 
 class IBeside(Protocol):
@@ -27,6 +30,24 @@ class IBeside(Protocol):
         """The body is complete."""
 
 
+class CopyBudget:
+    """Room for the copies of all bodies together."""
+
+    def __init__(self, size: int = MOST_COPIED) -> None:
+        self._left = size
+
+    def take(self, size: int) -> bool:
+        """Whether there is room for so many bytes more."""
+        if size > self._left:
+            return False
+        self._left -= size
+        return True
+
+    def give_back(self, size: int) -> None:
+        """So many bytes are gone."""
+        self._left += size
+
+
 @implementer(IByteSource, IByteSink)
 class HoldBack:
     """A source that passes another one on, one piece behind if there is something to be done ``before_end``.
@@ -36,6 +57,8 @@ class HoldBack:
     :param before_end: called with the copy when the last piece is here; that piece is sent when the Deferred fires,
         and the body fails if it fails; None: nothing is held back
     :param copy_limit: how much of the body to copy
+    :param budget: where room for the copy is taken from
+    :param copy_needed: without room for the copy the body fails; otherwise ``before_end`` gets none then
     :param beside: told of every piece, and of the end when all of them are here
     :param limit: with more bytes than this the body fails
     :ivar received: bytes of the body so far
@@ -48,6 +71,8 @@ class HoldBack:
         before_end: "Callable[[bytes], Deferred[None]] | None",
         *,
         copy_limit: int = 0,
+        budget: CopyBudget | None = None,
+        copy_needed: bool = True,
         beside: "IBeside | None" = None,
         limit: int | None = None,
     ) -> None:
@@ -57,6 +82,8 @@ class HoldBack:
         self._source = source
         self._before_end = before_end
         self._copy_limit = copy_limit
+        self._budget = CopyBudget(copy_limit) if budget is None else budget
+        self._copy_needed = copy_needed
         self._beside = beside
         self._copy: list[bytes] = []
         self._copied = 0
@@ -79,9 +106,24 @@ class HoldBack:
 
     def abort(self) -> None:
         """See :class:`IByteSource`."""
+        self._end()
+        self._source.abort()
+
+    def _end(self) -> None:
         self._over = True
         self._held = None
+        self._forget_copy()
+
+    def _forget_copy(self) -> None:
+        self._copy.clear()
+        copied, self._copied = self._copied, 0
+        self._budget.give_back(copied)
+
+    def _fail(self, refusal: S3Error) -> None:
+        """The client is answered here; S3 gets no more."""
+        self.refusal = refusal
         self._source.abort()
+        self.stream_failed(Failure(refusal))
 
     def data_received(self, data: bytes) -> None:
         """See :class:`IByteSink`."""
@@ -89,22 +131,31 @@ class HoldBack:
             return
         self.received += len(data)
         if self._limit is not None and self.received > self._limit:
-            self.refusal = entity_too_large(self._limit)
-            self._source.abort()
-            self.stream_failed(Failure(self.refusal))
+            self._fail(entity_too_large(self._limit))
             return
         if self._beside is not None:
             self._beside.data_received(data)
-        if self._copied < self._copy_limit:
-            piece = data[: self._copy_limit - self._copied]
-            self._copy.append(piece)
-            self._copied += len(piece)
+        if self._copied < self._copy_limit and not self._take(data[: self._copy_limit - self._copied]):
+            self._fail(slow_down())
+            return
         if self._before_end is None:
             self._sink.data_received(data)
             return
         held, self._held = self._held, data
         if held is not None:
             self._sink.data_received(held)
+
+    def _take(self, piece: bytes) -> bool:
+        """Copy it. False: there is no room for what is needed."""
+        if self._budget.take(len(piece)):
+            self._copy.append(piece)
+            self._copied += len(piece)
+        elif self._copy_needed:
+            return False
+        else:
+            self._copy_limit = 0
+            self._forget_copy()
+        return True
 
     def stream_ended(self) -> None:
         """See :class:`IByteSink`."""
@@ -127,8 +178,8 @@ class HoldBack:
     def _let_through(self, _: None) -> None:
         if self._over or self._sink is None:
             return
-        self._over = True
-        held, self._held = self._held, None
+        held = self._held
+        self._end()
         if held is not None:
             self._sink.data_received(held)
         self._sink.stream_ended()
@@ -137,6 +188,5 @@ class HoldBack:
         """See :class:`IByteSink`."""
         if self._over or self._sink is None:
             return
-        self._over = True
-        self._held = None
+        self._end()
         self._sink.stream_failed(reason)

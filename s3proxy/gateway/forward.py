@@ -62,11 +62,13 @@ class ForwardFlow:
         body: HoldBack | None = None
         if outgoing.body is not None:
             before_end = (lambda copy: Deferred.fromCoroutine(self._arm(copy))) if self._writes else None
-            limit = max(body_limit(transaction.operation), self._keeping.request_bytes)
+            needed = body_limit(transaction.operation)
             body = HoldBack(
                 outgoing.body,
                 before_end,
-                copy_limit=limit,
+                copy_limit=max(needed, self._keeping.request_bytes),
+                budget=self._parts.copies,
+                copy_needed=needed > 0,
                 beside=self._keeping.copy,
                 limit=upload_limit(transaction.operation) if self._size_is_unknown else None,
             )
@@ -148,9 +150,7 @@ class ForwardFlow:
         await relay(transaction, response, headers, length, decide, head_bytes)
         return None
 
-    async def _settle(
-        self, acted: bool | None, response: IUpstreamResponse | None = None, body: bytes = b""
-    ) -> None:
+    async def _settle(self, acted: bool | None, response: IUpstreamResponse | None = None, body: bytes = b"") -> None:
         """The write's outcome is known (or, None, never will be): the cache follows. Only the first call counts.
 
         :param body: of S3's answer, as far as it is needed

@@ -84,9 +84,7 @@ class _ObjectKeeping(Keeping):
         self._id = transaction.id
         self._headers = transaction.request.headers
         self._described = described_by(self._headers)
-        plan = plan_body(
-            self._headers, transaction.request.body_length, transaction.settings, self._writes.largest
-        )
+        plan = plan_body(self._headers, transaction.request.body_length, transaction.settings, self._writes.largest)
         if isinstance(plan, Reason):
             self.reason = plan
         elif self._described is not None:
@@ -136,9 +134,7 @@ class _PartKeeping(_UploadKeeping):
         super().__init__(parts, transaction)
         assert transaction.settings is not None
         number = part_number(transaction.target.query)
-        plan = plan_body(
-            self._headers, transaction.request.body_length, transaction.settings, self._writes.largest
-        )
+        plan = plan_body(self._headers, transaction.request.body_length, transaction.settings, self._writes.largest)
         if isinstance(plan, Reason):
             self.reason = plan
         elif self._upload is not None and number is not None:

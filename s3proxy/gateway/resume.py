@@ -54,6 +54,7 @@ async def resume(
 async def _look(parts: Parts, transaction: Transaction, id: ObjectId, reader: BodyReader) -> Interval | None:
     """The bytes to ask for, from the reader's next one on; None: the cache has that one, or is getting it."""
     rest = (reader.position, reader.stop)
+    parts.cache.look_again(id)
     view = await parts.cache.view(id)
     if view is None or not view.version.same_bytes(reader.version) or reader.unreadable:
         return rest

@@ -6,6 +6,7 @@ import attrs
 
 from s3proxy.cache.entry import ObjectId
 from s3proxy.cache.manager import CacheManager
+from s3proxy.gateway.bodies import CopyBudget
 from s3proxy.gateway.interfaces import IClientRequest
 from s3proxy.policy.rules import Settings
 from s3proxy.policy.verdicts import Outcome, Reason
@@ -27,6 +28,7 @@ class Parts:
     """What the flows work with.
 
     :ivar now: unix seconds
+    :ivar copies: room for the copies of bodies that have to be understood
     :ivar referer: what to send as Referer where the client and its signature leave room for it; None: nothing
     """
 
@@ -34,6 +36,7 @@ class Parts:
     upstream: IUpstream
     now: Callable[[], float]
     referer: bytes | None = None
+    copies: CopyBudget = attrs.field(factory=CopyBudget)
 
 
 @attrs.define(kw_only=True)

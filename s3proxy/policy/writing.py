@@ -226,12 +226,7 @@ def names_to_compute(headers: Headers) -> tuple[bytes, ...]:
     return tuple(dict.fromkeys(names)) or (b"md5",)
 
 
-def is_true_copy(
-    digests: Mapping[bytes, bytes],
-    stated: Iterable[Expected],
-    etag: bytes,
-    answer: Headers,
-) -> bool:
+def is_true_copy(digests: Mapping[bytes, bytes], stated: Iterable[Expected], etag: bytes, answer: Headers) -> bool:
     """Whether nothing contradicts that the copy of a body is what S3 has.
 
     :param digests: of the copy

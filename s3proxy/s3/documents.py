@@ -167,7 +167,9 @@ def parse_complete_result(body: bytes) -> CompletedUpload | None:
         if path[1] == "ETag":
             etags.append(text.strip().encode("utf-8"))
         elif path[1].startswith("Checksum"):
-            checksums.append((b"x-amz-checksum-" + path[1][8:].lower().encode("ascii", "replace"), text.strip().encode()))
+            checksums.append(
+                (b"x-amz-checksum-" + path[1][8:].lower().encode("ascii", "replace"), text.strip().encode())
+            )
 
     complete = _read_xml(body, "CompleteMultipartUploadResult", on_element)
     if not complete or len(etags) != 1 or not etags[0]:

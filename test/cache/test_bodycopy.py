@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from test.support.streams import ManualThread, run_at_once
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
@@ -11,7 +12,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from s3proxy.cache.bodycopy import MOST_BEHIND, PATIENCE, BodyCopy, CopiedBody
 from s3proxy.cache.fill import BATCH
 from s3proxy.storage.diskio import DiskBusy
-from test.support.streams import ManualThread, run_at_once
 
 
 class FakeKept:
@@ -62,7 +62,13 @@ class CopyCase(SynchronousTestCase):
         return self.kept
 
     def copy(
-        self, size: int, *, run: Any = None, chunked: bool = False, here: bool = False, checksums: tuple[bytes, ...] = ()
+        self,
+        size: int,
+        *,
+        run: Any = None,
+        chunked: bool = False,
+        here: bool = False,
+        checksums: tuple[bytes, ...] = (),
     ) -> BodyCopy:
         """A copy of a body of this size."""
         return BodyCopy(

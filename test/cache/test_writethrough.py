@@ -2,6 +2,8 @@
 
 import os
 import tempfile
+from test.support.gateway import CountingEvents
+from test.support.streams import run_at_once
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
@@ -17,8 +19,6 @@ from s3proxy.s3.headers import Headers
 from s3proxy.storage.disk import open_store
 from s3proxy.storage.diskio import DiskBusy
 from s3proxy.storage.generations import GenerationTable
-from test.support.gateway import CountingEvents
-from test.support.streams import run_at_once
 
 ID = ObjectId("aws", b"bucket", b"key")
 UPLOAD = UploadKey(ID, b"upload")

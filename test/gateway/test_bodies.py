@@ -1,11 +1,12 @@
 """The client's body on its way to S3."""
 
+from test.support.streams import RecordingSink, ScriptedSource
+
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from s3proxy.gateway.bodies import HoldBack
-from test.support.streams import RecordingSink, ScriptedSource
+from s3proxy.gateway.bodies import CopyBudget, HoldBack
 
 
 class HoldBackTests(SynchronousTestCase):
@@ -150,3 +151,57 @@ class CountingTests(SynchronousTestCase):
         HoldBack(source, None).start(sink)
         source.sink.stream_failed(Failure(ValueError("gone")))
         self.assertIsInstance(sink.ended, Failure)
+
+
+class BudgetTests(SynchronousTestCase):
+    """Copies of many bodies at once."""
+
+    def setUp(self) -> None:
+        self.budget = CopyBudget(10)
+        self.copies: list[bytes] = []
+
+    def body(self, needed: bool) -> tuple[ScriptedSource, RecordingSink, HoldBack]:
+        """A body of which up to eight bytes are copied."""
+
+        def before_end(copy: bytes) -> "Deferred[None]":
+            self.copies.append(copy)
+            return succeed(None)
+
+        source, sink = ScriptedSource(), RecordingSink()
+        body = HoldBack(source, before_end, copy_limit=8, budget=self.budget, copy_needed=needed)
+        body.start(sink)
+        return source, sink, body
+
+    def test_no_room(self) -> None:
+        """Without room for a copy that is needed the body fails, and nothing of the end reaches S3."""
+        first, _, _ = self.body(True)
+        first.sink.data_received(b"12345678")
+        source, sink, body = self.body(True)
+        source.sink.data_received(b"abc")
+        assert isinstance(sink.ended, Failure) and body.refusal is not None
+        self.assertEqual((body.refusal.code, sink.data, source.aborted), ("SlowDown", b"", True))
+
+    def test_not_needed(self) -> None:
+        """A copy that is not needed is done without."""
+        first, _, _ = self.body(True)
+        first.sink.data_received(b"12345678")
+        source, sink, _ = self.body(False)
+        for piece in (b"ab", b"cd"):
+            source.sink.data_received(piece)
+        source.sink.stream_ended()
+        self.assertEqual((sink.data, sink.ended, self.copies), (b"abcd", True, [b""]))
+
+    def test_given_back(self) -> None:
+        """However a body ends, the room of its copy is free again."""
+        for end in range(4):
+            source, _, body = self.body(True)
+            source.sink.data_received(b"12345678")
+            if end == 0:
+                source.sink.stream_ended()
+            elif end == 1:
+                source.sink.stream_failed(Failure(ValueError("no")))
+            else:
+                body.abort()
+                body.abort()
+        self.assertTrue(self.budget.take(10))
+        self.assertFalse(self.budget.take(1))

@@ -109,7 +109,7 @@ class CompletenessTests(MultipartTestCase):
             b'\xef\xbb\xbf<?xml version="1.0" encoding="UTF-8"?>\n<!-- a list -->\n'
             b'<a:CompleteMultipartUpload xmlns:a="http://s3.amazonaws.com/doc/2006-03-01/">\n'
             b"  <a:Part><!-- first --><a:ETag>&quot;%s&#34;</a:ETag>\n<a:PartNumber> 1 </a:PartNumber></a:Part>"
-            b'<a:Part><a:PartNumber>2</a:PartNumber><a:ChecksumCRC32>AAAAAA==</a:ChecksumCRC32>'
+            b"<a:Part><a:PartNumber>2</a:PartNumber><a:ChecksumCRC32>AAAAAA==</a:ChecksumCRC32>"
             b"<a:ETag><![CDATA[%s]]></a:ETag></a:Part>\n</a:CompleteMultipartUpload>\n" % tuple(tags)
         )
         etag = tag_of(self.PARTS[1], self.PARTS[2])

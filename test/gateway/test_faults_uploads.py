@@ -51,11 +51,7 @@ class FramingTests(WriteTestCase):
 
     def fields(self, payload: bytes, *more: Pair, length: int = len(BODY)) -> Sequence[Pair]:
         """What goes with a body that is signed this way."""
-        return (
-            (b"x-amz-content-sha256", payload),
-            (b"x-amz-decoded-content-length", b"%d" % length),
-            *more,
-        )
+        return ((b"x-amz-content-sha256", payload), (b"x-amz-decoded-content-length", b"%d" % length), *more)
 
     def test_sg07_forms(self) -> None:
         """SG-07, SG-25: S3 gets chunks, signatures, trailers and their header fields as they were sent; the object is

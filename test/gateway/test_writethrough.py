@@ -3,12 +3,17 @@
 import base64
 import hashlib
 import zlib
+from collections.abc import Callable
+from test.gateway.test_read import ReadTestCase, error, not_modified, ok
+from test.support.gateway import FakeClient, FakeResponse, GatewayHarness
+from test.support.streams import RecordingSink
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from twisted.internet.defer import Deferred
+
+from s3proxy.storage.volume import Volume
 from s3proxy.upstream.interfaces import UpstreamError
-from test.gateway.test_read import ReadTestCase, error, not_modified, ok
-from test.support.gateway import FakeClient, FakeResponse
-from test.support.streams import RecordingSink
 
 BODY = b"0123456789" * 20
 ETAG = b'"%s"' % hashlib.md5(BODY).hexdigest().encode()
@@ -171,6 +176,39 @@ class ObjectTests(WriteTestCase):
             etag = b'"%s"' % hashlib.md5(body).hexdigest().encode()
             self.put_and_answered(written(etag), body=body, pieces=300_000)
             self.completes(body, etag)
+
+    def test_described_while_it_is_read(self) -> None:
+        """The entry is replaced by the same bytes under a newer description, and who reads it does not know yet, because
+        the thread that does it has not come to telling: he finds the new one.
+        """
+        late: list[tuple[Deferred[Any], Any]] = []
+
+        def run(function: Callable[..., Any], *args: Any) -> "Deferred[Any]":
+            done: Deferred[Any] = Deferred()
+            late.append((done, function(*args)))
+            return done
+
+        def deliver() -> None:
+            while late:
+                done, result = late.pop(0)
+                done.callback(result)
+
+        self.harness = GatewayHarness(run=run)
+        self.addCleanup(self.harness.close)
+        self.upstream = self.harness.upstream
+        body = b"0123456789" * 20_000
+        client = self.put(body, pieces=100_000)
+        deliver()
+        self.upstream.last.respond(written(md5_tag(body)))
+        deliver()
+        self.assertEqual(client.ended, "finished")
+        reader = self.harness.get()
+        untold = self.patch(Volume, "bump", lambda volume, name: volume.generations.get(name.slot))
+        self.upstream.last.respond(unchanged(md5_tag(body)))
+        untold.restore()
+        self.assertEqual(len(late), 1)
+        self.served(reader, b"REVALIDATED", body)
+        deliver()
 
     def test_replaces(self) -> None:
         """What was cached before is gone, whatever it was."""

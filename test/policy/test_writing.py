@@ -5,7 +5,8 @@ import hashlib
 import zlib
 from typing import Any
 
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.cache.entry import ObjectId

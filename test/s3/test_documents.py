@@ -1,5 +1,6 @@
 """Documents that name keys, or that turn a 200 into an error."""
 
+from test.s3.table import add_rows
 from xml.sax.saxutils import escape
 
 from hypothesis import given
@@ -16,7 +17,6 @@ from s3proxy.s3.documents import (
     post_form_key,
     root_element,
 )
-from test.s3.table import add_rows
 
 NAMESPACE = b'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
 BOMB = (
@@ -49,9 +49,7 @@ class DeleteObjectsTests(SynchronousTestCase):
         """Whatever text a key is, it is found as it was written."""
         keys = [key.replace("\ufffe", "").replace("\uffff", "") for key in keys]
         body = "".join(f"<Object><Key>{escape(key)}</Key></Object>" for key in keys)
-        self.assertEqual(
-            parse_delete_objects(f"<Delete>{body}</Delete>".encode()), tuple(key.encode() for key in keys)
-        )
+        self.assertEqual(parse_delete_objects(f"<Delete>{body}</Delete>".encode()), tuple(key.encode() for key in keys))
 
     def test_depth(self) -> None:
         """A document that is nothing but depth is refused at once."""
@@ -223,7 +221,7 @@ add_rows(
         (field(b"key", b"${filename}") + upload(b'name="file"; filename="a/b.jpg"'), b"b.jpg"),
         (field(b"key", b"${filename}") + upload(b"name=file; filename=b.jpg"), b"b.jpg"),
         (b"preamble\r\n" + field(b"key", b"a") + FILE, b"a"),
-        (b'--x\r\ncontent-disposition:form-data;name=key\r\n\r\na\r\n' + FILE, b"a"),
+        (b"--x\r\ncontent-disposition:form-data;name=key\r\n\r\na\r\n" + FILE, b"a"),
         (field(b"key", b"a", b"y y") + upload(b"name=file", b"y y"), b"a", b'Multipart/form-data; Boundary="y y"; c=d'),
         (field(b"key", b"a", b"-b'") + upload(b"name=file", b"-b'"), b"a", b"multipart/form-data;boundary=-b'"),
         (field(b"key", b"${filename}") + upload(b'name="file"; filename="a\\b.jpg"'), None),
@@ -254,7 +252,10 @@ class InitiateResultTests(SynchronousTestCase):
     def test_found(self) -> None:
         """With a name space, a prefix, blanks or character data; as UTF-8."""
         for document, expected in (
-            (b"<InitiateMultipartUploadResult %s><UploadId>a</UploadId></InitiateMultipartUploadResult>" % NAMESPACE, b"a"),
+            (
+                b"<InitiateMultipartUploadResult %s><UploadId>a</UploadId></InitiateMultipartUploadResult>" % NAMESPACE,
+                b"a",
+            ),
             (
                 b'<?xml version="1.0"?>\n<s:InitiateMultipartUploadResult xmlns:s="x"><s:Key>k</s:Key>'
                 b"<s:UploadId> a.b_c- \n</s:UploadId></s:InitiateMultipartUploadResult>",
@@ -341,10 +342,20 @@ class CompleteUploadTests(SynchronousTestCase):
             document = b"<CompleteMultipartUpload>%s</CompleteMultipartUpload>" % inside
             self.assertIsNone(parse_complete_upload(document), inside)
         good = part_list("CompleteMultipartUpload", [(1, "a")])
-        for document in (b"", b" ", DOCTYPE + good, good + good, good[:-1], b"\xff" + good, part_list("Other", [(1, "a")])):
+        for document in (
+            b"",
+            b" ",
+            DOCTYPE + good,
+            good + good,
+            good[:-1],
+            b"\xff" + good,
+            part_list("Other", [(1, "a")]),
+        ):
             self.assertIsNone(parse_complete_upload(document), document)
 
-    @given(st.lists(st.tuples(st.integers(0, 99_999), st.text(st.characters(codec="ascii", min_codepoint=33), min_size=1))))
+    @given(
+        st.lists(st.tuples(st.integers(0, 99_999), st.text(st.characters(codec="ascii", min_codepoint=33), min_size=1)))
+    )
     def test_round_trip(self, parts: "list[tuple[int, str]]") -> None:
         """What is listed is what is read."""
         found = parse_complete_upload(part_list("CompleteMultipartUpload", parts))
@@ -373,8 +384,7 @@ class CompleteResultTests(SynchronousTestCase):
         assert found is not None
         self.assertEqual(found.etag, b'"abc-2"')
         self.assertEqual(
-            found.checksums,
-            ((b"x-amz-checksum-crc32", b"AAAAAA==-2"), (b"x-amz-checksum-type", b"COMPOSITE")),
+            found.checksums, ((b"x-amz-checksum-crc32", b"AAAAAA==-2"), (b"x-amz-checksum-type", b"COMPOSITE"))
         )
 
     def test_bare_tag(self) -> None:

@@ -6,7 +6,6 @@ For tests that compare requests byte by byte, which a server that understands HT
 import socket
 import threading
 from collections.abc import Callable
-
 from test.support.waiting import poll
 
 __all__ = ["OK", "RawRequest", "RawServer"]

@@ -14,12 +14,11 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from test.support.proxy_process import clean_environment
+from test.support.sigv4 import Credential
 from typing import Any
 
 import attrs
-
-from test.support.proxy_process import clean_environment
-from test.support.sigv4 import Credential
 
 __all__ = ["CLIENTS", "ObjectStat", "S3Client", "file_sha256", "installed_clients"]
 
@@ -123,9 +122,7 @@ def _botocore_client(client: S3Client, **config: Any) -> Any:
     return session.client(
         "s3",
         endpoint_url=client.endpoint,
-        config=Config(
-            s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}, proxies=proxies, **config
-        ),
+        config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}, proxies=proxies, **config),
     )
 
 

@@ -31,7 +31,10 @@ Pair = tuple[bytes, bytes]
 def signed(*names: bytes, algorithm: bytes = b"AWS4-HMAC-SHA256") -> Pair:
     """An Authorization that covers these fields."""
     listed = b";".join(sorted((b"host", b"x-amz-date", *names)))
-    return (b"Authorization", b"%s Credential=%s, SignedHeaders=%s, Signature=%s" % (algorithm, SCOPE, listed, b"0" * 64))
+    return (
+        b"Authorization",
+        b"%s Credential=%s, SignedHeaders=%s, Signature=%s" % (algorithm, SCOPE, listed, b"0" * 64),
+    )
 
 
 class ForwardingCase(SynchronousTestCase):
@@ -152,10 +155,7 @@ class RequestTests(ForwardingCase):
     def test_sg12_forms(self) -> None:
         """SG-12: the body of a form is a body."""
         body = b"a=b&c=%20d+e&" * (MIB // 13)
-        fields = [
-            (b"Content-Type", b"application/x-www-form-urlencoded"),
-            (b"Content-Length", b"%d" % len(body)),
-        ]
+        fields = [(b"Content-Type", b"application/x-www-form-urlencoded"), (b"Content-Length", b"%d" % len(body))]
         self.assertEqual(self.send(b"POST", b"/b/sg12?x=y", fields, body).status, 200)
         self.assertTrue(self.arrived().body == body)
 
