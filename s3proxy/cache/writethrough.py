@@ -206,7 +206,7 @@ class WriteThrough:
         :param otherwise: done at once, in the caller's thread, when nothing came of the work
         """
         if self._store is None:
-            return Deferred.fromCoroutine(_nothing())
+            return succeed(None)
 
         def failed(reason: Failure) -> None:
             if not reason.check(OSError, DiskBusy):
@@ -216,10 +216,6 @@ class WriteThrough:
                 self._guard.attempt(otherwise)
 
         return self._run(work).addErrback(failed)
-
-
-async def _nothing() -> None:
-    return None
 
 
 def _remember(known: "OrderedDict[UploadKey, bytes]", upload: UploadKey, value: bytes, most: int) -> None:

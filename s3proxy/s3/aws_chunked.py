@@ -39,7 +39,9 @@ def is_aws_chunked(headers: Headers) -> bool | None:
 
 
 def plain_content_encoding(headers: Headers) -> bytes | None:
-    """The Content-Encoding that the object has: as it was sent, or without ``aws-chunked`` if that is in it; None: none."""
+    """The Content-Encoding that the object has, as it was sent, or without ``aws-chunked`` if that is in it; None: it
+    has none.
+    """
     tokens = _encodings(headers)
     rest = [token for token in tokens if token.lower() != b"aws-chunked"]
     values = headers.get_all(b"content-encoding")

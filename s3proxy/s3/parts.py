@@ -8,7 +8,7 @@ A map is as large as the number of different sizes, not of parts: neighbours of 
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Union
 
 import attrs

@@ -272,6 +272,19 @@ class InvalidationTests(ForwardTestCase):
         self.is_dropped()
         self.is_dropped(b"/other")
 
+    def test_multi_delete_of_a_thousand(self) -> None:
+        """ST-03: as many keys as S3 takes are dropped, and S3's answer need not name any of them."""
+        keys = [b"key", *(b"key-%d&amp;" % number for number in range(999))]
+        listed = b"".join(b"<Object><Key>%s</Key></Object>" % key for key in keys)
+        for target in (b"/key-0%26", b"/key-998%26"):
+            self.harness.get(target)
+            self.upstream.last.respond(ok())
+        self.upstream.asked.clear()
+        self.upload(b"POST", b"/?delete", b"<Delete><Quiet>true</Quiet>%s</Delete>" % listed)
+        self.asks(1).respond(FakeResponse(200, {}, b"<DeleteResult/>"))
+        for target in (b"/key", b"/key-0%26", b"/key-998%26"):
+            self.is_dropped(target)
+
     def test_multi_delete_that_is_not_understood(self) -> None:
         """S3 never gets the end of a list that the cache can't follow."""
         client, sink = self.upload(b"POST", b"/?delete", b"<Delete><Object>")

@@ -178,8 +178,8 @@ class ObjectTests(WriteTestCase):
             self.completes(body, etag)
 
     def test_described_while_it_is_read(self) -> None:
-        """The entry is replaced by the same bytes under a newer description, and who reads it does not know yet, because
-        the thread that does it has not come to telling: he finds the new one.
+        """The entry is replaced by the same bytes under a newer description, and who reads it does not know yet,
+        because the thread that does it has not come to telling: he finds the new one.
         """
         late: list[tuple[Deferred[Any], Any]] = []
 

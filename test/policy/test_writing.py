@@ -164,7 +164,7 @@ class VersionTests(SynchronousTestCase):
         return written_version(ID, 10, ((b"x-amz-meta-a", b"1"), TYPE), b'"tag"', answer, **more)
 
     def test_headers(self) -> None:
-        """Those of the request that S3 repeats, and those of the answer that a GET repeats; the answer's own stay out."""
+        """Those of the request that S3 repeats, and those of the answer that a GET repeats."""
         version = self.version(
             headers(
                 ETag=b'"tag"',

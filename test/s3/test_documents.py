@@ -279,7 +279,7 @@ class InitiateResultTests(SynchronousTestCase):
             b"<Error><UploadId>a</UploadId></Error>",
             b"<InitiateMultipartUploadResult/>",
             b"<InitiateMultipartUploadResult><UploadId/></InitiateMultipartUploadResult>",
-            b"<InitiateMultipartUploadResult><UploadId>a</UploadId><UploadId>b</UploadId></InitiateMultipartUploadResult>",
+            b"<InitiateMultipartUploadResult>%s</InitiateMultipartUploadResult>" % (b"<UploadId>a</UploadId>" * 2),
             b"<InitiateMultipartUploadResult><x><UploadId>a</UploadId></x></InitiateMultipartUploadResult>",
             b"<InitiateMultipartUploadResult><UploadId>a</UploadId>",
             DOCTYPE + b"<InitiateMultipartUploadResult><UploadId>&a;</UploadId></InitiateMultipartUploadResult>",

@@ -292,8 +292,8 @@ class AnswerTests(ForwardingCase):
                 location = b"http://b.s3.eu-west-1.amazonaws.com/sg16"
                 body = b"<Error><Code>PermanentRedirect</Code></Error>"
                 self.server.answer_in_the_end = lambda request: (
-                    b"HTTP/1.1 %d Moved\r\nLocation: %s\r\nx-amz-bucket-region: eu-west-1\r\nContent-Length: %d\r\n\r\n%s"
-                    % (status, location, len(body), body)
+                    b"HTTP/1.1 %d Moved\r\nLocation: %s\r\nx-amz-bucket-region: eu-west-1\r\n"
+                    b"Content-Length: %d\r\n\r\n%s" % (status, location, len(body), body)
                 )
                 for _ in range(2):
                     answer = self.send(method, b"/b/sg16", [(b"Content-Length", b"0")])
@@ -334,7 +334,8 @@ class ForwardProxyTests(ForwardingCase):
         those in origin-form.
         """
         self.server.answer_in_the_end = lambda request: (
-            b'HTTP/1.1 200 OK\r\nETag: "x"\r\nLast-Modified: Tue, 14 Nov 2023 22:13:20 GMT\r\nContent-Length: 4\r\n\r\nbody'
+            b'HTTP/1.1 200 OK\r\nETag: "x"\r\nLast-Modified: Tue, 14 Nov 2023 22:13:20 GMT\r\n'
+            b"Content-Length: 4\r\n\r\nbody"
         )
         answers = [self.absolute(tls=True), self.absolute(tls=False), self.send(b"GET", b"/b/sg17")]
         self.assertEqual([(answer.status, answer.body) for answer in answers], [(200, b"body")] * 3)

@@ -368,7 +368,7 @@ class SlowStoreTests(SynchronousTestCase):
                     "endpoint_overrides": {HOST.decode(): [f"127.0.0.1:{server.port}"]},
                     "upstream_overrides": {f"{HOST.decode()}:80": {"scheme": "http"}},
                 },
-                "cache": {"max_cache_size": 8 << 30, "write_cache_percent": 50},
+                "cache": {"max_cache_size": 8 << 30, "write_cache_percent": 50, "write_cache_max_object_size": 1 << 30},
             }
         )
         self.addCleanup(proxy.stop)
