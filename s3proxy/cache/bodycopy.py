@@ -24,6 +24,10 @@ __all__ = ["MOST_BEHIND", "PATIENCE", "BodyCopy", "CopiedBody", "IKept"]
 
 MOST_BEHIND = 16 * 1024 * 1024
 """Bytes that may wait for the disk before the copy is given up."""
+SHARE = 4
+"""A body is taken in no fewer batches than this, so that not all of it is left to do when S3 has answered."""
+SMALL_BATCH = 128 * 1024
+"""Bytes that are worth a thread's time."""
 PATIENCE = 5.0
 """Seconds that S3's answer waits for the rest of the copy."""
 
@@ -80,6 +84,7 @@ class BodyCopy:
         self._clock = clock
         self._run = run
         self._size = size
+        self._batch = min(BATCH, max(SMALL_BATCH, size // SHARE))
         self._decoder = AwsChunkedDecoder() if chunked else None
         self._checksums: dict[bytes, Checksum] = {name: new_checksum(name) for name in dict.fromkeys(checksums)}
         self._here = here
@@ -113,7 +118,7 @@ class BodyCopy:
         self._queued = self._queued + sum(map(len, pieces))
         if self._queued > MOST_BEHIND:
             self._give_up("the disk is too slow for it")
-        elif self._here or self._queued >= BATCH:
+        elif self._here or self._queued >= self._batch:
             self._advance()
 
     def ended(self) -> None:

@@ -20,6 +20,8 @@ __all__ = ["SocketOptions", "UpstreamSocket", "connect"]
 RECV_SIZE = 256 * 1024
 #: Bytes read at most from a connection that broke while we were writing.
 _LAST_BYTES = 1024 * 1024
+#: From this size on, what is written is sent at once, before anything else is done.
+_LARGE = 32 * 1024
 #: Where all connections receive: TLS copies what it is given anyway, and so none of it is allocated.
 _RECEIVED = memoryview(bytearray(RECV_SIZE))
 
@@ -79,6 +81,32 @@ class UpstreamSocket(tcp.Client):
         finally:
             if began:
                 TURN.end()
+
+    def write(self, data: bytes) -> None:
+        if len(data) < _LARGE:
+            super().write(data)
+        else:
+            self.write_through(data)
+
+    def write_through(self, data: "bytes | memoryview") -> None:
+        """As ``write``, but only what the kernel does not take at once is copied, and counts for the producer's pause.
+
+        :param data: may change as soon as this returns
+        """
+        rest = data[self._send(data) :]
+        if rest:
+            super().write(bytes(rest))
+
+    def _send(self, data: "bytes | memoryview") -> int:
+        """How much of it the kernel has taken. Nothing, if something is before it; errors are left to the reactor."""
+        if not self.connected or self.disconnecting or self._aborting or self.dataBuffer:
+            return 0
+        if self._tempDataLen and (self.doWrite() is not None or self._waiting):
+            return 0
+        try:
+            return self.socket.send(data)
+        except OSError:
+            return 0
 
     def startWriting(self) -> None:
         # While a connection comes about, this is how the reactor is asked to tell.

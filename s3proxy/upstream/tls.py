@@ -17,11 +17,13 @@ from s3proxy.s3.address import certificate_host
 from s3proxy.upstream.interfaces import UpstreamError, UpstreamTLSError, UpstreamUnreachable
 from s3proxy.upstream.routing import TLSPolicy, ip_literal
 from s3proxy.upstream.sessions import Session, TLSSessions, was_resumed
+from s3proxy.upstream.sockets import UpstreamSocket
 
 __all__ = [
     "ClientContexts",
     "ConnectionCreator",
     "Decrypter",
+    "Encrypter",
     "UpstreamTLS",
     "check_name",
     "find_decrypter",
@@ -32,6 +34,8 @@ RECORD = 16 * 1024
 """The most bytes that one TLS record holds (RFC 8446 5.1)."""
 PIECE = 64 * 1024
 """Bytes that are handed on together."""
+SENT_TOGETHER = 256 * 1024
+"""Bytes of a request's body that are encrypted before any of them is sent."""
 
 _CHAIN_ERRORS = {
     7: "was not signed by the authority it names",
@@ -88,6 +92,53 @@ def find_decrypter() -> Decrypter | None:
         return None
 
 
+class Encrypter:
+    """Puts bytes into records, into one buffer that connections share.
+
+    Twisted cuts what is written into records, makes an object of each and of what it becomes, and gives them to the
+    socket one by one. OpenSSL's own buffer stays as small as with that: each connection keeps the largest it ever had.
+
+    :raises AttributeError: pyOpenSSL looks different inside
+    """
+
+    def __init__(self) -> None:
+        inside: Any = SSL
+        lib, self._ffi = inside._lib, inside._ffi
+        self._write, self._read = lib.SSL_write, lib.BIO_read
+        # A record's header, type and tag take 22 bytes with TLS 1.3, up to 85 with the oldest suites of TLS 1.2.
+        self._size = SENT_TOGETHER + 2 * RECORD
+        self._buffer = self._ffi.new("char[]", self._size)
+        self._bytes = memoryview(self._ffi.buffer(self._buffer))
+        sample: Any = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
+        self._read(sample._from_ssl, self._buffer, 0)
+        sample._ssl
+
+    def encrypt(self, connection: Any, data: bytes, start: int) -> tuple[int, memoryview]:
+        """Take bytes from ``data[start:]``, at most ``SENT_TOGETHER``; returns where it stopped, and what to send, which
+        stands until the next call. When it took none, OpenSSL can't go on, and the next attempt tells why.
+        """
+        session, bio, write = connection._ssl, connection._from_ssl, self._write
+        stop = min(len(data), start + SENT_TOGETHER)
+        filled = 0
+        with self._ffi.from_buffer(data) as plain:
+            while start < stop:
+                piece = min(stop, start + PIECE)
+                while start < piece and (count := write(session, plain + start, min(RECORD, piece - start))) > 0:
+                    start += count
+                filled += max(0, self._read(bio, self._buffer + filled, self._size - filled))
+                if start < piece:
+                    break
+        return start, self._bytes[:filled]
+
+
+def find_encrypter() -> Encrypter | None:
+    """The same for what is sent."""
+    try:
+        return Encrypter()
+    except (AttributeError, TypeError, SSL.Error):
+        return None
+
+
 class UpstreamTLS(TLSMemoryBIOProtocol):
     """The TLS layer of one connection. It hands on what one read of the socket brought in pieces of some records each.
 
@@ -100,6 +151,31 @@ class UpstreamTLS(TLSMemoryBIOProtocol):
 
     chain_error: int | None = None
     decrypter = find_decrypter()
+    encrypter = find_encrypter()
+
+    def _write(self, bytes: bytes) -> None:
+        start = 0
+        if len(bytes) > RECORD and self.encrypter is not None and self._handshakeDone:
+            start = self._write_records(self.encrypter, bytes)
+        if start == 0:
+            super()._write(bytes)
+        elif start < len(bytes):
+            super()._write(bytes[start:])
+
+    def _write_records(self, encrypter: Encrypter, data: bytes) -> int:
+        """Send as much as OpenSSL takes; returns where it stopped."""
+        start = 0
+        while start < len(data) and not self._lostTLSConnection:
+            stop, records = encrypter.encrypt(self._tlsConnection, data, start)
+            if records:
+                if isinstance(self.transport, UpstreamSocket):
+                    self.transport.write_through(records)
+                else:
+                    self.transport.write(records.tobytes())
+            if stop == start:
+                break
+            start = stop
+        return start
 
     def dataReceived(self, data: bytes) -> None:
         """Called by the socket.

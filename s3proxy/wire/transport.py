@@ -75,12 +75,14 @@ class FileServer(tcp.Server):
     that turn, with one system call and without a detour through the reactor's list of writers.
 
     :ivar bytes_sent: bytes the kernel has taken so far
+    :ivar read_size: bytes that are asked for per read
     :cvar window: bytes of a span whose residency is probed, and that are read ahead, at a time
     :cvar turn: most bytes one connection sends in one turn of the reactor, so that a fast client starves nobody
     """
 
     window = 1024 * 1024
     turn = 4 * 1024 * 1024
+    read_size = tcp.Server.bufferSize
     reactor: Any
     page_cache: PageCache | None = None
 
@@ -220,7 +222,7 @@ class FileServer(tcp.Server):
     def doRead(self) -> Any:
         """Called by the reactor. What the protocol writes meanwhile is sent before this returns."""
         try:
-            data = self.socket.recv(self.bufferSize)
+            data = self.socket.recv(self.read_size)
         except OSError as error:
             return None if error.errno in _WOULD_BLOCK else main.CONNECTION_LOST
         if not data:

@@ -4,10 +4,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from test.stateful.machine import Foundation, keys, sizes
-from test.stateful.reading import CALLERS
+from test.stateful.reading import CALLERS, Reading, Style, ranges
 from test.support.model import Content
 
-__all__ = ["Overwriting", "Permitting", "Writing"]
+__all__ = ["Overtaking", "Overwriting", "Permitting", "Writing"]
 
 
 class Overwriting(Foundation):
@@ -42,6 +42,29 @@ class Overwriting(Foundation):
         history = self.world.s3.histories[key]
         there = history.current.content is not None
         self.world.overwrite(key, None if there else self.content(key, 9000))
+
+
+class Overtaking(Reading, Overwriting):
+    """Writes that the proxy does not see while it reads."""
+
+    @rule(
+        key=keys,
+        wanted=st.tuples(*[st.one_of(st.none(), ranges)] * 3),
+        directive=st.sampled_from(("no-cache", "", "no-store")),
+        moves=st.tuples(*[st.lists(st.integers(0, 255), max_size=4)] * 3),
+        size=sizes,
+    )
+    def overtake(
+        self, key: bytes, wanted: tuple[bytes | None, ...], directive: str, moves: tuple[list[int], ...], size: int
+    ) -> None:
+        """While a body of one version is under way, somebody gets the next one, and others come."""
+        assert self.world is not None
+        for number, value in enumerate(wanted):
+            style = Style(directive=directive if number == 1 else "", then="nothing")
+            self.send(b"GET", key, style, {} if value is None else {b"Range": value})
+            self.proceed(moves[number])
+            if number == 0:
+                self.world.overwrite(key, self.content(key, size))
 
 
 class Writing(Overwriting):

@@ -12,7 +12,7 @@ import gc
 from hypothesis.stateful import run_state_machine_as_test
 from twisted.trial.unittest import SynchronousTestCase
 
-from test.stateful.changing import Overwriting, Permitting, Writing
+from test.stateful.changing import Overtaking, Permitting, Writing
 from test.stateful.disturbing import Evicting, Failing, Restarting
 from test.stateful.machine import Foundation, profile
 from test.stateful.reading import Leaving, Reading
@@ -21,15 +21,15 @@ HISTORIES = 300
 """That belong to every test run, about 20 seconds of them."""
 
 
-class Calm(Reading, Overwriting, Permitting):
+class Calm(Overtaking, Permitting):
     """Nothing goes wrong."""
 
 
-class Stormy(Failing, Leaving, Writing, Permitting, Evicting, Restarting):
+class Stormy(Failing, Leaving, Overtaking, Writing, Permitting, Evicting, Restarting):
     """Everything goes wrong."""
 
 
-class Unreliable(Failing, Leaving, Overwriting):
+class Unreliable(Failing, Leaving, Overtaking):
     """S3 fails, and objects change behind the proxy."""
 
 
