@@ -1,7 +1,8 @@
 """A copy of an upload's body on its way to the disk, beside the body's way to S3.
 
-The copy never holds up the upload: what the disk has not taken waits here, and when that becomes too much, or the disk
-or the encoding fails, the copy is given up and the upload goes on alone.
+The copy never fails the upload, and holds it up for a moment at most: what the disk has not taken waits here, the body
+waits for ``MOST_HELD_UP`` seconds in all, and when that is not enough, or the disk or the encoding fails, the copy is
+given up and the upload goes on alone.
 
 Largest buffer: ``MOST_BEHIND`` bytes plus what one read of the client's connection brings.
 """
@@ -9,7 +10,7 @@ Largest buffer: ``MOST_BEHIND`` bytes plus what one read of the client's connect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-from twisted.internet.defer import execute
+from twisted.internet.defer import Deferred, execute
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -20,8 +21,12 @@ from s3proxy.s3.checksums import Checksum, new_checksum
 from s3proxy.storage.diskio import DiskBusy
 from s3proxy.util.deferreds import SharedResult
 
-__all__ = ["MOST_BEHIND", "PATIENCE", "BodyCopy", "CopiedBody", "IKept"]
+__all__ = ["FAR_BEHIND", "MOST_BEHIND", "MOST_HELD_UP", "PATIENCE", "BodyCopy", "CopiedBody", "IKept"]
 
+FAR_BEHIND = 8 * 1024 * 1024
+"""Bytes that may wait for the disk before the body is held up."""
+MOST_HELD_UP = 2.0
+"""Seconds that one body is held up in all."""
 MOST_BEHIND = 16 * 1024 * 1024
 """Bytes that may wait for the disk before the copy is given up."""
 SHARE = 4
@@ -95,6 +100,10 @@ class BodyCopy:
         self._received = 0
         self._queue: list[bytes] = []
         self._queued = 0
+        self._held_up = 0.0
+        self._held_since = 0.0
+        self._held_limit: IDelayedCall | None = None
+        self._caught_up: Deferred[None] | None = None
         self._busy = False
         self._ended = False
         self._over = False
@@ -120,6 +129,25 @@ class BodyCopy:
             self._give_up("the disk is too slow for it")
         elif self._here or self._queued >= self._batch:
             self._advance()
+
+    def behind(self) -> "Deferred[None] | None":
+        """Fires when the body need not wait for the copy any more; None: it need not wait now."""
+        if self._caught_up is None and not self._over and self._queued > FAR_BEHIND:
+            left = MOST_HELD_UP - self._held_up
+            if left > 0:
+                self._caught_up = Deferred()
+                self._held_since = self._clock.seconds()
+                self._held_limit = self._clock.callLater(left, self._catch_up)
+        return self._caught_up
+
+    def _catch_up(self) -> None:
+        waiting, self._caught_up = self._caught_up, None
+        if waiting is None:
+            return
+        self._held_up += self._clock.seconds() - self._held_since
+        if self._held_limit is not None and self._held_limit.active():
+            self._held_limit.cancel()
+        waiting.callback(None)
 
     def ended(self) -> None:
         """The body is complete."""
@@ -172,6 +200,7 @@ class BodyCopy:
                 self._complete()
             return
         chunks, self._queue, self._queued = self._queue, [], 0
+        self._catch_up()
         if self._here:
             try:
                 taken = self._take(chunks)
@@ -229,6 +258,7 @@ class BodyCopy:
     def _end(self) -> None:
         self._over = True
         self._queue.clear()
+        self._catch_up()
         self._done.fire(None)
 
     def _discard(self) -> None:

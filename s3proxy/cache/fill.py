@@ -198,6 +198,10 @@ class Fill:
             if missing > (0 if self._passing else max(self._worth, (self.stop - self.start) // 4)):
                 self._source.abort()
                 self.stream_failed(Failure(FillBroken("nobody reads it any more")))
+            elif self._passing:
+                # All of it has come but its end, for which S3 may have been paused.
+                self._memory.clear()
+                self._throttle(0)
         self._close_if_over()
 
     def finish_anyway(self) -> None:

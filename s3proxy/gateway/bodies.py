@@ -21,13 +21,16 @@ MOST_COPIED = 64 * 1024 * 1024
 
 
 class IBeside(Protocol):
-    """Gets a copy of a body that passes by; nothing waits for it."""
+    """Gets a copy of a body that passes by."""
 
     def data_received(self, data: bytes) -> None:
         """A piece."""
 
     def ended(self) -> None:
         """The body is complete."""
+
+    def behind(self) -> "Deferred[None] | None":
+        """Fires when the body need not wait for the copy any more; None: it need not wait now."""
 
 
 class CopyBudget:
@@ -85,6 +88,8 @@ class HoldBack:
         self._budget = CopyBudget(copy_limit) if budget is None else budget
         self._copy_needed = copy_needed
         self._beside = beside
+        self._paused = False
+        self._waiting = False
         self._copy: list[bytes] = []
         self._copied = 0
         self._held: bytes | None = None
@@ -98,11 +103,26 @@ class HoldBack:
 
     def pause(self) -> None:
         """See :class:`IByteSource`."""
+        self._paused = True
         self._source.pause()
 
     def resume(self) -> None:
         """See :class:`IByteSource`."""
-        self._source.resume()
+        self._paused = False
+        if not self._waiting:
+            self._source.resume()
+
+    def _wait_for_copy(self) -> None:
+        behind = None if self._beside is None or self._waiting else self._beside.behind()
+        if behind is not None:
+            self._waiting = True
+            self._source.pause()
+            behind.addCallback(self._caught_up)
+
+    def _caught_up(self, _: None) -> None:
+        self._waiting = False
+        if not self._paused and not self._over:
+            self._source.resume()
 
     def abort(self) -> None:
         """See :class:`IByteSource`."""
@@ -135,6 +155,7 @@ class HoldBack:
             return
         if self._beside is not None:
             self._beside.data_received(data)
+            self._wait_for_copy()
         if self._copied < self._copy_limit and not self._take(data[: self._copy_limit - self._copied]):
             self._fail(slow_down())
             return

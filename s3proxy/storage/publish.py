@@ -124,13 +124,7 @@ def promote(
         if found is None or not mine:
             return None
     return stored_entry(
-        name,
-        header,
-        facts.meta,
-        inode=found.inode,
-        epoch=epoch,
-        small_body=small_body,
-        unread=facts.unread,
+        name, header, facts.meta, inode=found.inode, epoch=epoch, small_body=small_body, unread=facts.unread
     )
 
 
@@ -155,19 +149,23 @@ def publish_inline(
     body: Sequence[bytes],
     facts: EntryFacts,
     *,
+    checksums: tuple[int, ...] | None = None,
     promptly: bool = False,
 ) -> StoredEntry | None:
     """Publish a whole body at once. None: revoked, or no room. The lease is over in any case.
 
+    :param checksums: the CRC-32 of each of its blocks, if they are known
     :param promptly: only if nothing has to be evicted for it
     :raises NotNow: something has to; the lease still stands
     """
     length = sum(map(len, body))
     header = make_header(volume, lease, INLINE, facts, body_length=length)
-    checksums = BlockChecksums()
-    for chunk in body:
-        checksums.update(chunk)
-    footer = encode_footer(Footer(checksums=checksums.result(), length=length, start=0))
+    if checksums is None:
+        computed = BlockChecksums()
+        for chunk in body:
+            computed.update(chunk)
+        checksums = computed.result()
+    footer = encode_footer(Footer(checksums=checksums, length=length, start=0))
     small = b"".join(body) if length <= SMALL_BODY else None
     publish = _publish_promptly if promptly else _publish
     return publish(volume, room, lease, header, facts, lambda: ((facts.meta, *body, footer),), small)

@@ -17,7 +17,7 @@ from s3proxy.storage.share import WriteShare
 from s3proxy.storage.staging import Staging
 from s3proxy.storage.sweeper import Sweeper
 from s3proxy.storage.unread import mark_read
-from s3proxy.storage.upload import Upload, start_upload
+from s3proxy.storage.upload import HeldBytes, Upload, start_upload
 from s3proxy.storage.volume import SMALL_BODY, Volume
 from s3proxy.storage.writer import InlineWriter, RangeWriter
 
@@ -64,6 +64,7 @@ class DiskStore:
         self._log = log
         self._reaper = reaper
         self._share = share
+        self.held = HeldBytes()
         self._read: set[EntryName] = set()
         self._lease_seconds = lease_seconds
         self._was_clean = was_clean
@@ -285,7 +286,14 @@ class DiskStore:
         """
         memory_max = min(SMALL_BODY, self.inline_max)
         return start_upload(
-            self.volume, self._share, name, size, memory_max=memory_max, inline_max=self.inline_max, cut=self.cut
+            self.volume,
+            self._share,
+            name,
+            size,
+            memory_max=memory_max,
+            inline_max=self.inline_max,
+            cut=self.cut,
+            held=self.held,
         )
 
     def staging(self, name: EntryName, upload_id: bytes) -> Staging:

@@ -1,11 +1,12 @@
 """The body of an object that is being uploaded: kept where nobody reads it, until S3 has said that it is the object.
 
-Three forms, by size: up to 64 KiB in memory; what fits into an entry file in a file without a name, which is copied
-into the flight file in the end, when the metadata that stands before the body is known; anything larger in the range
-files of a generation that is not published yet.
+Three forms, by size: up to 64 KiB, and up to 1 MiB as long as all of those together are not too much, in memory; what
+fits into an entry file in a file without a name, which is copied into the flight file in the end, when the metadata
+that stands before the body is known; anything larger in the range files of a generation that is not published yet.
 """
 
 from collections.abc import Sequence
+from threading import Lock
 from typing import Protocol
 
 import attrs
@@ -18,10 +19,37 @@ from s3proxy.storage.layout import EntryName, footprint
 from s3proxy.storage.lease import Lease
 from s3proxy.storage.pieces import Pieces, ScratchWriter, piece_charges
 from s3proxy.storage.publish import publish_copy, publish_inline
+from s3proxy.storage.record import BlockChecksums
 from s3proxy.storage.share import Allowance, WriteShare
 from s3proxy.storage.volume import Volume
 
-__all__ = ["Upload", "start_upload"]
+__all__ = ["HeldBytes", "Upload", "start_upload"]
+
+HELD_MAX = 1 << 20
+"""Bytes of the largest body that stays in memory until it is written once, to its place."""
+MOST_HELD = 16 << 20
+"""Bytes of all such bodies together."""
+
+
+class HeldBytes:
+    """Room in memory for the bodies between 64 KiB and ``HELD_MAX``; may be used by any thread."""
+
+    def __init__(self, size: int = MOST_HELD) -> None:
+        self._left = size
+        self._lock = Lock()
+
+    def take(self, size: int) -> bool:
+        """Whether there was room for so many bytes more."""
+        with self._lock:
+            if size > min(self._left, HELD_MAX):
+                return False
+            self._left -= size
+            return True
+
+    def give_back(self, size: int) -> None:
+        """So many bytes are gone."""
+        with self._lock:
+            self._left += size
 
 
 class _Form(Protocol):
@@ -39,7 +67,7 @@ class Upload:
 
     Ends by :meth:`commit` or :meth:`discard`. A process that dies leaves nothing that anybody could take for the entry.
 
-    :ivar in_memory: it touches no file before the commit: :meth:`append` takes no time anywhere
+    :ivar in_memory: it touches no file before the commit, and is small: neither takes time anywhere
     """
 
     def __init__(self, name: EntryName, size: int, form: _Form, in_memory: bool) -> None:
@@ -109,7 +137,15 @@ class Upload:
 
 
 def start_upload(
-    volume: Volume, share: WriteShare, name: EntryName, size: int, *, memory_max: int, inline_max: int, cut: int
+    volume: Volume,
+    share: WriteShare,
+    name: EntryName,
+    size: int,
+    *,
+    memory_max: int,
+    inline_max: int,
+    cut: int,
+    held: HeldBytes,
 ) -> Upload | None:
     """Begin to keep a body; None when it can't fit. See :meth:`DiskStore.start_upload`."""
     if size < 0:
@@ -118,6 +154,8 @@ def start_upload(
         return None
     if size <= min(memory_max, inline_max):
         return Upload(name, size, _InMemory(volume, share), True)
+    if size <= inline_max and held.take(size):
+        return Upload(name, size, _Held(volume, share, held, size), False)
     if size <= inline_max:
         return Upload(name, size, _InFile(volume, share, name, size), False)
     allowance = Allowance.grant(share, piece_charges(size, cut) + directory_charges(size))
@@ -140,6 +178,29 @@ class _InMemory:
 
     def discard(self) -> None:
         self._chunks.clear()
+
+
+class _Held(_InMemory):
+    """Larger: its checksums are computed as it comes."""
+
+    def __init__(self, volume: Volume, share: WriteShare, held: HeldBytes, size: int) -> None:
+        super().__init__(volume, share)
+        self._held = held
+        self._size = size
+        self._checksums = BlockChecksums()
+
+    def append(self, chunks: Sequence[bytes], promptly: bool) -> None:
+        super().append(chunks, promptly)
+        for chunk in chunks:
+            self._checksums.update(chunk)
+
+    def publish(self, lease: Lease, facts: EntryFacts, promptly: bool) -> StoredEntry | None:
+        checksums = self._checksums.result()
+        return publish_inline(self._volume, self._share, lease, self._chunks, facts, checksums=checksums)
+
+    def discard(self) -> None:
+        super().discard()
+        self._held.give_back(self._size)
 
 
 class _InFile:

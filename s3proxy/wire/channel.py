@@ -32,9 +32,9 @@ CLOSE_TIME = 15.0
 """Seconds a client has to take part in the end of a connection whose last byte was sent."""
 
 HEAD_READ = 64 * 1024
-"""Bytes that are read together while requests come without bodies."""
+"""Bytes that are read together of heads, and of bodies that nobody has asked for."""
 BODY_READ = 256 * 1024
-"""Bytes of a body that are read together. What costs something per piece on the way to S3 costs a quarter then."""
+"""Bytes that are read together of a body that somebody takes: what each piece costs on its way is paid less often."""
 
 
 @attrs.frozen
@@ -342,7 +342,6 @@ class ClientChannel(http.HTTPChannel):
         else:
             self._step = _Step.BODY
             self._decoder = body_decoder(head.body_length)
-            self._read_up_to(BODY_READ)
             self._since = request.received_at
         request.process()
         return True
@@ -379,6 +378,7 @@ class ClientChannel(http.HTTPChannel):
         if request is None or request.body.complete:
             return
         self._since = self.site.reactor.seconds()
+        self._read_up_to(BODY_READ)
         if request.expects_continue:
             request.expects_continue = False
             if not request.answer_begun and not request.body.arrived:

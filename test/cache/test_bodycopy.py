@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from s3proxy.cache.bodycopy import MOST_BEHIND, PATIENCE, BodyCopy, CopiedBody
+from s3proxy.cache.bodycopy import MOST_BEHIND, MOST_HELD_UP, PATIENCE, BodyCopy, CopiedBody
 from s3proxy.cache.fill import BATCH
 from s3proxy.storage.diskio import DiskBusy
 
@@ -125,6 +125,17 @@ class CompleteTests(CopyCase):
         self.thread.finish()
         self.assertEqual(self.kept.discarded, 0)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_begins_early(self) -> None:
+        """A body smaller than a batch is not left for the end; tiny ones are not worth more than one."""
+        for size, first in ((1024 * 1024, 256 * 1024), (256 * 1024, 128 * 1024), (100_000, 100_000)):
+            copy = self.copy(size)
+            copy.data_received(b"x" * (first - 1))
+            self.assertEqual(self.thread.waiting, 0)
+            copy.data_received(b"x")
+            self.assertEqual(self.thread.waiting, int(first < size))
+            copy.abandon()
+            self.thread.finish()
 
     def test_here(self) -> None:
         """A small one needs no thread."""
@@ -305,3 +316,63 @@ class GivenUpTests(CopyCase):
         self.take(copy)
         self.thread.finish()
         self.assertEqual(self.results, [None])
+
+
+class HoldingUpTests(SynchronousTestCase):
+    """A body that is faster than the disk."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.thread = ManualThread()
+        self.kept = FakeKept()
+        self.copy = BodyCopy(
+            self.clock,
+            self.thread,
+            size=1 << 30,
+            chunked=False,
+            checksums=(),
+            here=False,
+            start=lambda: self.kept,
+            failed=self.fail,
+        )
+        self.piece = bytes(1 << 20)
+
+    def send(self, count: int) -> None:
+        """So many MiB of the body."""
+        for _ in range(count):
+            self.copy.data_received(self.piece)
+
+    def test_waits_until_the_disk_has_caught_up(self) -> None:
+        """The body waits when too much is left to do, and goes on when the disk has taken it."""
+        self.send(8)
+        self.assertIsNone(self.copy.behind())
+        self.send(3)
+        waiting = self.copy.behind()
+        assert waiting is not None
+        self.assertIs(self.copy.behind(), waiting)
+        self.assertNoResult(waiting)
+        self.thread.finish()
+        self.successResultOf(waiting)
+        self.assertIsNone(self.copy.behind())
+        self.copy.abandon()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_only_for_so_long(self) -> None:
+        """A disk that stands still holds the body up once; then the copy is given up."""
+        self.send(12)
+        waiting = self.copy.behind()
+        assert waiting is not None
+        self.clock.advance(MOST_HELD_UP)
+        self.successResultOf(waiting)
+        self.assertIsNone(self.copy.behind())
+        self.send(8)
+        self.assertIsNone(self.copy.behind())
+        self.assertIsNone(self.successResultOf(Deferred.fromCoroutine(self.copy.copied())))
+
+    def test_given_up(self) -> None:
+        """Nobody waits for a copy that is given up."""
+        self.send(12)
+        waiting = self.copy.behind()
+        assert waiting is not None
+        self.copy.abandon()
+        self.successResultOf(waiting)

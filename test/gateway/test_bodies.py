@@ -205,3 +205,44 @@ class BudgetTests(SynchronousTestCase):
                 body.abort()
         self.assertTrue(self.budget.take(10))
         self.assertFalse(self.budget.take(1))
+
+
+class Beside:
+    """A copy that falls behind when the test says so."""
+
+    def __init__(self) -> None:
+        self.waiting: Deferred[None] | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """See :class:`IBeside`."""
+
+    def ended(self) -> None:
+        """See :class:`IBeside`."""
+
+    def behind(self) -> "Deferred[None] | None":
+        """See :class:`IBeside`."""
+        return self.waiting
+
+
+class WaitingTests(SynchronousTestCase):
+    """A body that waits for its copy."""
+
+    def test_both_have_a_say(self) -> None:
+        """The client is paused while S3 or the copy wants it to be."""
+        source, sink, beside = ScriptedSource(), RecordingSink(), Beside()
+        body = HoldBack(source, None, beside=beside)
+        body.start(sink)
+        beside.waiting = Deferred()
+        source.sink.data_received(b"a")
+        source.sink.data_received(b"b")
+        self.assertTrue(source.paused)
+        body.pause()
+        body.resume()
+        self.assertTrue(source.paused)
+        body.pause()
+        waiting, beside.waiting = beside.waiting, None
+        waiting.callback(None)
+        self.assertTrue(source.paused)
+        body.resume()
+        self.assertFalse(source.paused)
+        self.assertEqual(sink.data, b"ab")

@@ -1,5 +1,6 @@
 """Histories that were answered wrongly once, as short as they can be told."""
 
+import shutil
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -98,3 +99,19 @@ class HistoryTests(SynchronousTestCase):
                     world.move(0)
                 world.threads.refusals = refusals
                 self.check(world)
+
+    def test_directory_lost_while_a_body_comes(self) -> None:
+        """The cache can't be written to, and all bytes are here before S3 has ended the body: that end is waited for,
+        although the last reader did not want all of them.
+        """
+        world = self.begin(20_000, small_object_bytes=1000)
+        readers = [self.get(settled=False)]
+        while not world.flowing:
+            world.move(0)
+        (response,) = world.flowing
+        readers.append(self.get(settled=False, Range=b"bytes=0-1"))
+        shutil.rmtree(world.harness.store.volume.objects)
+        response.flow(1)
+        response.flow(20_000)
+        world.settle()
+        self.assertEqual([reader.client.ended for reader in readers], ["finished", "finished"])

@@ -28,9 +28,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from s3proxy.storage.disk import INLINE, RANGES, DiskStore, StoredEntry, Upload
 from s3proxy.storage.errors import NotNow
 from s3proxy.storage.layout import footprint, parse_temp
+from s3proxy.storage.upload import HELD_MAX, MOST_HELD, HeldBytes
 
-SMALL, MIDDLE, LARGE = 5000, 300_000, 2 * MIB + 12_345
-FORMS = (("memory", SMALL), ("file", MIDDLE), ("ranges", LARGE))
+SMALL, HELD, MIDDLE, LARGE = 5000, 200_000, 300_000, 2 * MIB + 12_345
+FORMS = (("memory", SMALL), ("held", HELD), ("file", MIDDLE), ("ranges", LARGE))
 STORE = 64 * MIB
 T = TypeVar("T")
 
@@ -77,6 +78,7 @@ class UploadCase(SynchronousTestCase):
         """A store with files of at most 1 MiB."""
         store = make_store(self, **{"max_size": STORE, "write_percent": 100, **options})
         store.cut = store.inline_max = MIB
+        store.held = HeldBytes(HELD)
         return store
 
     def begin(self, size: int, store: DiskStore | None = None) -> Upload:
@@ -100,6 +102,7 @@ class UploadCase(SynchronousTestCase):
         self.assertEqual(os.listdir(f"{store.root}/trash"), [])
         self.assertEqual([name for name in files_below(f"{store.root}/o") if name.endswith(".f")], [])
         self.assertEqual(store.in_flight(), 0)
+        self.assertIn(store.held._left, (HELD, MOST_HELD))
         ledger = store.volume.ledger
         self.assertEqual((ledger.reserved, ledger._unread_reserved), (0, 0))
         self.assertEqual(store.staged(), 0)
@@ -201,6 +204,18 @@ class PublicationTests(UploadCase):
             self.assert_nothing_left()
         self.store.drop(self.name)
 
+    def test_held(self) -> None:
+        """Bodies stay in memory only as far as there is room for them, and none that is larger than 1 MiB."""
+        first, second = self.whole(HELD), self.begin(HELD)
+        self.assertEqual(len(self.store.volume.live), 1)
+        second.discard()
+        self.assertIsNotNone(first.commit(self.store.arm(self.name), facts_of(HELD)))
+        self.begin(HELD).discard()
+        self.assertEqual(len(self.store.volume.live), 0)
+        self.assertFalse(HeldBytes().take(HELD_MAX + 1))
+        self.store.drop(self.name)
+        self.assert_nothing_left()
+
     def test_promptly(self) -> None:
         """A small body is published without a thread, unless something has to be evicted."""
         store = make_store(self, max_size=4 * MIB, write_percent=20)
@@ -219,7 +234,7 @@ class PublicationTests(UploadCase):
         self.assertRaises(NotNow, kept.commit, arm, facts_of(30_000), True)
         self.assertEqual(store.volume.ledger.reserved, 0)
         self.assertIsNotNone(kept.commit(arm, facts_of(30_000)))
-        for size in (MIDDLE, LARGE):
+        for size in (HELD, MIDDLE, LARGE):
             kept = self.whole(size)
             arm = self.store.arm(self.name)
             self.assertRaises(NotNow, kept.commit, arm, facts_of(size), True)

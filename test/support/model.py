@@ -62,10 +62,10 @@ class Content:
 
     @property
     def etag(self) -> bytes:
-        """The MD5 for some, as S3 has it for small uploads, something opaque for others; equal for equal bytes."""
+        """The MD5 for some, as S3 has it for small uploads, something opaque for others. No two contents share it."""
         if self.parts:
             return b'"%s-%d"' % (hashlib.md5(self.body).hexdigest().encode(), len(self.parts))
-        if self.number % 2:
+        if self.number % 2 and self.size >= CELL:
             return b'"%s"' % hashlib.md5(self.body).hexdigest().encode()
         return b'"%s-content-%d"' % (self.key, self.number)
 

@@ -37,6 +37,22 @@ class Recorder(Protocol):
         self.lost.callback(None)
 
 
+class Producer:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def pauseProducing(self) -> None:
+        self.heard.append("paused")
+
+    def resumeProducing(self) -> None:
+        self.heard.append("resumed")
+
+    def stopProducing(self) -> None:
+        self.heard.append("stopped")
+
+
 class SocketTests(TestCase):
     """One connection, with a plain socket at its other end."""
 
@@ -70,6 +86,59 @@ class SocketTests(TestCase):
         self.assertEqual(peer.recv(100), b"a request in two pieces")
         transport.abortConnection()
         await protocol.lost
+
+    async def test_large_output(self) -> None:
+        """Much is sent at once, behind what waits for the end of the turn."""
+        protocol, transport, peer = await self.pair()
+        peer.settimeout(5)
+        self.assertTrue(TURN.begin())
+        transport.write(b"head")
+        transport.write(b"x" * 65536)
+        received = b""
+        while len(received) < 4 + 65536:
+            received += peer.recv(1 << 20)
+        TURN.end()
+        self.assertTrue(received == b"head" + b"x" * 65536)
+        transport.abortConnection()
+        await protocol.lost
+
+    async def test_output_from_a_buffer(self) -> None:
+        """The buffer may change afterwards; what the kernel does not take at once pauses the producer, and is sent
+        before anything later.
+        """
+        protocol, transport, peer = await self.pair()
+        producer = Producer()
+        transport.registerProducer(producer, True)
+        buffer = bytearray(b"a" * (1 << 20))
+        count = 0
+        while "paused" not in producer.heard:
+            transport.write_through(memoryview(buffer))
+            count += 1
+        buffer[:] = b"b" * len(buffer)
+        transport.write_through(memoryview(buffer))
+        received = bytearray()
+        peer.setblocking(False)
+        while len(received) < (count + 1) << 20:
+            try:
+                received += peer.recv(1 << 20)
+            except BlockingIOError:
+                await deferLater(loop, 0.001)
+        self.assertTrue(received == b"a" * (count << 20) + bytes(buffer))
+        await deferLater(loop, 0)
+        self.assertEqual(producer.heard[-1], "resumed")
+        transport.unregisterProducer()
+        transport.abortConnection()
+        await protocol.lost
+
+    async def test_large_output_to_nobody(self) -> None:
+        """A peer that is gone is noticed by the reactor, not by who writes."""
+        protocol, transport, peer = await self.pair()
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+        transport.write(b"x" * 65536)
+        self.assertFalse(protocol.lost.called)
+        await protocol.lost
+        transport.write(b"x" * 65536)
 
     async def test_more_than_the_kernel_takes(self) -> None:
         """The reactor sees to the rest, and to the end of the connection."""

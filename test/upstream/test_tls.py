@@ -1,6 +1,7 @@
 """The TLS layer of one connection, in memory: how what one read brought is handed on."""
 
 from collections.abc import Callable
+from test.upstream.tools import Authority
 from typing import Any
 
 from OpenSSL import SSL
@@ -13,8 +14,17 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.upstream.routing import TLSPolicy
-from s3proxy.upstream.tls import PIECE, RECORD, ClientContexts, Decrypter, UpstreamTLS, find_decrypter
-from test.upstream.tools import Authority
+from s3proxy.upstream.tls import (
+    PIECE,
+    RECORD,
+    SENT_TOGETHER,
+    ClientContexts,
+    Decrypter,
+    Encrypter,
+    UpstreamTLS,
+    find_decrypter,
+    find_encrypter,
+)
 
 
 class User(Protocol):
@@ -48,8 +58,16 @@ class PieceTests(SynchronousTestCase):
     """UpstreamTLS, which knows pyOpenSSL from inside."""
 
     decrypter = Decrypter()
+    encrypter = Encrypter()
 
     def setUp(self) -> None:
+        self.shake()
+
+    def shake(self, before: Callable[[], None] = lambda: None) -> None:
+        """Connect.
+
+        :param before: done before the handshake
+        """
         authority = Authority(self.mktemp())
         self.server: SSL.Connection = authority.server("s3.test").serverConnectionForTLS(None)
         self.server.set_accept_state()
@@ -58,10 +76,11 @@ class PieceTests(SynchronousTestCase):
         factory = TLSMemoryBIOFactory(
             ClientContexts().creator(TLSPolicy(verify=False), "s3.test"), True, factory, clock=Clock()
         )
-        factory.protocol = type("Layer", (UpstreamTLS,), {"decrypter": self.decrypter})
+        factory.protocol = type("Layer", (UpstreamTLS,), {"decrypter": self.decrypter, "encrypter": self.encrypter})
         self.layer: Any = factory.buildProtocol(None)
         self.socket = Socket()
         self.layer.makeConnection(self.socket)
+        before()
         while said := self.socket.value():
             self.socket.clear()
             self.server.bio_write(said)
@@ -69,7 +88,9 @@ class PieceTests(SynchronousTestCase):
                 self.server.do_handshake()
             except SSL.WantReadError:
                 pass
-            self.layer.dataReceived(self.wire())
+            if not (heard := self.wire()):
+                break
+            self.layer.dataReceived(heard)
 
     def wire(self) -> bytes:
         """What the server has for the client."""
@@ -140,13 +161,63 @@ class PieceTests(SynchronousTestCase):
         self.assertEqual(self.socket.producerState, "paused")
         self.assertEqual(b"".join(self.user.pieces), b"".join(written))
 
+    def sent(self) -> bytes:
+        """What the client has sent since the last call, decrypted."""
+        if said := self.socket.value():
+            self.server.bio_write(said)
+            self.socket.clear()
+        data = b""
+        while True:
+            try:
+                data += self.server.recv(RECORD)
+            except (SSL.WantReadError, SSL.ZeroReturnError):
+                return data
+
+    def test_written(self) -> None:
+        """What is written arrives at once, whatever its size, in order."""
+        written = []
+        for size in (1, RECORD, RECORD + 1, PIECE - 1, PIECE, PIECE + 1, SENT_TOGETHER, SENT_TOGETHER + RECORD + 7, 5):
+            written.append(bytes([len(written)]) * size)
+            self.layer.write(written[-1])
+            self.assertTrue(self.sent() == written[-1], size)
+        for data in written:
+            self.layer.write(data)
+        self.assertTrue(self.sent() == b"".join(written))
+
+    def test_written_before_the_handshake(self) -> None:
+        """It waits for the handshake."""
+        data = b"x" * 3 * PIECE
+        self.shake(lambda: self.layer.write(data))
+        self.assertTrue(self.sent() == data)
+
+    def test_written_after_the_end(self) -> None:
+        """Nothing is sent behind our goodbye, or when the connection is lost."""
+        self.layer.loseConnection()
+        self.sent()
+        self.layer.write(b"x" * 3 * PIECE)
+        self.assertEqual(self.socket.value(), b"")
+        self.layer.connectionLost(Failure(ConnectionDone()))
+        self.layer._write(b"x" * 3 * PIECE)
+        self.assertEqual(self.socket.value(), b"")
+
+    def test_write_fails(self) -> None:
+        """OpenSSL's refusal to encrypt ends the connection, and is its reason."""
+        self.layer.getHandle().shutdown()
+        self.layer.write(b"x" * 3 * PIECE)
+        self.assertTrue(self.socket.disconnecting)
+        self.layer.connectionLost(Failure(ConnectionDone()))
+        assert self.user.lost is not None
+        self.user.lost.trap(SSL.Error)
+
 
 class PublicMethodsTests(PieceTests):
     """UpstreamTLS with nothing but pyOpenSSL's public methods."""
 
     decrypter = None  # type: ignore[assignment]
+    encrypter = None  # type: ignore[assignment]
 
     def test_missing_inside(self) -> None:
         """They are used when pyOpenSSL looks different inside."""
         self.patch(SSL, "_lib", object())
         self.assertIsNone(find_decrypter())
+        self.assertIsNone(find_encrypter())

@@ -18,6 +18,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import TestCase
 
 from s3proxy.gateway.interfaces import ClientGone
+from s3proxy.wire.channel import BODY_READ, HEAD_READ
 from s3proxy.wire.limits import WireLimits
 from s3proxy.wire.listen import listen_files
 from s3proxy.wire.pages import PageCache
@@ -242,6 +243,44 @@ class UploadTests(ConnectionCase):
         go.callback(None)
         self.assertIn(b"200 OK", await done)
         await self.outcomes[0]
+
+    @coroutine
+    async def test_reads_of_a_body(self) -> None:
+        """A body that somebody takes is read in larger pieces than what comes before and behind it."""
+        sizes = []
+        sinks = []
+
+        async def answer(request: Any) -> None:
+            server = request.channel.file_server
+            sizes.append(server.read_size)
+            sink = Collector()
+            sinks.append(sink)
+            request.body.start(sink)
+            sizes.append(server.read_size)
+            await self.wait_until(lambda: sink.ended)
+            request.start_response(200, b"OK", [], 0)
+            request.finish()
+            sizes.append(server.read_size)
+
+        await self.serve(answer)
+
+        def talk(sock: socket.socket) -> bytes:
+            sock.sendall(b"PUT / HTTP/1.1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(DATA))
+            sock.sendall(DATA)
+            return read_to_end(sock)
+
+        def keep(sock: socket.socket) -> bytes:
+            sock.sendall(b"PUT / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(DATA))
+            sock.sendall(DATA)
+            return sock.recv(1000)
+
+        self.assertIn(b"200 OK", await self.client(talk))
+        self.assertEqual(sizes, [HEAD_READ, BODY_READ, BODY_READ])
+        self.assertTrue(sinks[0].data == DATA)
+        self.assertGreater(max(map(len, sinks[0].pieces)), HEAD_READ)
+        sizes.clear()
+        self.assertIn(b"200 OK", await self.client(keep))
+        self.assertEqual(sizes, [HEAD_READ, BODY_READ, HEAD_READ])
 
     @coroutine
     async def test_early_answer_to_a_client_that_only_sends(self) -> None:
