@@ -119,13 +119,15 @@ class _Connecting:
         self.assertEqual(self.site.requests_in_flight, 0)
         self.assertEqual(self.site.connections_open, 0)
         up, down = os.urandom(3 * MIB), os.urandom(5 * MIB)
-        _, _, got_up, got_down = await gatherResults(
-            [
-                self.work(send_all, client, up),
-                self.work(send_all, upstream, down),
-                self.work(read_all, upstream, len(up)),
-                self.work(read_all, client, len(down)),
-            ]
+
+        def send_and_read() -> bytes:
+            # One thread: two must not use the same TLS connection at the same time.
+            send_all(client, up)
+            read: bytes = read_all(client, len(down))
+            return read
+
+        got_down, _, got_up = await gatherResults(
+            [self.work(send_and_read), self.work(send_all, upstream, down), self.work(read_all, upstream, len(up))]
         )
         self.assertTrue(got_up == up)
         self.assertTrue(got_down == down)
