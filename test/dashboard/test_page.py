@@ -4,7 +4,6 @@ import atexit
 import functools
 import json
 import os
-import time
 from pathlib import Path
 from test.dashboard.chromium import Chromium, Page, find_chromium
 from test.system.stage import Stage
@@ -252,14 +251,14 @@ class PageTests(PageCase):
 
     def test_history_outlives_a_restart(self) -> None:
         """After a restart the curves still show what was before."""
-        self.read(b"history/one", put=True)
-        time.sleep(2)
-        self.stage.proxy.restart()
-        page = self.open()
-        page.wait(
+        shown = (
             "fetch('/api/v1/series?range=1h').then((a) => a.json()).then(({data}) => "
             "data.values[data.names.indexOf('miss')].some((value) => value > 0))"
         )
+        self.read(b"history/one", put=True)
+        self.open().wait(shown)
+        self.stage.proxy.restart()
+        self.open().wait(shown)
 
 
 @functools.cache
