@@ -30,6 +30,7 @@ from s3proxy.storage.disk import DiskStore
 from s3proxy.storage.generations import GenerationTable
 from s3proxy.storage.layout import entry_name
 from s3proxy.storage.record import INLINE, RANGES
+from s3proxy.util.deferreds import SharedResult
 from s3proxy.util.intervals import Interval
 from s3proxy.util.streams import IByteSource
 
@@ -83,6 +84,7 @@ class CacheManager:
         )
         self._flights: dict[ObjectId, KeyFlight] = {}
         self._fills: set[Fill] = set()
+        self._describing: dict[ObjectId, SharedResult[None]] = {}
         self._index = (
             None
             if store is None
@@ -127,8 +129,14 @@ class CacheManager:
         if self._index is not None:
             self._index.resize(descriptions)
 
-    async def view(self, id: ObjectId) -> View | None:
-        """What can be read of an object now; None: nothing."""
+    async def view(self, id: ObjectId, *, as_it_is: bool = False) -> View | None:
+        """What can be read of an object now; None: nothing.
+
+        :param as_it_is: don't wait until what S3 said about the object is written down; the caller knows it
+        """
+        # Who asks for the body right behind the head would still find an entry that S3 has not described.
+        while not as_it_is and (describing := self._describing.get(id)) is not None:
+            await describing.wait()
         flight = self._flights.get(id)
         # Who looks between the end of a body that broke off and the decision what is kept of it would find neither.
         while flight is not None and (settling := next((fill for fill in flight.fills if fill.settling), None)):
@@ -435,12 +443,18 @@ class CacheManager:
         facts = self._facts(merged, ticket.sent_at)
         del facts["object_size"]
 
+        describing: SharedResult[None] = SharedResult()
+        self._describing[merged.id] = describing
+
         def done(result: Any) -> None:
             if isinstance(result, Failure):
                 # The thread may not even have begun, in which case the lease is still ours.
                 self.guard.attempt(lease.release)
                 self.guard.failed(result.value)
             self._forget(merged.id)
+            if self._describing.get(merged.id) is describing:
+                del self._describing[merged.id]
+            describing.fire(None)
 
         self._run(lambda: store.replace_meta(record.stored, lease, **facts)).addBoth(done)
 

@@ -275,7 +275,7 @@ class ReadFlow:
 
     async def _serve_confirmed(self, answer: Answer) -> bool:
         """S3 said 304 to this caller: what the cache holds of that version is current, and this caller may have it."""
-        view = await self._parts.cache.view(self._id)
+        view = await self._parts.cache.view(self._id, as_it_is=True)
         if view is None or answer.version is None or not view.version.same_bytes(answer.version):
             return False
         if self._demand.lacks(view) is not Reason.NONE:

@@ -55,7 +55,7 @@ async def _look(parts: Parts, transaction: Transaction, id: ObjectId, reader: Bo
     """The bytes to ask for, from the reader's next one on; None: the cache has that one, or is getting it."""
     rest = (reader.position, reader.stop)
     parts.cache.look_again(id)
-    view = await parts.cache.view(id)
+    view = await parts.cache.view(id, as_it_is=True)
     if view is None or not view.version.same_bytes(reader.version) or reader.unreadable:
         return rest
     reader.use(view)

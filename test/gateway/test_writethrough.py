@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable
 from test.gateway.test_read import ReadTestCase, error, not_modified, ok
 from test.support.gateway import FakeClient, FakeResponse, GatewayHarness
-from test.support.streams import RecordingSink
+from test.support.streams import ManualThread, RecordingSink
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -553,3 +553,25 @@ class MultipartTests(MultipartTestCase):
         etag = tag_of(self.PARTS[1], self.PARTS[2])
         self.complete(completed(etag), 1, 2)
         self.assertEqual(self.completes(self.PARTS[1] + self.PARTS[2], etag).header(b"content-type"), b"text/x")
+
+
+class DescribedLateTests(WriteTestCase):
+    """What S3 said about an entry is being written down in a thread."""
+
+    def test_conditional_read_behind_a_head(self) -> None:
+        """A client that asks for the head and then, at once, for the body of that very version, gets it from the cache:
+        it does not matter whether the thread was quick.
+        """
+        thread = ManualThread()
+        self.harness = GatewayHarness(run=thread)
+        self.addCleanup(self.harness.close)
+        self.upstream = self.harness.upstream
+        self.put_and_answered()
+        self.harness.head()
+        answer = FakeResponse(200, {b"ETag": ETAG, b"Last-Modified": MODIFIED}, b"", 0, claimed=len(BODY))
+        self.asks(1).respond(answer)
+        client = self.harness.get(if_match=ETAG)
+        self.asks(1)
+        thread.finish()
+        self.served(client, b"HIT", BODY)
+        self.asks(1)
