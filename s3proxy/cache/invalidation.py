@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, execute, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -144,19 +144,18 @@ class Invalidation:
                 self._revoke(each)
             return any(published)
 
-        def busy(reason: Failure) -> list[bool]:
-            reason.trap(DiskBusy)
+        def elsewhere(reason: Failure) -> "Deferred[list[bool]]":
+            reason.trap(NotNow)
+            return self._run(work, False)
+
+        def failed(reason: Failure) -> list[bool]:
+            if not reason.check(DiskBusy):
+                self.log.failure("publishing what was written", reason)
             return self._invalidate_all(arms)
 
         noted: SharedResult[bool] = SharedResult()
-        working: Deferred[list[bool]]
-        try:
-            if not here:
-                raise NotNow
-            working = succeed(work(True))
-        except NotNow:
-            working = self._run(work, False).addErrback(busy)
-        working.addCallback(note).addBoth(noted.fire)
+        working: Deferred[list[bool]] = execute(work, True) if here else self._run(work, False)
+        working.addErrback(elsewhere).addErrback(failed).addCallback(note).addBoth(noted.fire)
         return noted.wait()
 
     def disarm(self, arms: list[Any]) -> "Deferred[None]":

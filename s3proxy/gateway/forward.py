@@ -25,7 +25,10 @@ from s3proxy.s3.headers import is_sse_c
 from s3proxy.upstream.interfaces import IUpstreamResponse, UpstreamError
 from s3proxy.util.deferreds import SharedResult
 
-__all__ = ["ForwardFlow"]
+__all__ = ["MOST_CONCLUDING", "ForwardFlow"]
+
+MOST_CONCLUDING = 10.0
+"""Seconds that the answer to a write waits for the cache."""
 
 
 class ForwardFlow:
@@ -181,7 +184,11 @@ class ForwardFlow:
             await armed.invalidate()
 
     def _conclude(self, response: IUpstreamResponse, body: bytes, armed: ArmedKeys | None) -> "Deferred[None]":
-        """The cache is made true, whether or not the client stays to see it."""
+        """The cache is made true, whether or not the client stays to see it.
+
+        A disk that hangs holds up S3's answer for ``MOST_CONCLUDING`` seconds. Until it is done nothing of the armed
+        keys is served without S3's word.
+        """
         self._concluding = True
 
         def failed(reason: Failure) -> "Deferred[None] | None":
@@ -191,4 +198,8 @@ class ForwardFlow:
         done: SharedResult[None] = SharedResult()
         work = Deferred.fromCoroutine(self._keeping.acted(response, body, armed)).addErrback(failed)
         work.addBoth(lambda _: self._keeping.close()).addBoth(done.fire)
-        return done.wait()
+
+        def too_late(_: object, seconds: float) -> None:
+            self.log.warn("the cache directory takes more than {seconds:g} s to take a write", seconds=seconds)
+
+        return done.wait().addTimeout(MOST_CONCLUDING, self._parts.clock, too_late)

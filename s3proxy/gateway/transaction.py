@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import attrs
+from twisted.internet.interfaces import IReactorTime
 
 from s3proxy.cache.entry import ObjectId
 from s3proxy.cache.manager import CacheManager
@@ -32,6 +33,7 @@ class Parts:
     :ivar referer: what to send as Referer where the client and its signature leave room for it; None: nothing
     """
 
+    clock: IReactorTime
     cache: CacheManager
     upstream: IUpstream
     now: Callable[[], float]

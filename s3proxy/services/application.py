@@ -207,6 +207,7 @@ class ProxyService(MultiService):
         self._gateway = Gateway(
             self._reactor,
             Parts(
+                clock=self._reactor,
                 cache=manager,
                 upstream=MeteredUpstream(self._upstream, self._metrics),
                 now=time.time,

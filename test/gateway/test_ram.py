@@ -40,7 +40,7 @@ class RamHarness(GatewayHarness):
         )
         self.gateway = Gateway(
             self.clock,
-            Parts(cache=self.cache, upstream=self.upstream, now=self.now),
+            Parts(clock=self.clock, cache=self.cache, upstream=self.upstream, now=self.now),
             Rules(self.config),
             Accounts(started=lambda: None, finished=self.records.append),
             max_requests=100,

@@ -12,6 +12,8 @@ from urllib.parse import unquote_to_bytes
 
 from twisted.internet.defer import Deferred
 
+from s3proxy.gateway.forward import MOST_CONCLUDING
+from s3proxy.storage.upload import Upload
 from s3proxy.storage.volume import Volume
 from s3proxy.upstream.interfaces import UpstreamError
 
@@ -575,3 +577,40 @@ class DescribedLateTests(WriteTestCase):
         thread.finish()
         self.served(client, b"HIT", BODY)
         self.asks(1)
+
+
+class DiskTroubleTests(WriteTestCase):
+    """The disk, or the code, does not do what it should at the end of an upload."""
+
+    def test_hanging_disk(self) -> None:
+        """S3's answer waits for the cache only so long; meanwhile and afterwards nobody gets the older object."""
+        thread = ManualThread()
+        self.harness = GatewayHarness(run=thread)
+        self.addCleanup(self.harness.close)
+        self.upstream = self.harness.upstream
+        self.harness.get()
+        self.upstream.last.respond(ok(b"older", b'"old"'))
+        thread.finish()
+        body = BODY * 1000
+        client = self.put(body, pieces=50_000)
+        thread.finish()
+        self.upstream.last.respond(written(md5_tag(body)))
+        self.assertIsNone(client.status)
+        self.harness.clock.advance(MOST_CONCLUDING)
+        self.assertEqual((client.status, client.ended), (200, "finished"))
+        self.upstream.asked.clear()
+        reader = self.harness.get()
+        self.asks(1).respond(ok(body, md5_tag(body)))
+        self.assertEqual(reader.answer, body)
+        thread.finish()
+        self.upstream.asked.clear()
+        self.assertEqual(self.harness.clock.getDelayedCalls(), [])
+
+    def test_fault_in_the_code(self) -> None:
+        """Whatever goes wrong when the object is published: the older one is gone, and the client has S3's answer."""
+        self.cached(b"older", etag=b'"old"')
+        self.patch(Upload, "commit", lambda *args: {}["nothing"])
+        client = self.put_and_answered()
+        self.assertEqual(client.ended, "finished")
+        self.not_kept()
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)

@@ -319,7 +319,7 @@ class GatewayHarness:
         )
         self.gateway = Gateway(
             self.clock,
-            Parts(cache=self.cache, upstream=self.upstream, now=self.now),
+            Parts(clock=self.clock, cache=self.cache, upstream=self.upstream, now=self.now),
             Rules(self.config),
             Accounts(started=lambda: None, finished=self.records.append),
             max_requests=self._max_requests,

@@ -131,7 +131,7 @@ class ModelHarness(GatewayHarness):
             rules.page = limits.page
         self.gateway = Gateway(
             self.clock,
-            Parts(cache=self.cache, upstream=self.upstream, now=self.now),
+            Parts(clock=self.clock, cache=self.cache, upstream=self.upstream, now=self.now),
             rules,
             Accounts(started=lambda: None, finished=self.records.append),
             max_requests=self._max_requests,
