@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from s3proxy.wire.listen import listen_files
+from s3proxy.wire import transport
 from s3proxy.wire.pages import PageCache
 from s3proxy.wire.transport import GATHER, FileServer, FileTruncated
 from test.wire.harness import Receiver, small_buffers
@@ -259,11 +260,29 @@ class OrderTests(FileServerCase):
         await self.assertFailure(self.server.sendFile(fd, 0, 1), ConnectionLost)
 
     @coroutine
+    async def test_turns_are_short_when_others_wait(self) -> None:
+        """Who is alone sends much in a turn; beside another connection with a file to send it is one piece."""
+        await self.connect()
+        self.server.piece = 1000
+        fd = self.file_with(DATA)
+        self.server.sendFile(fd, 0, 5000)
+        self.assertEqual(self.server.bytes_sent, 5000)
+        with_file = object()
+        transport._SENDING.add(with_file)
+        self.addCleanup(transport._SENDING.discard, with_file)
+        self.server._allowance = self.server._turn()
+        sent = self.server.sendFile(fd, 0, 5000)
+        self.assertEqual(self.server.bytes_sent, 6000)
+        await sent
+        self.assertEqual(await self.receiver.wait_for(10000), DATA[:5000] * 2)
+        self.assertEqual(transport._SENDING, {with_file})
+
+    @coroutine
     async def test_turns_are_bounded(self) -> None:
         """No more than a turn's share is sent at once, however much the socket would take."""
         await self.connect()
         fd = self.file_with(DATA)
-        self.server.turn = 20000
+        self.server.alone = 20000
         self.server._allowance = 20000
         sent = self.server.sendFile(fd, 0, 100000)
         self.assertEqual(self.server.bytes_sent, 20000)
@@ -277,7 +296,7 @@ class OrderTests(FileServerCase):
         """A sender that loops over spans does not keep the reactor to itself either."""
         await self.connect()
         fd = self.file_with(DATA)
-        self.server._allowance = self.server.turn = 20000
+        self.server._allowance = self.server.alone = 20000
         at_once = 0
         for _ in range(100):
             sent = self.server.sendFile(fd, 0, 1000)
@@ -563,16 +582,32 @@ class PageTests(FileServerCase):
         await self.connect_cold()
         fd = self.file_with(DATA)
         self.server.write(b"head")
-        sent = self.server.sendFile(fd, 7, 100)
+        sent = self.server.sendFile(fd, 7, 90)
         self.assertEqual(await self.receiver.wait_for(4), b"head")
         self.assertTrue(self.server.waits_for_disk)
         self.assertNotIn(self.server, reactor.getWriters())
         self.assertEqual(self.server.bytes_sent, 4)
         self.threads.work()
         await sent
-        self.assertEqual(self.windows, [(7, 100)])
+        self.assertEqual(self.windows, [(7, 90)])
         self.assertFalse(self.server.waits_for_disk)
-        self.assertEqual(await self.receiver.wait_for(104), b"head" + DATA[7:107])
+        self.assertEqual(await self.receiver.wait_for(94), b"head" + DATA[7:97])
+
+    @coroutine
+    async def test_windows_are_the_same_for_all(self) -> None:
+        """Wherever a reader begins, windows end at the multiples of their size, so that one look serves everybody."""
+        asked = []
+
+        def resident(fd: int, offset: int, count: int) -> bool:
+            asked.append((offset, count))
+            return True
+
+        await self.connect_cold(resident)
+        fd = self.file_with(DATA)
+        await self.server.sendFile(fd, 7, 300)
+        await self.server.sendFile(fd, 50, 250)
+        self.assertEqual(asked, [(7, 93), (100, 100), (200, 100), (300, 7), (50, 50)])
+        self.assertEqual(await self.receiver.wait_for(550), DATA[7:307] + DATA[50:300])
 
     @coroutine
     async def test_one_window_ahead(self) -> None:
@@ -662,7 +697,7 @@ class PageTests(FileServerCase):
         await self.connect_cold(lambda fd, offset, count: True)
         fd = self.file_with(DATA)
         await self.server.sendFile(fd, 0, 900)
-        self.server.turn = self.server._allowance = 300
+        self.server.alone = self.server._allowance = 300
         sent = self.server.sendFile(fd, 0, 900)
         self.assertEqual(self.server.bytes_sent, 900 + 300)
         self.assertEqual(self.server._queue[0].ready, 600)
@@ -678,10 +713,10 @@ class PageTests(FileServerCase):
             return True
 
         await self.connect_cold(resident)
-        self.server.turn = self.server._allowance = 10
+        self.server.alone = self.server._allowance = 10
         sent = self.server.sendFile(self.file_with(DATA), 0, 25)
         self.assertEqual(asked, [0])
-        self.server._queue[0].seen -= 6  # as if the client had been slow
+        self.server._queue[0]._seen -= 6  # as if the client had been slow
         self.server.doWrite()
         self.assertEqual(asked, [0, 10])
         await sent
