@@ -457,6 +457,39 @@ else:
 """
 
 
+@attrs.frozen(kw_only=True)
+class TorchConnector(Boto3):
+    """The client of s3torchconnector, which is Mountpoint's, for transfers, if it is installed; the rest is boto3.
+
+    In a process of its own, because it takes its proxy from the environment and keeps threads.
+    """
+
+    def upload(self, source: Path, bucket: str, key: str) -> None:
+        self.run(sys.executable, "-c", _TORCH_PROGRAM, self.endpoint, "upload", bucket, key, str(source))
+
+    def download(self, bucket: str, key: str, target: Path) -> None:
+        self.run(sys.executable, "-c", _TORCH_PROGRAM, self.endpoint, "download", bucket, key, str(target))
+
+
+_TORCH_PROGRAM = """
+import sys
+from s3torchconnectorclient._mountpoint_s3_client import MountpointS3Client
+
+endpoint, action, bucket, key, path = sys.argv[1:6]
+client = MountpointS3Client("us-east-1", endpoint=endpoint, force_path_style=True, max_attempts=1)
+if action == "upload":
+    target = client.put_object(bucket, key)
+    with open(path, "rb") as source:
+        while piece := source.read(1 << 20):
+            target.write(piece)
+    target.close()
+else:
+    with open(path, "wb") as target:
+        for piece in client.get_object(bucket, key):
+            target.write(piece)
+"""
+
+
 def installed_clients() -> dict[str, type[S3Client]]:
     """Those of which the tests make no condition, as far as they are there."""
     found: dict[str, type[S3Client]] = {}
@@ -466,6 +499,8 @@ def installed_clients() -> dict[str, type[S3Client]]:
         found["minio"] = Minio
     if importlib.util.find_spec("pyarrow") is not None:
         found["pyarrow"] = PyArrow
+    if importlib.util.find_spec("s3torchconnectorclient") is not None:
+        found["s3torchconnector"] = TorchConnector
     return found
 
 
