@@ -4,7 +4,8 @@ The copy never fails the upload, and holds it up for a moment at most: what the 
 waits for ``MOST_HELD_UP`` seconds in all, and when that is not enough, or the disk or the encoding fails, the copy is
 given up and the upload goes on alone.
 
-Largest buffer: ``MOST_BEHIND`` bytes plus what one read of the client's connection brings.
+Largest buffer: ``MOST_BEHIND`` bytes plus what one read of the client's connection brings, and ``MOST_TOGETHER`` bytes
+of all copies.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +22,17 @@ from s3proxy.s3.checksums import Checksum, new_checksum
 from s3proxy.storage.diskio import DiskBusy
 from s3proxy.util.deferreds import SharedResult
 
-__all__ = ["FAR_BEHIND", "MOST_BEHIND", "MOST_HELD_UP", "PATIENCE", "BodyCopy", "CopiedBody", "IKept"]
+__all__ = [
+    "FAR_BEHIND",
+    "MOST_BEHIND",
+    "MOST_HELD_UP",
+    "MOST_TOGETHER",
+    "PATIENCE",
+    "Backlog",
+    "BodyCopy",
+    "CopiedBody",
+    "IKept",
+]
 
 FAR_BEHIND = 8 * 1024 * 1024
 """Bytes that may wait for the disk before the body is held up."""
@@ -29,6 +40,8 @@ MOST_HELD_UP = 2.0
 """Seconds that one body is held up in all."""
 MOST_BEHIND = 16 * 1024 * 1024
 """Bytes that may wait for the disk before the copy is given up."""
+MOST_TOGETHER = 128 * 1024 * 1024
+"""The same for all copies together. From half of it on each of them writes smaller batches, and waits earlier."""
 SHARE = 4
 """A body is taken in no fewer batches than this, so that not all of it is left to do when S3 has answered."""
 SMALL_BATCH = 128 * 1024
@@ -45,6 +58,27 @@ class IKept(Protocol):
 
     def discard(self) -> None:
         """Give it up."""
+
+
+class Backlog:
+    """What all copies together have not written yet.
+
+    :ivar bytes: so many
+    """
+
+    def __init__(self, size: int = MOST_TOGETHER) -> None:
+        self._size = size
+        self.bytes = 0
+
+    @property
+    def crowded(self) -> bool:
+        """Whether each copy should be content with less."""
+        return self.bytes > self._size // 2
+
+    @property
+    def full(self) -> bool:
+        """Whether a copy that needs more must be given up."""
+        return self.bytes > self._size
 
 
 class CopiedBody:
@@ -70,6 +104,7 @@ class BodyCopy:
     :param here: the copy is small and stays in memory: no thread is needed for it
     :param start: makes the place where it goes; None: there is no room. Called in a thread, unless it is ``here``
     :param failed: told of an error of the disk
+    :param backlog: of all copies
     """
 
     log = Logger()
@@ -85,6 +120,7 @@ class BodyCopy:
         here: bool,
         start: Callable[[], IKept | None],
         failed: Callable[[BaseException], None],
+        backlog: Backlog | None = None,
     ) -> None:
         self._clock = clock
         self._run = run
@@ -100,6 +136,8 @@ class BodyCopy:
         self._received = 0
         self._queue: list[bytes] = []
         self._queued = 0
+        self._writing = 0
+        self._backlog = Backlog() if backlog is None else backlog
         self._held_up = 0.0
         self._held_since = 0.0
         self._held_limit: IDelayedCall | None = None
@@ -119,26 +157,33 @@ class BodyCopy:
         except AwsChunkedError as error:
             self._give_up("its encoding is not understood: {reason}", str(error))
             return
-        self._received += sum(map(len, pieces))
+        size = sum(map(len, pieces))
+        self._received += size
         if self._received > self._size:
             self._give_up("it is longer than announced")
             return
         self._queue += pieces
-        self._queued = self._queued + sum(map(len, pieces))
-        if self._queued > MOST_BEHIND:
+        self._queued += size
+        self._backlog.bytes += size
+        batch = SMALL_BATCH if self._backlog.crowded else self._batch
+        if self._queued + self._writing > MOST_BEHIND or self._backlog.full:
             self._give_up("the disk is too slow for it")
-        elif self._here or self._queued >= self._batch:
+        elif self._here or self._queued >= batch:
             self._advance()
 
     def behind(self) -> "Deferred[None] | None":
         """Fires when the body need not wait for the copy any more; None: it need not wait now."""
-        if self._caught_up is None and not self._over and self._queued > FAR_BEHIND:
+        if self._caught_up is None and not self._over and self._is_far_behind:
             left = MOST_HELD_UP - self._held_up
             if left > 0:
                 self._caught_up = Deferred()
                 self._held_since = self._clock.seconds()
                 self._held_limit = self._clock.callLater(left, self._catch_up)
         return self._caught_up
+
+    @property
+    def _is_far_behind(self) -> bool:
+        return self._queued + self._writing > (SHARE * SMALL_BATCH if self._backlog.crowded else FAR_BEHIND)
 
     def _catch_up(self) -> None:
         waiting, self._caught_up = self._caught_up, None
@@ -199,8 +244,8 @@ class BodyCopy:
             if self._ended:
                 self._complete()
             return
-        chunks, self._queue, self._queued = self._queue, [], 0
-        self._catch_up()
+        chunks, self._queue = self._queue, []
+        self._writing, self._queued = self._queued, 0
         if self._here:
             try:
                 taken = self._take(chunks)
@@ -228,8 +273,15 @@ class BodyCopy:
             self._kept.append(chunks)
         return True
 
-    def _took(self, taken: bool) -> None:
+    def _written(self) -> None:
         self._busy = False
+        self._backlog.bytes -= self._writing
+        self._writing = 0
+
+    def _took(self, taken: bool) -> None:
+        self._written()
+        if not self._is_far_behind:
+            self._catch_up()
         if self._over:
             self._discard()
         elif not taken:
@@ -238,7 +290,7 @@ class BodyCopy:
             self._advance()
 
     def _failed(self, reason: Failure) -> None:
-        self._busy = False
+        self._written()
         self._report(reason.value)
         self.abandon()
 
@@ -258,6 +310,8 @@ class BodyCopy:
     def _end(self) -> None:
         self._over = True
         self._queue.clear()
+        self._backlog.bytes -= self._queued
+        self._queued = 0
         self._catch_up()
         self._done.fire(None)
 

@@ -5,7 +5,8 @@ The encoding is JSON whose strings are latin-1, so that any header byte survives
     {"v": 1, "store": "aws", "bucket": "b", "key": "k", "etag": "\\"…\\"", "modified": "…" | null,
      "size": 1, "headers": [["Content-Type", "text/plain"], …], "checksums": true, "parts": {…}}
 
-``parts`` is there when anything is known of them; see :meth:`s3proxy.s3.parts.PartMap.document`.
+``parts`` is there when anything is known of them; see :meth:`s3proxy.s3.parts.PartMap.document`. ``written`` is there
+while ``modified`` is not known of what was written through the proxy.
 """
 
 import json
@@ -15,10 +16,13 @@ import attrs
 
 from s3proxy.s3.headers import CHECKSUM_FIELDS, Headers
 from s3proxy.s3.parts import PartMap
+from s3proxy.s3.validators import parse_http_date
 
 __all__ = ["ObjectId", "ObjectVersion", "decode_version", "encode_version"]
 
 FORMAT = 1
+SLACK = 1.0
+"""Seconds by which S3's clocks may differ."""
 
 
 @attrs.frozen
@@ -44,6 +48,8 @@ class ObjectVersion:
     :ivar headers: as S3 sent them, in order, without those that belong to a single answer
     :ivar checksums: whether ``headers`` holds all checksums S3 has, because the whole object was asked for with them
     :ivar parts: what is known of the parts in which it was uploaded; None: nothing
+    :ivar written_at: the Date of S3's answer to the request that wrote it, as long as ``last_modified`` is not known;
+        None: S3 did not tell, or somebody else wrote it
     """
 
     id: ObjectId
@@ -53,6 +59,7 @@ class ObjectVersion:
     headers: Headers
     checksums: bool = False
     parts: PartMap | None = None
+    written_at: bytes | None = None
 
     def same_bytes(self, other: "ObjectVersion") -> bool:
         """Whether both describe the same content."""
@@ -72,7 +79,15 @@ class ObjectVersion:
     def modified_at(self, last_modified: bytes) -> "ObjectVersion":
         """This version, of which S3 has told since when it is there."""
         headers = self.headers.without([b"last-modified"]).adding((b"Last-Modified", last_modified))
-        return attrs.evolve(self, last_modified=last_modified, headers=headers)
+        return attrs.evolve(self, last_modified=last_modified, headers=headers, written_at=None)
+
+    def is_rewritten(self, last_modified: bytes) -> bool:
+        """Whether the same bytes were written again after this version was, perhaps under other metadata, if S3 says
+        that they are there since then.
+        """
+        written = None if self.written_at is None else parse_http_date(self.written_at)
+        modified = parse_http_date(last_modified)
+        return written is not None and (modified is None or modified > written + SLACK)
 
     def knowing(self, parts: PartMap | None) -> "ObjectVersion":
         """This version with what is known of its parts elsewhere."""
@@ -98,6 +113,8 @@ def encode_version(version: ObjectVersion) -> bytes:
         "headers": [[text(name), text(value)] for name, value in version.headers],
         "checksums": version.checksums,
     }
+    if version.written_at is not None:
+        document["written"] = text(version.written_at)
     if version.parts is not None:
         document["parts"] = version.parts.document()
     return json.dumps(document, separators=(",", ":"), ensure_ascii=True).encode("ascii")
@@ -113,7 +130,7 @@ def decode_version(data: bytes) -> ObjectVersion | None:
         def raw(value: str) -> bytes:
             return value.encode("latin-1")
 
-        modified = document["modified"]
+        modified, written = document["modified"], document.get("written")
         size, parts = document["size"], document.get("parts")
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:
             return None
@@ -125,6 +142,7 @@ def decode_version(data: bytes) -> ObjectVersion | None:
             headers=Headers((raw(name), raw(value)) for name, value in document["headers"]),
             checksums=bool(document["checksums"]),
             parts=None if parts is None else PartMap.from_document(parts),
+            written_at=None if written is None else raw(written),
         )
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         return None

@@ -15,6 +15,7 @@ from s3proxy.storage.disk import DiskStore
 from s3proxy.storage.diskio import DiskBusy
 from s3proxy.storage.entry import EntryFacts, StoredEntry
 from s3proxy.storage.errors import NotNow
+from s3proxy.storage.generations import GenerationTable
 from s3proxy.storage.invalidation import Arm
 from s3proxy.storage.layout import entry_name
 from s3proxy.util.deferreds import SharedResult
@@ -33,6 +34,7 @@ class Invalidation:
     """Makes entries untrue, and remembers what the disk did not take.
 
     :param revoke: lets nothing that is under way for a key be joined or stored
+    :param generations: tells other processes of this host what the disk did not take; None: there are none
     """
 
     log = Logger()
@@ -44,8 +46,10 @@ class Invalidation:
         run: RunInThread,
         revoke: Callable[[ObjectId], None],
         events: CacheEvents,
+        generations: GenerationTable | None = None,
     ) -> None:
         self._store = store
+        self._generations = GenerationTable(1) if generations is None else generations
         self._guard = guard
         self._run = run
         self._revoke = revoke
@@ -60,7 +64,7 @@ class Invalidation:
     def catch_up(self, id: ObjectId) -> bool:
         """Try again to write down what the disk did not take; whether it may be trusted with this object now."""
         if id in self._remembered and self._store is not None and self._guard.done(self._store.drop, _name(id)):
-            self._remembered.discard(id)
+            self._written_down(id)
         return self.trusts_disk(id)
 
     def catch_up_some(self) -> bool:
@@ -83,6 +87,13 @@ class Invalidation:
                     self._remember(id)
         return ArmedKeys(self, keys, arms)
 
+    def revoke(self, ids: Iterable[ObjectId]) -> None:
+        """Nothing that is under way for these keys can be joined any more, in whichever process."""
+        for id in ids:
+            self._revoke(id)
+            if self._store is not None:
+                self._store.void(_name(id))
+
     def drop(self, id: ObjectId) -> None:
         """The entry is no longer true: remove it now, and let nothing that is under way be stored."""
         self._revoke(id)
@@ -99,7 +110,7 @@ class Invalidation:
         def note(done: list[bool]) -> None:
             for id, success in zip(ids, done):
                 if success:
-                    self._remembered.discard(id)
+                    self._written_down(id)
                 else:
                     self._remember(id)
 
@@ -128,6 +139,8 @@ class Invalidation:
             arm = dict(zip(ids, arms)).get(id)
             if arm is not None:
                 entry = self._guard.attempt(commit, arm, promptly)
+                assert self._store is not None
+                self._store.void(_name(id))
                 if entry is not None:
                     published.append(True)
                     fates[id] = True
@@ -138,7 +151,7 @@ class Invalidation:
         def note(done: list[bool]) -> bool:
             for each, success in zip(ids, done):
                 if success:
-                    self._remembered.discard(each)
+                    self._written_down(each)
                 else:
                     self._remember(each)
                 self._revoke(each)
@@ -192,11 +205,21 @@ class Invalidation:
         if len(self._remembered) >= MAX_REMEMBERED and self._trusted:
             self._trusted = False
             self._remembered.clear()
+            self._generations.taint_all()
             self.log.error(
                 "too many invalidations could not be written to the cache directory; it is not read any more"
             )
         if self._trusted:
             self._remembered.add(id)
+            self._generations.taint(_name(id).slot)
+
+    def _written_down(self, id: ObjectId) -> None:
+        """The disk may be trusted with this object again."""
+        if id in self._remembered:
+            self._remembered.discard(id)
+            slot = _name(id).slot
+            if not any(_name(other).slot == slot for other in self._remembered):
+                self._generations.taint(slot, False)
 
 
 def _name(id: ObjectId) -> Any:
@@ -204,20 +227,29 @@ def _name(id: ObjectId) -> Any:
 
 
 class ArmedKeys:
-    """Keys about to be written: until the outcome is known, nothing of them is served without asking S3, or stored."""
+    """Keys about to be written: until the outcome is known, nothing of them is served without asking S3, or stored.
+
+    :ivar ids: the objects
+    """
 
     def __init__(self, owner: Invalidation, ids: tuple[ObjectId, ...], arms: list[Any]) -> None:
+        self.ids = ids
         self._owner = owner
-        self._ids = ids
         self._arms = arms
         self._over = False
+
+    def acted(self) -> None:
+        """S3 has done it: what is under way for these keys may be of the older version. To be followed by
+        :meth:`invalidate` or :meth:`publish`, which may take their time.
+        """
+        self._owner.revoke(self.ids)
 
     def invalidate(self) -> "Deferred[None]":
         """The write happened, or may have: the entries are gone when the Deferred fires. It never fails."""
         if self._over:
             return succeed(None)
         self._over = True
-        return self._owner.invalidate(self._ids, self._arms)
+        return self._owner.invalidate(self.ids, self._arms)
 
     def publish(
         self,
@@ -237,7 +269,7 @@ class ArmedKeys:
         if self._over:
             return succeed(False)
         self._over = True
-        return self._owner.publish(self._ids, self._arms, id, lambda arm, promptly: commit(arm, facts, promptly), here)
+        return self._owner.publish(self.ids, self._arms, id, lambda arm, promptly: commit(arm, facts, promptly), here)
 
     def disarm(self) -> "Deferred[None]":
         """The write did not happen: the entries are as before, but S3 is asked once more. Never fails."""

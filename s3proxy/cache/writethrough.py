@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from s3proxy.cache.bodycopy import BodyCopy, CopiedBody, IKept
+from s3proxy.cache.bodycopy import Backlog, BodyCopy, CopiedBody, IKept
 from s3proxy.cache.entry import ObjectId, ObjectVersion, encode_version
 from s3proxy.cache.fill import RunInThread
 from s3proxy.cache.guard import DiskGuard
@@ -79,8 +79,14 @@ class WriteThrough:
         self._small = min(small, SMALL_BODY)
         self.largest = largest
         self._now = now
+        self._backlog = Backlog()
         self._described: OrderedDict[UploadKey, bytes] = OrderedDict()
         self._completed: OrderedDict[UploadKey, bytes] = OrderedDict()
+
+    @property
+    def uploads_in_progress(self) -> int:
+        """Multipart uploads that began here and have not ended, as far as is known."""
+        return len(self._described)
 
     @property
     def possible(self) -> bool:
@@ -115,12 +121,26 @@ class WriteThrough:
             checksums=checksums,
             here=here,
             start=start,
-            failed=self._guard.failed,
+            failed=self._failed,
+            backlog=self._backlog,
         )
+
+    def _failed(self, error: BaseException) -> None:
+        # That a file's directory is gone means that the upload has ended meanwhile.
+        if type(error) is not FileNotFoundError:
+            self._guard.failed(error)
+
+    def _attempt(self, call: Callable[..., Any], *args: Any) -> Any:
+        """See :meth:`DiskGuard.attempt`."""
+        try:
+            return call(*args)
+        except OSError as error:
+            self._failed(error)
+            return None
 
     def discard(self, body: CopiedBody) -> "Deferred[None]":
         """A copy is not wanted after all. Never fails."""
-        return self._in_thread(lambda: self._guard.attempt(body.kept.discard), body.kept.discard)
+        return self._in_thread(lambda: self._attempt(body.kept.discard), body.kept.discard)
 
     # Objects.
 
@@ -141,20 +161,20 @@ class WriteThrough:
     def describe(self, upload: UploadKey, described: bytes) -> "Deferred[None]":
         """S3 has begun an upload: remember what its object will be described by. Never fails."""
         _remember(self._described, upload, described, MOST_UPLOADS)
-        return self._in_thread(lambda: self._guard.attempt(self._staging(upload).describe, described))
+        return self._in_thread(lambda: self._attempt(self._staging(upload).describe, described))
 
     def keep_part(self, part: PartToKeep, etag: bytes, body: CopiedBody) -> "Deferred[None]":
         """S3 has taken a part. Never fails."""
-        return self._in_thread(lambda: self._guard.attempt(body.kept.commit, etag), body.kept.discard)
+        return self._in_thread(lambda: self._attempt(body.kept.commit, etag), body.kept.discard)
 
     def plan(self, upload: UploadKey, listed: tuple[tuple[int, bytes], ...]) -> "Deferred[Plan | None]":
         """How the object will be put together; None: it can't be. Never fails."""
-        return self._in_thread(lambda: self._guard.attempt(self._staging(upload).plan, listed))
+        return self._in_thread(lambda: self._attempt(self._staging(upload).plan, listed))
 
     def description(self, upload: UploadKey) -> "Deferred[bytes | None]":
         """What :meth:`describe` was told, by whichever process; None if that is not known. Never fails."""
         known = self._described.get(upload)
-        return self._in_thread(lambda: known or self._guard.attempt(self._staging(upload).description))
+        return self._in_thread(lambda: known or self._attempt(self._staging(upload).description))
 
     def assemble(self, upload: UploadKey, armed: ArmedKeys, version: ObjectVersion, plan: Plan) -> "Deferred[bool]":
         """S3 has put the object together; see :meth:`publish`."""
@@ -178,12 +198,12 @@ class WriteThrough:
 
     def poison(self, upload: UploadKey) -> "Deferred[None]":
         """The object will have bytes that nobody has seen here. Never fails."""
-        return self._in_thread(lambda: self._guard.attempt(self._staging(upload).poison))
+        return self._in_thread(lambda: self._attempt(self._staging(upload).poison))
 
     def forget(self, upload: UploadKey) -> "Deferred[None]":
         """The upload is over, and nothing comes of what is staged. Never fails."""
         self._described.pop(upload, None)
-        return self._in_thread(lambda: self._guard.attempt(self._staging(upload).discard))
+        return self._in_thread(lambda: self._attempt(self._staging(upload).discard))
 
     def _staging(self, upload: UploadKey) -> Any:
         assert self._store is not None
@@ -213,7 +233,7 @@ class WriteThrough:
                 self.log.failure("keeping an upload", reason)
             self._guard.failed(reason.value)
             if otherwise is not None:
-                self._guard.attempt(otherwise)
+                self._attempt(otherwise)
 
         return self._run(work).addErrback(failed)
 

@@ -14,10 +14,10 @@ from zope.interface import implementer
 from s3proxy.s3.errors import S3Error, entity_too_large, slow_down
 from s3proxy.util.streams import IByteSink, IByteSource
 
-__all__ = ["CopyBudget", "HoldBack", "IBeside"]
+__all__ = ["CopyBudget", "HoldBack", "IBeside", "IReader"]
 
 MOST_COPIED = 64 * 1024 * 1024
-"""Bytes of all requests' bodies together that are copied at one time, because they have to be understood."""
+"""Bytes of all requests' bodies together that are read at one time: what is read of them is kept till their ends."""
 
 
 class IBeside(Protocol):
@@ -33,17 +33,43 @@ class IBeside(Protocol):
         """Fires when the body need not wait for the copy any more; None: it need not wait now."""
 
 
+class IReader(Protocol):
+    """Reads a body that passes by, because it has to be understood.
+
+    :ivar most: how many bytes it takes
+    """
+
+    most: int
+
+    def feed(self, data: bytes) -> None:
+        """A piece, of the first ``most`` bytes."""
+
+
 class CopyBudget:
-    """Room for the copies of all bodies together."""
+    """Room for what is read of all bodies together.
+
+    :ivar size: bytes that there are
+    :ivar most: of them, so many were taken at once so far
+    :ivar refused: how often there was no room
+    """
 
     def __init__(self, size: int = MOST_COPIED) -> None:
-        self._left = size
+        self.size = self._left = size
+        self.most = 0
+        self.refused = 0
+
+    @property
+    def taken(self) -> int:
+        """Bytes that are taken now."""
+        return self.size - self._left
 
     def take(self, size: int) -> bool:
         """Whether there is room for so many bytes more."""
         if size > self._left:
+            self.refused += 1
             return False
         self._left -= size
+        self.most = max(self.most, self.taken)
         return True
 
     def give_back(self, size: int) -> None:
@@ -55,27 +81,28 @@ class CopyBudget:
 class HoldBack:
     """A source that passes another one on, one piece behind if there is something to be done ``before_end``.
 
-    Largest buffer: one piece as the connection delivered it, and ``copy_limit`` bytes of copy.
+    Largest buffer: one piece as the connection delivered it, and what the reader keeps.
 
-    :param before_end: called with the copy when the last piece is here; that piece is sent when the Deferred fires,
-        and the body fails if it fails; None: nothing is held back
-    :param copy_limit: how much of the body to copy
-    :param budget: where room for the copy is taken from
-    :param copy_needed: without room for the copy the body fails; otherwise ``before_end`` gets none then
+    :param before_end: called when the last piece is here; that piece is sent when the Deferred fires, and the body
+        fails if it fails; None: nothing is held back
+    :param reader: gets the beginning of the body
+    :param budget: where room for it is taken from
+    :param must_be_read: without room for it the body fails; otherwise the reader is :attr:`unread` then
     :param beside: told of every piece, and of the end when all of them are here
     :param limit: with more bytes than this the body fails
     :ivar received: bytes of the body so far
     :ivar refusal: why it failed here; None: it did not
+    :ivar unread: there was no room for the reader: it has not got all that it takes
     """
 
     def __init__(
         self,
         source: IByteSource,
-        before_end: "Callable[[bytes], Deferred[None]] | None",
+        before_end: "Callable[[], Deferred[None]] | None",
         *,
-        copy_limit: int = 0,
+        reader: IReader | None = None,
         budget: CopyBudget | None = None,
-        copy_needed: bool = True,
+        must_be_read: bool = True,
         beside: "IBeside | None" = None,
         limit: int | None = None,
     ) -> None:
@@ -84,14 +111,14 @@ class HoldBack:
         self._limit = limit
         self._source = source
         self._before_end = before_end
-        self._copy_limit = copy_limit
-        self._budget = CopyBudget(copy_limit) if budget is None else budget
-        self._copy_needed = copy_needed
+        self.unread = False
+        self._reader = reader
+        self._budget = CopyBudget() if budget is None else budget
+        self._must_be_read = must_be_read
         self._beside = beside
         self._paused = False
         self._waiting = False
-        self._copy: list[bytes] = []
-        self._copied = 0
+        self._read = 0
         self._held: bytes | None = None
         self._sink: IByteSink | None = None
         self._over = False
@@ -132,12 +159,12 @@ class HoldBack:
     def _end(self) -> None:
         self._over = True
         self._held = None
-        self._forget_copy()
+        self._stop_reading()
 
-    def _forget_copy(self) -> None:
-        self._copy.clear()
-        copied, self._copied = self._copied, 0
-        self._budget.give_back(copied)
+    def _stop_reading(self) -> None:
+        self._reader = None
+        read, self._read = self._read, 0
+        self._budget.give_back(read)
 
     def _fail(self, refusal: S3Error) -> None:
         """The client is answered here; S3 gets no more."""
@@ -156,7 +183,7 @@ class HoldBack:
         if self._beside is not None:
             self._beside.data_received(data)
             self._wait_for_copy()
-        if self._copied < self._copy_limit and not self._take(data[: self._copy_limit - self._copied]):
+        if self._reader is not None and not self._let_read(self._reader, data):
             self._fail(slow_down())
             return
         if self._before_end is None:
@@ -166,16 +193,19 @@ class HoldBack:
         if held is not None:
             self._sink.data_received(held)
 
-    def _take(self, piece: bytes) -> bool:
-        """Copy it. False: there is no room for what is needed."""
+    def _let_read(self, reader: IReader, data: bytes) -> bool:
+        """False: there is no room for what must be read."""
+        piece = data[: reader.most - self._read]
+        if not piece:
+            return True
         if self._budget.take(len(piece)):
-            self._copy.append(piece)
-            self._copied += len(piece)
-        elif self._copy_needed:
+            self._read += len(piece)
+            reader.feed(piece)
+        elif self._must_be_read:
             return False
         else:
-            self._copy_limit = 0
-            self._forget_copy()
+            self.unread = True
+            self._stop_reading()
         return True
 
     def stream_ended(self) -> None:
@@ -187,9 +217,7 @@ class HoldBack:
         if self._before_end is None:
             self._let_through(None)
             return
-        copy = b"".join(self._copy)
-        self._copy.clear()
-        self._before_end(copy).addCallbacks(self._let_through, self._refused)
+        self._before_end().addCallbacks(self._let_through, self._refused)
 
     def _refused(self, reason: Failure) -> None:
         if isinstance(reason.value, S3Error):

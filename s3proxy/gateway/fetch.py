@@ -157,6 +157,7 @@ class Fetch:
 
     def _failed(self, reason: Failure) -> None:
         self._end_ticket()
+        self._parts.counts.fetches["error"] += 1
         if reason.check(CancelledError) and not self._answer.waiting:
             return
         self._answer.fire(reason)
@@ -167,6 +168,7 @@ class Fetch:
 
     def _answered(self, response: IUpstreamResponse) -> None:
         self._parts.cache.answered(self._ticket, self)
+        self._parts.counts.fetches["success"] += 1
         try:
             answer = self._judge(response)
         except Exception:
@@ -196,15 +198,16 @@ class Fetch:
             same = known is not None and (etag == known.etag or (etag is None and self._confirming))
             modified = response.headers.get(b"last-modified")
             if same and known is not None and known.last_modified is None and self._unconfirmed:
-                # It was written through the proxy, and only S3 knows when. Some stores do not tell with a 304.
-                if modified is None:
-                    cache.drop(self._id)
+                # It was written through the proxy, and only S3 knows when. Some stores do not tell with a 304. And it
+                # may be there since somebody wrote the same once more.
+                if modified is None or known.is_rewritten(modified):
+                    cache.drop(self._id, "etag_mismatch")
                     return Answer(Kind.CHANGED if self._confirming else Kind.RELAY, response, reason=Reason.CHANGED)
                 known = known.modified_at(modified)
                 cache.completed(self._ticket, known)
             elif same and known is not None and modified is not None and modified != known.last_modified:
                 # The same bytes were written again, perhaps under other metadata, which a 304 does not show.
-                cache.drop(self._id)
+                cache.drop(self._id, "etag_mismatch")
                 return Answer(Kind.CHANGED if self._confirming else Kind.RELAY, response, reason=Reason.CHANGED)
             elif same and known is not None:
                 cache.confirmed(self._ticket, known)
@@ -212,7 +215,7 @@ class Fetch:
                 if same:
                     return Answer(Kind.CONFIRMED, response, known)
                 # The client did not ask for a 304, and this one says nothing about what is held.
-                cache.drop(self._id)
+                cache.drop(self._id, "etag_mismatch")
                 return Answer(Kind.CHANGED, response, reason=Reason.CHANGED)
             return Answer(Kind.RELAY, response, reason=Reason.CLIENT_CONDITION)
         if response.status == 412 and self._promised is not None:
@@ -221,7 +224,7 @@ class Fetch:
             cache.outdated(self._id, self._known)
             return Answer(Kind.RELAY, response, reason=Reason.CHANGED)
         if response.status in (404, 410):
-            cache.drop(self._id)
+            cache.drop(self._id, "gone")
             return Answer(Kind.RELAY, response, reason=Reason.NOT_CACHEABLE)
         if not self._store:
             return Answer(Kind.RELAY, response, reason=Reason.NO_STORE)

@@ -10,6 +10,7 @@ from s3proxy.cache.bodycopy import BodyCopy, CopiedBody
 from s3proxy.cache.entry import ObjectVersion
 from s3proxy.cache.invalidation import ArmedKeys
 from s3proxy.cache.writethrough import PartToKeep, UploadKey, WriteThrough
+from s3proxy.gateway.bodies import IReader
 from s3proxy.gateway.transaction import Parts, Transaction
 from s3proxy.policy.verdicts import Reason
 from s3proxy.policy.writing import (
@@ -24,10 +25,11 @@ from s3proxy.policy.writing import (
     plan_body,
     written_version,
 )
-from s3proxy.s3.documents import CompletedUpload, parse_complete_result, parse_complete_upload, parse_initiate_result
-from s3proxy.s3.headers import Headers
+from s3proxy.s3.documents import CompletedUpload, CompleteUploadReader, parse_complete_result, parse_initiate_result
+from s3proxy.s3.headers import SSE_C_FIELDS, Headers
 from s3proxy.s3.operation import Operation, part_number, upload_id
 from s3proxy.s3.parts import PartMap
+from s3proxy.s3.query import query_params
 from s3proxy.storage.staging import Plan
 from s3proxy.upstream.interfaces import IUpstreamResponse
 
@@ -42,22 +44,25 @@ LIST_LIMIT = 8 * 1024 * 1024
 class Keeping:
     """A write that leaves nothing.
 
-    :cvar request_bytes: how much of the request's body :meth:`sent` needs
     :cvar answer_bytes: how much of S3's answer's body :meth:`acted` needs; 0: it is called before the client sees the
         status, else before it sees the end of the body
     :ivar copy: gets the request's body as it passes; None: nobody needs it
+    :ivar reader: gets its beginning, if there is room; None: nobody needs that
     :ivar reason: why the object is not kept
     """
 
-    request_bytes = 0
     answer_bytes = 0
 
     def __init__(self) -> None:
         self.copy: BodyCopy | None = None
+        self.reader: IReader | None = None
         self.reason = Reason.WRITE
 
-    def sent(self, body: bytes) -> None:
-        """S3 is about to get the last byte of the request; its first ``request_bytes`` are here."""
+    def sent(self, read: bool) -> None:
+        """S3 is about to get the last byte of the request.
+
+        :param read: the reader has got all that it takes
+        """
 
     async def acted(self, response: IUpstreamResponse, body: bytes, armed: ArmedKeys | None) -> None:
         """S3 has done it: the cache is made true. Never fails.
@@ -74,12 +79,33 @@ class Keeping:
             self.copy.abandon()
 
 
+class _Tally:
+    """Counts an upload."""
+
+    def __init__(self, parts: Parts, transaction: Transaction) -> None:
+        self._parts = parts
+        self._began = transaction.record.started_monotonic
+
+    def kept(self, size: int) -> None:
+        """It is in the cache."""
+        self._parts.counts.kept(size, self._parts.clock.seconds() - self._began)
+        self._parts.cache.note_kept(size)
+
+    def not_kept(self, copy: BodyCopy | None) -> None:
+        """It is not.
+
+        :param copy: that was made all the same; None: none was meant to be
+        """
+        self._parts.counts.puts["bypassed" if copy is None else "failed"] += 1
+
+
 class _ObjectKeeping(Keeping):
     """PutObject: the object, read from the cache from now on."""
 
     def __init__(self, parts: Parts, transaction: Transaction) -> None:
         super().__init__()
         assert transaction.settings is not None and transaction.id is not None
+        self._tally = _Tally(parts, transaction)
         self._writes = parts.cache.writes
         self._id = transaction.id
         self._headers = transaction.request.headers
@@ -97,12 +123,16 @@ class _ObjectKeeping(Keeping):
         assert armed is not None
         copied = await _true_copy(self._writes, self.copy, self._headers, response)
         if copied is None:
+            self._tally.not_kept(self.copy)
             await armed.invalidate()
             return
         version = self._version(response)
-        if version is None or not await self._writes.publish(armed, version, copied):
-            await armed.invalidate()
-            await self._writes.discard(copied)
+        if version is not None and await self._writes.publish(armed, version, copied):
+            self._tally.kept(self._size)
+            return
+        self._tally.not_kept(self.copy)
+        await armed.invalidate()
+        await self._writes.discard(copied)
 
     def _version(self, response: IUpstreamResponse) -> ObjectVersion | None:
         etag = response.headers.get(b"etag")
@@ -132,6 +162,7 @@ class _PartKeeping(_UploadKeeping):
 
     def __init__(self, parts: Parts, transaction: Transaction) -> None:
         super().__init__(parts, transaction)
+        self._tally = _Tally(parts, transaction)
         assert transaction.settings is not None
         number = part_number(transaction.target.query)
         plan = plan_body(self._headers, transaction.request.body_length, transaction.settings, self._writes.largest)
@@ -139,14 +170,18 @@ class _PartKeeping(_UploadKeeping):
             self.reason = plan
         elif self._upload is not None and number is not None:
             self._part = PartToKeep(self._upload, number)
+            self._size = plan.size
             checksums = names_to_compute(self._headers)
             self.copy = self._writes.copy_part(self._part, plan.size, chunked=plan.chunked, checksums=checksums)
 
     async def acted(self, response: IUpstreamResponse, body: bytes, armed: ArmedKeys | None) -> None:
         """See :meth:`Keeping.acted`."""
         copied = await _true_copy(self._writes, self.copy, self._headers, response)
-        if copied is not None:
+        if copied is None:
+            self._tally.not_kept(self.copy)
+        else:
             await self._writes.keep_part(self._part, response.headers.get(b"etag") or b"", copied)
+            self._tally.kept(self._size)
 
 
 class _CreateKeeping(_UploadKeeping):
@@ -184,19 +219,19 @@ class _AbortKeeping(_UploadKeeping):
 class _CompleteKeeping(_UploadKeeping):
     """CompleteMultipartUpload: the object, if all of its parts are here."""
 
-    request_bytes = LIST_LIMIT
     answer_bytes = DOCUMENT_LIMIT
 
     def __init__(self, parts: Parts, transaction: Transaction) -> None:
         super().__init__(parts, transaction)
         assert transaction.settings is not None
-        self._enabled = transaction.settings.write_cache_enabled
+        self._list = _PartList() if transaction.settings.write_cache_enabled else None
+        self.reader = self._list
         self._listed: tuple[tuple[int, bytes], ...] = ()
         self._planning: Deferred[Plan | None] | None = None
 
-    def sent(self, body: bytes) -> None:
+    def sent(self, read: bool) -> None:
         """See :meth:`Keeping.sent`."""
-        listed = parse_complete_upload(body) if len(body) < LIST_LIMIT and self._enabled else None
+        listed = self._list.parts() if self._list is not None and read else None
         if listed is not None and self._upload is not None:
             self._listed = listed
             # While S3 works, which may take minutes.
@@ -240,6 +275,26 @@ class _CompleteKeeping(_UploadKeeping):
             self._planning.addErrback(lambda _: None)
 
 
+class _PartList:
+    """The list in CompleteMultipartUpload; see :class:`~s3proxy.gateway.bodies.IReader`."""
+
+    most = LIST_LIMIT
+
+    def __init__(self) -> None:
+        self._reader = CompleteUploadReader()
+        self._fed = 0
+
+    def feed(self, data: bytes) -> None:
+        """See :class:`~s3proxy.gateway.bodies.IReader`."""
+        self._fed += len(data)
+        self._reader.feed(data)
+
+    def parts(self) -> tuple[tuple[int, bytes], ...] | None:
+        """Number and ETag of each; None if it is too long, or not understood."""
+        listed = self._reader.finish()
+        return None if self._fed >= self.most else listed
+
+
 async def _true_copy(
     writes: WriteThrough, copy: BodyCopy | None, headers: Headers, response: IUpstreamResponse
 ) -> CopiedBody | None:
@@ -266,7 +321,14 @@ _KINDS = {
 
 def keeping_for(parts: Parts, transaction: Transaction) -> Keeping:
     """What this write leaves in the cache."""
-    kind = _KINDS.get(transaction.operation)
-    if kind is None or transaction.id is None or transaction.settings is None or not parts.cache.writes.possible:
+    kind, settings = _KINDS.get(transaction.operation), transaction.settings
+    if kind is None or transaction.id is None or settings is None or not parts.cache.writes.possible:
+        return Keeping()
+    if transaction.address is None or not transaction.address.cacheable:
+        return Keeping()
+    # A presigned request may have the client's key as a parameter instead.
+    if any(name.lower() in SSE_C_FIELDS for name, _ in query_params(transaction.target.query)):
+        return Keeping()
+    if kind is _CreateKeeping and not settings.write_cache_enabled:
         return Keeping()
     return kind(parts, transaction)

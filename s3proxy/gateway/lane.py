@@ -48,6 +48,7 @@ NOTE_INTERVAL = 1.0
 """Seconds after which the use of an entry is noted again."""
 
 _NO_ID = "0" * 16
+_PLAIN = ("", "")
 _PHRASES = {200: b"OK", 206: b"Partial Content", 304: b"Not Modified"}
 
 
@@ -149,7 +150,7 @@ class Lane:
         self._instance = instance
         self._base_domains = base_domains
         self._meanings: dict[tuple[bytes, bytes], _Meaning | None] = {}
-        self._callers: dict[tuple[str, bytes, bytes | None, bytes, bytes], CallerWords] = {}
+        self._callers: dict[tuple[str, bytes, bytes | None, bytes, bytes, tuple[str, str]], CallerWords] = {}
         self._second = 0
         self._date = b""
 
@@ -159,11 +160,18 @@ class Lane:
         self._meanings.clear()
 
     def answer(
-        self, glance: Glance, client_address: str, listener: str, *, files: bool = False
+        self,
+        glance: Glance,
+        client_address: str,
+        listener: str,
+        *,
+        files: bool = False,
+        tls: tuple[str, str] = _PLAIN,
     ) -> tuple[bytes, bytes] | LargeHit | None:
         """Head and body of the answer; None: the request must take the other way.
 
         :param files: whether the client's transport can send files
+        :param tls: protocol version and cipher suite of its connection; empty ones without TLS
         """
         try:
             meaning = self._meanings[glance.host, glance.target]
@@ -195,7 +203,7 @@ class Lane:
             return self._large(answer, glance, meaning, record, now, client_address, listener)
         caller = glance.caller
         if caller is None:
-            caller = glance.caller = self._caller(glance, client_address, listener)
+            caller = glance.caller = self._caller(glance, client_address, listener, tls)
         request_id = new_request_id().encode("ascii")
         self.answered += 1
         self._exit.hit(answer.kind, caller, now, request_id)
@@ -218,18 +226,20 @@ class Lane:
         desk, interval, cache = self._desk, answer.interval, self._cache
         if desk is None or not desk.has_room or interval is None or interval[0] == interval[1]:
             return None
-        if cache.ram is not None and meaning.settings.ram_cache_eligible:
+        in_memory = cache.ram is not None and meaning.settings.ram_cache_eligible
+        if in_memory and cache.ram is not None and cache.ram.plain:
             return None
         view = cache.recorded(record)
         if not any(start <= interval[0] and interval[1] <= stop for start, stop in view.held()):
             return None
-        span = view.reader(interval, ram=False).next()
+        span = view.reader(interval, ram=in_memory, prompt=True).next()
         if not isinstance(span, FileSpan):
             return None
         if span.count != interval[1] - interval[0]:
             span.release()
             return None
         cache.used(view, interval)
+        cache.counts.looked("get", "hit")
         account = self._account(glance, meaning, record, answer.status, client_address, listener)
         account.started_at = now
         account.request_id = new_request_id()
@@ -353,13 +363,15 @@ class Lane:
             meaning.noted_at = now
             self._cache.used(self._cache.recorded(record), answer.interval)
 
-    def _caller(self, glance: Glance, client_address: str, listener: str) -> CallerWords:
-        known = client_address, glance.host, glance.access_key, glance.user_agent, glance.referer
+    def _caller(self, glance: Glance, client_address: str, listener: str, tls: tuple[str, str]) -> CallerWords:
+        known = client_address, glance.host, glance.access_key, glance.user_agent, glance.referer, tls
         caller = self._callers.get(known)
         if caller is None:
             if len(self._callers) >= MOST_CALLERS:
                 self._callers.clear()
-            caller = self._callers[known] = self._exit.caller(self._record(glance, client_address, listener))
+            record = self._record(glance, client_address, listener)
+            record.tls, record.cipher_suite = tls
+            caller = self._callers[known] = self._exit.caller(record)
         return caller
 
     def _account(
@@ -368,6 +380,7 @@ class Lane:
         """The record of a hit, but for what was sent."""
         account = self._record(glance, client_address, listener)
         account.bucket, account.key = meaning.id.bucket, meaning.id.key
+        account.rule = self._rules.number_of(meaning.settings)
         account.status = status
         account.object_size = record.version.size
         account.version_id = record.version.headers.get(b"x-amz-version-id") or b""

@@ -50,6 +50,7 @@ class LargeHit:
     def _sent(self, _: None, request: IClientRequest) -> None:
         self._span.release()
         self.record.bytes_from_cache = self._span.count
+        self.record.from_disk = True
         request.finish()
 
     def _not_sent(self, reason: Failure) -> Failure:

@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from s3proxy.gateway.answers import marks, new_request_id
+from s3proxy.gateway.bodies import CopyBudget
 from s3proxy.gateway.deliver import BodyBroken
 from s3proxy.gateway.demand import Demand
 from s3proxy.gateway.forward import ForwardFlow
@@ -33,6 +34,7 @@ from s3proxy.s3.parts import PartNumber
 from s3proxy.s3.ranges import InvalidRange, MultiRange, RangeSpec, parse_range
 from s3proxy.s3.signature import SignatureForm, read_signature
 from s3proxy.s3.target import refuse_connect
+from s3proxy.telemetry.counts import FlowCounts
 from s3proxy.telemetry.record import RequestRecord
 from s3proxy.upstream.interfaces import UpstreamBusy, UpstreamError, UpstreamRefused, UpstreamTimeout, UpstreamTLSError
 
@@ -71,6 +73,9 @@ class Gateway:
     :param max_requests: permits; a request holds one until its last byte is handed over
     :param bypass_headers: whether clients may ask to bypass the cache
     :param base_domains: domains of S3-compatible stores with virtual-hosted buckets
+    :ivar in_flight: requests that are being served
+    :ivar turned_away: requests so far for which there was no permit
+    :ivar served: all others that have ended
     """
 
     log = Logger()
@@ -96,6 +101,8 @@ class Gateway:
         self._instance = instance
         self._base_domains = base_domains
         self.in_flight = 0
+        self.turned_away = 0
+        self.served = 0
         self._running: dict[int, tuple[IClientRequest, RequestRecord]] = {}
         self._shed_since_warning = 0
         self._next_shed_warning = 0.0
@@ -104,6 +111,16 @@ class Gateway:
     def running(self) -> list[tuple[IClientRequest, RequestRecord]]:
         """The requests that are being served, oldest first, and what is known of them so far. To be looked at only."""
         return list(self._running.values())
+
+    @property
+    def counts(self) -> FlowCounts:
+        """What the flows count."""
+        return self._parts.counts
+
+    @property
+    def copies(self) -> CopyBudget:
+        """Room for what is read of bodies of requests."""
+        return self._parts.copies
 
     @property
     def max_requests(self) -> int:
@@ -183,6 +200,7 @@ class Gateway:
         request.abort()
 
     async def _shed(self, request: IClientRequest, record: RequestRecord) -> None:
+        self.turned_away += 1
         self._shed_since_warning += 1
         now = self._clock.seconds()
         if now >= self._next_shed_warning:
@@ -223,6 +241,8 @@ class Gateway:
         if address is not None:
             record.bucket = address.bucket
             record.key = address.key
+            if transaction.settings is not None:
+                record.rule = self._rules.number_of(transaction.settings)
             if transaction.settings is not None and transaction.settings.source:
                 self.log.debug(
                     "{name}: the first rule that fits is {pattern}",
@@ -256,7 +276,7 @@ class Gateway:
         if transaction.request.body_length != 0:
             return Reason.NOT_CACHEABLE
         if not transaction.settings.read_cache_enabled:
-            self._parts.cache.drop(transaction.id)
+            self._parts.cache.drop(transaction.id, "rule_disabled")
             return Reason.READ_CACHE_OFF
         if self._bypass_headers and bypass_mode(headers) is Bypass.NO_STORE:
             return Reason.NO_STORE
@@ -330,6 +350,7 @@ class Gateway:
 
     def _account(self, _: None, request: IClientRequest, record: RequestRecord) -> None:
         self.in_flight -= 1
+        self.served += record.reason != Reason.OVERLOAD.value
         del self._running[id(record)]
         record.bytes_sent = request.body_bytes_sent
         if request.first_byte_at is not None:

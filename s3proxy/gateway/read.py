@@ -15,7 +15,7 @@ from s3proxy.gateway.fetch import Answer, Fetch, Kind
 from s3proxy.gateway.gaps import GapFetches, Gaps, find_gaps
 from s3proxy.gateway.reply import Reply
 from s3proxy.gateway.transaction import Parts, Transaction, upstream_request
-from s3proxy.policy.pages import Widened, widen
+from s3proxy.policy.pages import AsItIs, Widened, widen
 from s3proxy.policy.verdicts import Outcome, Reason
 from s3proxy.s3.parts import PartNumber
 from s3proxy.s3.ranges import FromTo, Suffix, format_range
@@ -53,6 +53,7 @@ class ReadFlow:
         self._refusals = 0
         self._confirmations = 0
         self._in_spans = True
+        self._group: str | None = "head" if demand.head else "get"
         self._range_signed = transaction.signature.covers(b"range")
 
     async def run(self) -> None:
@@ -62,13 +63,16 @@ class ReadFlow:
         :raises UpstreamError: S3 could not be asked
         """
         while True:
-            view = await self._parts.cache.view(self._id)
+            view = await self._parts.cache.view(self._id, group=self._group)
+            self._group = None
             if view is not None and not self._renew:
                 gate = self._demand.gate(view, self._parts.now())
                 if gate.fresh:
                     reason = self._demand.lacks(view)
                     if reason is Reason.NONE:
                         outcome = Outcome.COALESCED if self._joined else Outcome.HIT
+                        if self._settings.page_widening and outcome is Outcome.HIT and self._demand.wanted is not None:
+                            self._parts.counts.pages["page_hit"] += 1
                         await self._reply.from_view(view, outcome)
                         return
                 else:
@@ -127,6 +131,9 @@ class ReadFlow:
         if wanted is None or isinstance(wanted, PartNumber):
             return None
         widened = widen(self._settings, wanted, None, range_signed=self._range_signed)
+        if widened is AsItIs.SIGNED:
+            self._in_spans = False
+            self._parts.counts.pages["skipped_signed"] += 1
         return widened if isinstance(widened, Widened) else None
 
     async def _ask_for_pages(self, pages: Widened) -> bool:
@@ -143,15 +150,24 @@ class ReadFlow:
             if answer.response.status == 206:
                 # Not so the whole object, from a store that ignores Range.
                 answer.fill.finish_anyway()
+                answer.fill.origin = "prefetch"
             interval = self._demand.interval(answer.version)
             if interval is not None and answer.interval[0] <= interval[0] and interval[1] <= answer.interval[1]:
+                self._count_pages(interval[1] - interval[0], answer.interval[1] - answer.interval[0])
                 await self._reply.from_answer(answer, interval, Reason.COLD)
                 return True
         elif answer.kind is Kind.RELAY:
             answer.response.abort()
         # Whatever S3 has to say, it says to the client's own request.
         self._in_spans = False
+        self._parts.counts.pages["fallback"] += 1
         return False
+
+    def _count_pages(self, requested: int, fetched: int) -> None:
+        counts = self._parts.counts
+        counts.pages["widened"] += 1
+        counts.page_bytes["requested"] += requested
+        counts.page_bytes["prefetched"] += fetched - requested
 
     # Asking S3.
 
@@ -172,15 +188,22 @@ class ReadFlow:
     async def _share(self, fetch: Fetch, reason: Reason) -> bool:
         """Wait for what another client's request brings. Whether this client has its answer."""
         self._joins += 1
-        began = self._parts.now()
-        record = self._transaction.record
+        record, clock, counts = self._transaction.record, self._parts.clock, self._parts.counts
+        began = clock.seconds()
+        outcome = "left"
+        counts.waiting += 1
         try:
             answer = await fetch.answer()
+            outcome = "refused" if answer.kind is Kind.RELAY else "served"
         except UpstreamError:
+            outcome = "fetch_failed"
             self._joins = MAX_JOINS
             return False
         finally:
-            record.wait_seconds = (record.wait_seconds or 0.0) + max(0.0, self._parts.now() - began)
+            waited = clock.seconds() - began
+            counts.waiting -= 1
+            counts.waited(outcome, waited)
+            record.wait_seconds = (record.wait_seconds or 0.0) + waited
         if answer.kind is Kind.RELAY:
             # What S3 said was meant for the other client alone. If it refused that one, one of those who waited asks
             # next, and the others wait for that one: not all of them at once. But an object that the cache does not
@@ -243,7 +266,11 @@ class ReadFlow:
         fetch = self._start_fetch(view, confirm=bool(adding), adding=adding)
         try:
             answer = await fetch.answer()
+            if adding:
+                self._count_confirmation(reason, answer)
         except UpstreamError:
+            if adding:
+                self._count_confirmation(reason, None)
             if not self._may_be_stale(view):
                 raise
             assert view is not None
@@ -268,6 +295,17 @@ class ReadFlow:
         why = reason if answer.reason is Reason.NONE else answer.reason
         await self._reply.as_it_is(answer, outcome, why)
         return True
+
+    def _count_confirmation(self, reason: Reason, answer: Answer | None) -> None:
+        """S3 was asked whether an entry is current. None: it did not answer."""
+        if answer is None or answer.response.status >= 500:
+            said = "error"
+        elif answer.response.status >= 400:
+            said = "client_error"
+        else:
+            said = "not_modified" if answer.kind is Kind.CONFIRMED else "modified"
+        trigger = {Reason.EXPIRED: "ttl", Reason.ALWAYS_ASK: "zero_ttl"}.get(reason, "unconfirmed")
+        self._parts.counts.revalidations[trigger, said] += 1
 
     def _may_be_stale(self, view: View | None) -> bool:
         """S3 failed: whether the client gets what is held; not if it wants S3's own answer (RFC 9111 4.2.4)."""

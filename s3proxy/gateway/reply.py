@@ -111,6 +111,7 @@ class Reply:
         record = self._transaction.record
         record.bytes_from_upstream += reader.from_upstream
         record.bytes_from_cache += reader.from_cache
+        record.from_disk = record.from_disk or reader.from_disk
         reader.from_upstream = reader.from_cache = 0
         reader.close()
 

@@ -17,6 +17,8 @@ from s3proxy.s3.operation import Operation
 from s3proxy.s3.ranges import parse_content_range
 from s3proxy.s3.signature import Signature
 from s3proxy.s3.target import RequestTarget
+from s3proxy.telemetry.counts import FlowCounts
+from s3proxy.telemetry.operations import group_of
 from s3proxy.telemetry.record import RequestRecord
 from s3proxy.upstream.interfaces import Hedging, IUpstream, IUpstreamResponse, UpstreamRequest
 from s3proxy.util.intervals import Interval
@@ -30,6 +32,7 @@ class Parts:
 
     :ivar now: unix seconds
     :ivar copies: room for the copies of bodies that have to be understood
+    :ivar counts: what the flows count
     :ivar referer: what to send as Referer where the client and its signature leave room for it; None: nothing
     """
 
@@ -39,6 +42,7 @@ class Parts:
     now: Callable[[], float]
     referer: bytes | None = None
     copies: CopyBudget = attrs.field(factory=CopyBudget)
+    counts: FlowCounts = attrs.field(factory=FlowCounts)
 
 
 @attrs.define(kw_only=True)
@@ -128,4 +132,5 @@ def upstream_request(
         body_length=request.body_length if has_body else 0,
         repeatable=repeatable,
         hedging=transaction.hedging if repeatable else None,
+        group=group_of(transaction.operation.name),
     )

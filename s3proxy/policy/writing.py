@@ -7,6 +7,7 @@ the object then.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
@@ -65,6 +66,8 @@ _ENCRYPTION = frozenset(
 )
 _ANSWERED = _ENCRYPTION | {b"x-amz-expiration", b"x-amz-version-id"}
 """What S3's answer to the upload says about the object and a GET repeats, besides ``x-amz-checksum-*``."""
+_ARCHIVES = (b"GLACIER", b"DEEP_ARCHIVE")
+_PLAIN = re.compile(rb"[\x20-\x7e]*")
 _CHECKSUM = b"x-amz-checksum-"
 _DEFAULT_TYPE = b"binary/octet-stream"
 
@@ -98,7 +101,7 @@ def plan_body(headers: Headers, body_length: int | None, settings: Settings, lar
     :param body_length: as it is on the wire; None: not known
     :param largest: bytes of the largest object that is kept
     """
-    if not settings.write_cache_enabled:
+    if not (settings.write_cache_enabled and settings.read_cache_enabled):
         return Reason.WRITE
     if is_sse_c(headers):
         return Reason.SSE_C
@@ -130,20 +133,23 @@ def announced_size(headers: Headers, body_length: int | None) -> int | None:
 def described_by(headers: Headers) -> tuple[tuple[bytes, bytes], ...] | None:
     """What S3 will say about the object because a PutObject or CreateMultipartUpload said it; None: it can't be told.
 
-    S3 changes values that are not plain ASCII, and joins or refuses repeated ones.
+    S3 changes values that are not plain ASCII, or encoded as RFC 2047 has it, and joins or refuses repeated ones. What
+    goes into an archive can't be read.
     """
     found: dict[bytes, bytes] = {}
     for name, value in headers:
         lower = name.lower()
         if lower not in _ECHOED and not lower.startswith(b"x-amz-meta-"):
             continue
-        if lower in found or not value.isascii():
+        if lower in found or _PLAIN.fullmatch(value) is None or b"=?" in value:
             return None
         found[lower] = value
     encoding = plain_content_encoding(headers)
     if encoding is not None:
         found[b"content-encoding"] = encoding
     storage_class = headers.get(b"x-amz-storage-class")
+    if storage_class in _ARCHIVES:
+        return None
     if storage_class not in (None, b"STANDARD"):
         found[b"x-amz-storage-class"] = storage_class or b""
     tags = headers.get(b"x-amz-tagging")
@@ -205,7 +211,14 @@ def written_version(
     remaining = [field for field in described if field[0].lower() not in names]
     headers = Headers((*remaining, *answered)).without([b"etag"]).adding((b"ETag", etag))
     return ObjectVersion(
-        id=id, etag=etag, last_modified=None, size=size, headers=headers, checksums=checksums, parts=parts
+        id=id,
+        etag=etag,
+        last_modified=None,
+        size=size,
+        headers=headers,
+        checksums=checksums,
+        parts=parts,
+        written_at=answer.get(b"date"),
     )
 
 

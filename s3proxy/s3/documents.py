@@ -1,30 +1,39 @@
 """The documents whose content a cache must know: which keys a request deletes or a form uploads, and whether a 200 is
 an error.
 
-XML is read with expat; a document type declaration, and with it every entity of a document's own, is refused. Forms
-are read as RFC 7578 describes them, as far as their fields before the file.
+XML is read with expat, as it comes, so that long lists never take long at a time; a document type declaration, and
+with it every entity of a document's own, is refused. Forms are read as RFC 7578 describes them, as far as their fields
+before the file.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from xml.parsers import expat
 
 import attrs
 
 __all__ = [
+    "CompleteUploadReader",
     "CompletedUpload",
+    "DeleteObjectsReader",
     "delete_result_errors",
     "has_error_root",
     "parse_complete_result",
-    "parse_complete_upload",
-    "parse_delete_objects",
     "parse_initiate_result",
     "post_form_key",
     "root_element",
 ]
 
+MOST_DELETED = 10_000
+"""Objects in one list of deletions. S3 takes 1,000."""
 _NAMESPACE_SEPARATOR = " "
 _DEEPEST = 16
+_MOST_ELEMENTS = 150_000
+"""In one document. The longest that S3 takes lists 10,000 parts, each with some ten elements."""
+_AT_ONCE = 32 * 1024
+"""Bytes that are worth a call of expat: it looks at an unfinished tag from its beginning every time."""
+_LONGEST_TAG = 256 * 1024
+"""Bytes of one tag, comment or instruction; text may have any length."""
 
 # A byte order mark, the declaration, comments and blanks, then the start of the root element, with or without a prefix.
 _MISC = re.compile(rb"(?:\xef\xbb\xbf)?(?:\s+|<\?.*?\?>|<!--.*?-->)*", re.DOTALL)
@@ -35,64 +44,115 @@ class _Refused(Exception):
     """The document is not one of those read here."""
 
 
-def _read_xml(document: bytes, root: str, on_element: Callable[[tuple[str, ...], str], None]) -> bool:
-    """Walk through a document and report every element at its end.
+class _XmlReader:
+    """Walks through a document that comes in pieces, and reports every element at its end.
 
-    :param root: the local name that the root element must have
+    :param roots: the local names that the root element may have
     :param on_element: called with the local names from the root down to an element, and the text directly inside it
-    :returns: whether the document is well-formed and has this root
     """
-    path: list[str] = []
-    texts: list[list[str]] = []
 
-    def start(name: str, attributes: object) -> None:
+    def __init__(self, roots: Collection[str], on_element: Callable[[tuple[str, ...], str], None]) -> None:
+        self._roots = roots
+        self._on_element = on_element
+        self._path: list[str] = []
+        self._texts: list[list[str]] = []
+        self._elements = 0
+        self._waiting: list[bytes] = []
+        self._waits = 0
+        self._fed = 0
+        self._refused = False
+        parser = expat.ParserCreate(namespace_separator=_NAMESPACE_SEPARATOR)
+        parser.buffer_text = True
+        parser.StartElementHandler = self._start
+        parser.EndElementHandler = self._end
+        parser.CharacterDataHandler = self._character_data
+        parser.StartDoctypeDeclHandler = self._refuse
+        self._parser = parser
+
+    def feed(self, data: bytes) -> None:
+        """The next piece."""
+        if self._refused:
+            return
+        self._waiting.append(data)
+        self._waits += len(data)
+        if self._waits >= _AT_ONCE:
+            self._parse(False)
+
+    def finish(self) -> bool:
+        """That was all of it: whether it is well-formed and has this root. To be called once."""
+        if not self._refused:
+            self._parse(True)
+        complete, self._refused = not self._refused, True
+        return complete
+
+    def _parse(self, last: bool) -> None:
+        data = b"".join(self._waiting)
+        self._waiting.clear()
+        self._waits = 0
+        self._fed += len(data)
+        try:
+            self._parser.Parse(data, last)
+            if not last and self._fed - self._parser.CurrentByteIndex > _LONGEST_TAG:
+                raise _Refused
+        except (_Refused, expat.ExpatError, LookupError, ValueError):
+            self._refused = True
+            self._texts.clear()
+
+    def _start(self, name: str, attributes: object) -> None:
         local = name.rpartition(_NAMESPACE_SEPARATOR)[2]
-        if (not path and local != root) or len(path) == _DEEPEST:
+        self._elements += 1
+        if (not self._path and local not in self._roots) or len(self._path) == _DEEPEST:
             raise _Refused
-        path.append(local)
-        texts.append([])
+        if self._elements > _MOST_ELEMENTS:
+            raise _Refused
+        self._path.append(local)
+        self._texts.append([])
 
-    def end(name: str) -> None:
-        on_element(tuple(path), "".join(texts.pop()))
-        path.pop()
+    def _end(self, name: str) -> None:
+        self._on_element(tuple(self._path), "".join(self._texts.pop()))
+        self._path.pop()
 
-    def character_data(data: str) -> None:
-        texts[-1].append(data)
+    def _character_data(self, data: str) -> None:
+        self._texts[-1].append(data)
 
-    def refuse(*declaration: object) -> None:
+    def _refuse(self, *declaration: object) -> None:
         raise _Refused
 
-    parser = expat.ParserCreate(namespace_separator=_NAMESPACE_SEPARATOR)
-    parser.buffer_text = True
-    parser.StartElementHandler = start
-    parser.EndElementHandler = end
-    parser.CharacterDataHandler = character_data
-    parser.StartDoctypeDeclHandler = refuse
-    try:
-        parser.Parse(document, True)
-    except (_Refused, expat.ExpatError, LookupError, ValueError):
-        return False
-    return True
+
+def _read_xml(document: bytes, root: str, on_element: Callable[[tuple[str, ...], str], None]) -> bool:
+    """Walk through a whole document; whether it is well-formed and has this root."""
+    reader = _XmlReader((root,), on_element)
+    reader.feed(document)
+    return reader.finish()
 
 
-def parse_delete_objects(body: bytes) -> tuple[bytes, ...] | None:
-    """The keys that a DeleteObjects request lists, in its order, repeated ones included.
+class DeleteObjectsReader:
+    """The keys that a DeleteObjects request lists."""
 
-    :returns: None when the body is not such a request, or an object of it has no key: what it deletes is unknown then
-    """
-    keys: list[bytes] = []
-    objects = 0
+    def __init__(self) -> None:
+        self._xml = _XmlReader(("Delete",), self._on_element)
+        self._keys: list[bytes] = []
+        self._objects = 0
 
-    def on_element(path: tuple[str, ...], text: str) -> None:
-        nonlocal objects
+    def feed(self, data: bytes) -> None:
+        """The next piece of the body."""
+        self._xml.feed(data)
+
+    def finish(self) -> tuple[bytes, ...] | None:
+        """The keys in the order of the list, repeated ones included, when all of the body is here.
+
+        :returns: None when the body is not such a request, or an object of it has no key: what it deletes is unknown
+            then
+        """
+        return tuple(self._keys) if self._xml.finish() else None
+
+    def _on_element(self, path: tuple[str, ...], text: str) -> None:
         if path == ("Delete", "Object", "Key"):
-            keys.append(text.encode("utf-8"))
+            self._keys.append(text.encode("utf-8"))
         elif path == ("Delete", "Object"):
-            objects += 1
-            if len(keys) != objects:
+            self._objects += 1
+            if len(self._keys) != self._objects or self._objects > MOST_DELETED:
                 raise _Refused
-
-    return tuple(keys) if _read_xml(body, "Delete", on_element) else None
 
 
 def delete_result_errors(body: bytes) -> frozenset[bytes] | None:
@@ -118,30 +178,37 @@ def parse_initiate_result(body: bytes) -> bytes | None:
     return found[0] if complete and len(found) == 1 and found[0] else None
 
 
-def parse_complete_upload(body: bytes) -> tuple[tuple[int, bytes], ...] | None:
-    """Number and ETag of each part that a CompleteMultipartUpload request lists; None when the body is not one.
+class CompleteUploadReader:
+    """The parts that a CompleteMultipartUpload request lists.
 
     S3 takes any name for the root element and has documented two.
     """
-    parts: list[tuple[int, bytes]] = []
-    part: dict[str, str] = {}
 
-    def on_element(path: tuple[str, ...], text: str) -> None:
+    def __init__(self) -> None:
+        self._xml = _XmlReader(("CompleteMultipartUpload", "CompleteMultipartUploadRequest"), self._on_element)
+        self._parts: list[tuple[int, bytes]] = []
+        self._part: dict[str, str] = {}
+
+    def feed(self, data: bytes) -> None:
+        """The next piece of the body."""
+        self._xml.feed(data)
+
+    def finish(self) -> tuple[tuple[int, bytes], ...] | None:
+        """Number and ETag of each part, when all of the body is here; None when it is not such a request."""
+        return tuple(self._parts) or None if self._xml.finish() else None
+
+    def _on_element(self, path: tuple[str, ...], text: str) -> None:
+        part = self._part
         if path[1:] == ("Part",):
             number, etag = part.get("PartNumber", ""), part.get("ETag", "")
             if not (number.isascii() and number.isdigit() and len(number) <= 5 and etag):
                 raise _Refused
-            parts.append((int(number), etag.encode("utf-8")))
+            self._parts.append((int(number), etag.encode("utf-8")))
             part.clear()
         elif len(path) == 3 and path[1] == "Part":
             if path[2] in part:
                 raise _Refused
             part[path[2]] = text.strip()
-
-    root = (root_element(body) or b"").decode("utf-8", "replace")
-    if root not in ("CompleteMultipartUpload", "CompleteMultipartUploadRequest"):
-        return None
-    return tuple(parts) if _read_xml(body, root, on_element) and parts else None
 
 
 @attrs.frozen

@@ -9,21 +9,34 @@ from twisted.trial.unittest import SynchronousTestCase
 from s3proxy.gateway.bodies import CopyBudget, HoldBack
 
 
+class Reader:
+    """Gets the beginning of a body."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.data = b""
+
+    def feed(self, data: bytes) -> None:
+        """See :class:`IReader`."""
+        assert data
+        self.data += data
+
+
 class HoldBackTests(SynchronousTestCase):
     """With something to be done before the end."""
 
     def setUp(self) -> None:
         self.source = ScriptedSource()
         self.sink = RecordingSink()
-        self.copies: list[bytes] = []
+        self.ends = 0
         self.done: Deferred[None] = Deferred()
 
-    def body(self, copy_limit: int = 0, start: bool = True) -> HoldBack:
-        def before_end(copy: bytes) -> "Deferred[None]":
-            self.copies.append(copy)
+    def body(self, reader: Reader | None = None, start: bool = True) -> HoldBack:
+        def before_end() -> "Deferred[None]":
+            self.ends += 1
             return self.done
 
-        body = HoldBack(self.source, before_end, copy_limit=copy_limit)
+        body = HoldBack(self.source, before_end, reader=reader)
         if start:
             body.start(self.sink)
         return body
@@ -37,7 +50,7 @@ class HoldBackTests(SynchronousTestCase):
         self.assertEqual(self.sink.data, b"a")
         self.source.sink.stream_ended()
         self.assertEqual((self.sink.data, self.sink.ended), (b"a", None))
-        self.assertEqual(len(self.copies), 1)
+        self.assertEqual(self.ends, 1)
         self.done.callback(None)
         self.assertEqual((self.sink.data, self.sink.ended), (b"ab", True))
 
@@ -65,9 +78,9 @@ class HoldBackTests(SynchronousTestCase):
         self.source.sink.data_received(b"a")
         self.source.sink.stream_failed(Failure(ValueError("gone")))
         self.assertIsInstance(self.sink.ended, Failure)
-        self.assertEqual((self.sink.data, self.copies), (b"", []))
+        self.assertEqual((self.sink.data, self.ends), (b"", 0))
         self.source.sink.stream_ended()
-        self.assertEqual(self.copies, [])
+        self.assertEqual(self.ends, 0)
 
     def test_abort_while_it_waits(self) -> None:
         """A body that nobody wants any more is not let through afterwards."""
@@ -91,22 +104,17 @@ class HoldBackTests(SynchronousTestCase):
         self.source.sink.data_received(b"a")
         self.source.sink.stream_ended()
         self.source.sink.stream_failed(Failure(ValueError("gone")))
-        self.assertEqual((self.sink.chunks, self.sink.ended, body.received, self.copies), ([], None, 0, []))
+        self.assertEqual((self.sink.chunks, self.sink.ended, body.received, self.ends), ([], None, 0, 0))
 
-    def test_copy(self) -> None:
-        """As many bytes as are asked for, whatever the pieces."""
-        self.body(copy_limit=5)
-        for piece in (b"abc", b"def", b"ghi"):
+    def test_reader(self) -> None:
+        """It gets as many bytes as it takes, whatever the pieces, and each of them as it comes."""
+        reader = Reader(5)
+        body = self.body(reader)
+        for piece, read in ((b"abc", b"abc"), (b"def", b"abcde"), (b"ghi", b"abcde")):
             self.source.sink.data_received(piece)
+            self.assertEqual(reader.data, read)
         self.source.sink.stream_ended()
-        self.assertEqual(self.copies, [b"abcde"])
-
-    def test_no_copy(self) -> None:
-        """By default nothing is kept."""
-        self.body()
-        self.source.sink.data_received(b"abc")
-        self.source.sink.stream_ended()
-        self.assertEqual(self.copies, [b""])
+        self.assertFalse(body.unread)
 
     def test_pace(self) -> None:
         """Back-pressure passes through."""
@@ -154,26 +162,20 @@ class CountingTests(SynchronousTestCase):
 
 
 class BudgetTests(SynchronousTestCase):
-    """Copies of many bodies at once."""
+    """Many bodies that are read at once."""
 
     def setUp(self) -> None:
         self.budget = CopyBudget(10)
-        self.copies: list[bytes] = []
 
     def body(self, needed: bool) -> tuple[ScriptedSource, RecordingSink, HoldBack]:
-        """A body of which up to eight bytes are copied."""
-
-        def before_end(copy: bytes) -> "Deferred[None]":
-            self.copies.append(copy)
-            return succeed(None)
-
+        """A body of which up to eight bytes are read."""
         source, sink = ScriptedSource(), RecordingSink()
-        body = HoldBack(source, before_end, copy_limit=8, budget=self.budget, copy_needed=needed)
+        body = HoldBack(source, lambda: succeed(None), reader=Reader(8), budget=self.budget, must_be_read=needed)
         body.start(sink)
         return source, sink, body
 
     def test_no_room(self) -> None:
-        """Without room for a copy that is needed the body fails, and nothing of the end reaches S3."""
+        """Without room for what must be read the body fails, and nothing of the end reaches S3."""
         first, _, _ = self.body(True)
         first.sink.data_received(b"12345678")
         source, sink, body = self.body(True)
@@ -182,17 +184,18 @@ class BudgetTests(SynchronousTestCase):
         self.assertEqual((body.refusal.code, sink.data, source.aborted), ("SlowDown", b"", True))
 
     def test_not_needed(self) -> None:
-        """A copy that is not needed is done without."""
+        """What need not be read passes unread."""
         first, _, _ = self.body(True)
         first.sink.data_received(b"12345678")
-        source, sink, _ = self.body(False)
+        source, sink, body = self.body(False)
         for piece in (b"ab", b"cd"):
             source.sink.data_received(piece)
         source.sink.stream_ended()
-        self.assertEqual((sink.data, sink.ended, self.copies), (b"abcd", True, [b""]))
+        self.assertEqual((sink.data, sink.ended, body.unread), (b"abcd", True, True))
+        self.assertTrue(self.budget.take(2))
 
     def test_given_back(self) -> None:
-        """However a body ends, the room of its copy is free again."""
+        """However a body ends, the room that it took is free again."""
         for end in range(4):
             source, _, body = self.body(True)
             source.sink.data_received(b"12345678")

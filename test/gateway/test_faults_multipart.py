@@ -272,6 +272,34 @@ class EndTests(MultipartTestCase):
         self.assertEqual(self.harness.events.errors, [])
         self.not_kept()
 
+    def test_mp16_part_in_several_files(self) -> None:
+        """MP-16: the same in the middle of a part that needs several files: that its directory is gone is no failure of
+        the disk.
+        """
+        self.harness = GatewayHarness(max_size=64 << 20)
+        self.addCleanup(self.harness.close)
+        self.upstream = self.harness.upstream
+        self.patch(self.harness.store.volume.ledger, "unread_limit", 0)
+        self.begin()
+        piece = bytes(1 << 20)
+        count = 2 * self.harness.store.cut // len(piece) + 1
+        client = self.harness.send(b"PUT", b"/key?partNumber=1&uploadId=U1", {}, piece * count)
+        source = self.upstream.last.request.body
+        part = self.upstream.last
+        assert source is not None
+        source.start(RecordingSink())
+        for number in range(count):
+            client.body.sink.data_received(piece)
+            if number == 1:
+                self.abort()
+        client.body.sink.stream_ended()
+        part.respond(error(404, b"NoSuchUpload"))
+        self.assertEqual((client.status, client.ended), (404, "finished"))
+        self.upstream.asked.clear()
+        self.assertEqual(self.harness.events.errors, [])
+        self.assertTrue(self.harness.cache.guard.may_insert)
+        self.not_kept()
+
     def test_mp17_unfinished_uploads_expire(self) -> None:
         """MP-17: what is left of an upload goes a day after its last part, without a restart."""
         store = self.harness.store

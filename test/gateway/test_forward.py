@@ -2,6 +2,7 @@
 
 from twisted.python.failure import Failure
 
+from s3proxy.gateway.forward import LATE
 from s3proxy.upstream.interfaces import UpstreamError, UpstreamUnreachable
 from test.gateway.test_read import BODY, ReadTestCase, error, not_modified, ok, part
 from test.support.gateway import FakeClient, FakeResponse
@@ -306,6 +307,82 @@ class InvalidationTests(ForwardTestCase):
         body = FORM.replace(b'name="key"', b'name="kez"')
         self.upload(b"POST", b"/", body, Content_Type=b"multipart/form-data; boundary=" + BOUNDARY)
         self.asks(1).respond(FakeResponse(204, {b"Location": b"https://bucket.s3.amazonaws.com/key"}))
+        self.is_dropped()
+
+    def form(self, body: bytes, status: int, location: bytes) -> None:
+        """A form is uploaded, and S3 sends the browser on."""
+        client, _ = self.upload(b"POST", b"/", body, Content_Type=b"multipart/form-data; boundary=" + BOUNDARY)
+        self.upstream.last.respond(FakeResponse(status, {b"Location": location}))
+        self.assertEqual((client.status, client.header(b"location")), (status, location))
+
+    def test_form_upload_that_leads_to_a_page(self) -> None:
+        """The page that the form names is shown after a success; its address has the key, if the form does not tell."""
+        page = b"https://example.com/done?bucket=bucket&key=key&etag=%22x%22"
+        for status in (303, 302):
+            for body in (FORM, FORM.replace(b'name="key"', b'name="kez"')):
+                self.form(body, status, page)
+                self.is_dropped()
+                self.upstream.last.respond(ok())
+
+    def test_form_upload_that_is_redirected(self) -> None:
+        """S3's own redirects mean that it has to be asked elsewhere: nothing has happened."""
+        for status in (301, 307):
+            self.form(FORM, status, b"https://bucket.s3.eu-west-1.amazonaws.com/")
+            self.is_kept()
+
+
+class UnknownOutcomeTests(ForwardTestCase):
+    """S3 may act when nobody listens any more."""
+
+    def test_read_before_it_shows(self) -> None:
+        """What is read between the loss of the answer and S3's act does not stay for long."""
+        for lost in range(3):
+            client, _ = self.upload()
+            if lost == 0:
+                self.upstream.last.fail(UpstreamUnreachable("reset", sent=True))
+            elif lost == 1:
+                client.leave()
+            else:
+                self.upstream.last.respond(error(500, b"InternalError"))
+            self.harness.get()
+            self.upstream.last.respond(ok())
+            self.served(self.harness.get(), b"HIT")
+            self.harness.clock.advance(LATE)
+            self.is_dropped()
+            self.upstream.last.respond(ok())
+
+    def test_many(self) -> None:
+        """The same for many keys at once."""
+        keys = b"".join(b"<Object><Key>k%d</Key></Object>" % number for number in range(20))
+        self.upload(b"POST", b"/?delete", b"<Delete>%s<Object><Key>key</Key></Object></Delete>" % keys)
+        self.upstream.last.fail(UpstreamUnreachable("reset", sent=True))
+        self.harness.get()
+        self.upstream.last.respond(ok())
+        self.harness.clock.advance(LATE)
+        self.is_dropped()
+
+    def test_known_outcome(self) -> None:
+        """Nothing more happens after a success or a refusal."""
+        for answer in (FakeResponse(200, {b"ETag": b'"new"'}), error(403, b"AccessDenied")):
+            self.upload()
+            self.upstream.last.respond(answer)
+            self.assertEqual(self.harness.clock.getDelayedCalls(), [])
+
+    def test_success_before_the_end(self) -> None:
+        """S3 says that it has the object before it has the last byte: nothing stays armed, whichever comes last."""
+        client = self.harness.send(b"PUT", b"/key", {}, b"ab")
+        source = self.upstream.last.request.body
+        assert source is not None
+        source.start(RecordingSink())
+        client.body.sink.data_received(b"a")
+        response = self.asks(1).respond(FakeResponse(200, {b"ETag": b'"new"'}, None, length=4))
+        self.assertEqual(client.status, 200)
+        client.body.sink.data_received(b"b")
+        client.body.sink.stream_ended()
+        response.sink.data_received(b"done")
+        response.sink.stream_ended()
+        self.assertEqual(client.ended, "finished")
+        self.assertEqual(self.harness.store.volume.live, set())
         self.is_dropped()
 
 

@@ -175,8 +175,8 @@ class OverlappingTests(ReadTestCase):
         harness = GatewayHarness(range_merge_gap_threshold=0)
         self.addCleanup(harness.close)
         read = []
-        listing = harness.store.ranges
-        self.patch(harness.store, "ranges", lambda entry: read.append(entry) or listing(entry))
+        listing = harness.store.listed
+        self.patch(harness.store, "listed", lambda entry: read.append(entry) or listing(entry))
         for start in range(0, 1000, 20):
             client = harness.get(range=b"bytes=%d-%d" % (start, start + 9))
             harness.upstream.last.respond(part(start, start + 10))

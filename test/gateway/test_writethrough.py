@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import os
 import zlib
 from collections.abc import Callable
 from test.gateway.test_read import ReadTestCase, error, not_modified, ok
@@ -157,6 +158,35 @@ class ObjectTests(WriteTestCase):
         self.upstream.last.respond(ok(BODY, ETAG))
         self.served(client, b"MISS", BODY)
         self.served(self.harness.get(), b"HIT", BODY)
+
+    def test_written_again_behind(self) -> None:
+        """The same bytes were written past the proxy after they were written through it, perhaps under other metadata:
+        the object is fetched. The clocks of S3 may differ by a second.
+        """
+        for written_at, same in (
+            (b"Tue, 14 Nov 2023 22:13:18 GMT", False),
+            (b"Tue, 14 Nov 2023 22:13:19 GMT", True),
+            (b"Tue, 14 Nov 2023 22:13:20 GMT", True),
+            (b"Tue, 14 Nov 2023 23:13:20 GMT", True),
+            (b"today", True),
+        ):
+            self.put_and_answered(written(Date=written_at), x_amz_meta_colour=b"green")
+            if same:
+                self.assertEqual(self.completes().header(b"x-amz-meta-colour"), b"green")
+                continue
+            client = self.harness.get()
+            self.assertEqual(self.asks(1).header(b"if-none-match"), ETAG)
+            self.upstream.last.respond(unchanged())
+            self.assertIsNone(self.asks(2).header(b"if-none-match"))
+            self.upstream.last.respond(ok(BODY, ETAG, x_amz_meta_colour=b"red"))
+            self.served(client, b"MISS", BODY)
+            self.assertEqual(client.header(b"x-amz-meta-colour"), b"red")
+            self.upstream.asked.clear()
+
+    def test_archived(self) -> None:
+        """What S3 would not give back is not kept."""
+        self.put_and_answered(x_amz_storage_class=b"DEEP_ARCHIVE")
+        self.not_kept()
 
     def test_empty(self) -> None:
         """An empty object is kept like any other."""
@@ -484,6 +514,26 @@ class MultipartTests(MultipartTestCase):
         self.served(second, b"HIT", self.PARTS[2], 206)
         self.assertEqual(second.header(b"x-amz-mp-parts-count"), b"3")
 
+    def test_encrypted_by_the_client(self) -> None:
+        """Parts that are encrypted with the client's key are not kept, wherever the request has that."""
+        field = b"x-amz-server-side-encryption-customer-algorithm"
+        self.begin()
+        staged = os.listdir(self.harness.store.volume.uploads)
+        (folder,) = [os.path.join(self.harness.store.volume.uploads, name) for name in staged]
+        before = os.listdir(folder)
+        self.put(self.PARTS[1], b"/key?partNumber=1&uploadId=U1&X-Amz-" + field[6:] + b"=AES256")
+        self.put(self.PARTS[1], b"/key?partNumber=2&uploadId=U1", x_amz_server_side_encryption_customer_key=b"k")
+        for asked in self.upstream.asked[-2:]:
+            asked.respond(written(md5_tag(self.PARTS[1])))
+        self.assertEqual(os.listdir(folder), before)
+
+    def test_elsewhere(self) -> None:
+        """Objects whose reads never come from the cache are not kept."""
+        for host in (b"bucket.s3-website-us-east-1.amazonaws.com", b"l-123.s3-object-lambda.us-east-1.amazonaws.com"):
+            self.put_and_answered(Host=host)
+            files = [name for _, _, names in os.walk(os.path.join(self.harness.root, "o")) for name in names]
+            self.assertEqual(files, [])
+
     def test_some_of_the_parts(self) -> None:
         """Parts that are not listed do not belong to the object."""
         self.begin()
@@ -545,6 +595,20 @@ class MultipartTests(MultipartTestCase):
             self.abort()
             self.upstream.asked.clear()
 
+    def test_switched_off(self) -> None:
+        """Where uploads are not kept, or what is kept is not read, nothing of them is written anywhere."""
+        for setting in ("write_cache_enabled", "read_cache_enabled"):
+            self.harness = GatewayHarness(**{setting: False})
+            self.addCleanup(self.harness.close)
+            self.upstream = self.harness.upstream
+            if setting == "write_cache_enabled":
+                self.begin()
+            self.part(1)
+            self.put_and_answered()
+            self.assertEqual(os.listdir(self.harness.store.volume.uploads), [])
+            files = [name for _, _, names in os.walk(os.path.join(self.harness.root, "o")) for name in names]
+            self.assertEqual(files, [])
+
     def test_after_a_restart(self) -> None:
         """Parts and description outlive the process."""
         self.begin(content_type=b"text/x")
@@ -579,8 +643,29 @@ class DescribedLateTests(WriteTestCase):
         self.asks(1)
 
 
-class DiskTroubleTests(WriteTestCase):
+class DiskTroubleTests(MultipartTestCase):
     """The disk, or the code, does not do what it should at the end of an upload."""
+
+    def test_read_that_waits_when_the_answer_waited_too_long(self) -> None:
+        """A read that begins after the acknowledgement does not share what was asked before S3 acted, although the
+        disk has not come to removing the older object.
+        """
+        self.cached(b"older", etag=b'"old"')
+        self.harness.clock.advance(61)
+        thread = ManualThread()
+        self.harness.cache.writes._run = thread
+        client = self.put(listing({1: self.PARTS[1]}), b"/key?uploadId=U1", b"POST")
+        write = self.upstream.last
+        self.harness.get()
+        self.assertEqual(self.upstream.last.header(b"if-none-match"), b'"old"')
+        write.respond(completed(tag_of(self.PARTS[1])))
+        self.harness.clock.advance(MOST_CONCLUDING)
+        self.assertEqual((client.status, client.ended), (200, "finished"))
+        self.assertGreater(thread.waiting, 0)
+        before = len(self.upstream.asked)
+        self.harness.get()
+        self.assertEqual(len(self.upstream.asked), before + 1)
+        thread.finish()
 
     def test_hanging_disk(self) -> None:
         """S3's answer waits for the cache only so long; meanwhile and afterwards nobody gets the older object."""

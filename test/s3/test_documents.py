@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.s3.documents import (
+    CompleteUploadReader,
+    DeleteObjectsReader,
     delete_result_errors,
     has_error_root,
     parse_complete_result,
-    parse_complete_upload,
-    parse_delete_objects,
     parse_initiate_result,
     post_form_key,
     root_element,
@@ -26,6 +26,20 @@ BOMB = (
 FILE_ENTITY = (
     b'<!DOCTYPE Delete [<!ENTITY x SYSTEM "file:///etc/passwd">]><Delete><Object><Key>&x;</Key></Object></Delete>'
 )
+
+
+def parse_delete_objects(body: bytes) -> tuple[bytes, ...] | None:
+    """The keys in a list that is there in one piece."""
+    reader = DeleteObjectsReader()
+    reader.feed(body)
+    return reader.finish()
+
+
+def parse_complete_upload(body: bytes) -> tuple[tuple[int, bytes], ...] | None:
+    """The parts in a list that is there in one piece."""
+    reader = CompleteUploadReader()
+    reader.feed(body)
+    return reader.finish()
 
 
 class DeleteObjectsTests(SynchronousTestCase):
@@ -54,6 +68,41 @@ class DeleteObjectsTests(SynchronousTestCase):
     def test_depth(self) -> None:
         """A document that is nothing but depth is refused at once."""
         self.assertIsNone(parse_delete_objects(b"<Delete>" * 200_000 + b"</Delete>" * 200_000))
+
+    def test_pieces(self) -> None:
+        """It does not matter in which pieces a list comes."""
+        keys = tuple(b"%04d/" % number + b"\xc3\xa9" * 20 for number in range(1000))
+        body = b"<Delete>" + b"".join(b"<Object><Key>" + key + b"</Key></Object>" for key in keys) + b"</Delete>"
+        for size in (1, 7, 1000, 40_000):
+            reader = DeleteObjectsReader()
+            for start in range(0, len(body), size):
+                reader.feed(body[start : start + size])
+            self.assertEqual(reader.finish(), keys)
+
+    def test_read_as_it_comes(self) -> None:
+        """Of a list that will be refused no more is kept than up to there."""
+        reader = DeleteObjectsReader()
+        reader.feed(b"<Delete>" + b"<Object><Key>a</Key></Object>" * 100 + b"<" + b"x" * 100_000)
+        reader.feed(b"</y>" + b" " * 100_000)
+        self.assertEqual((reader._xml._waiting, reader._xml._refused), ([], True))
+        self.assertIsNone(reader.finish())
+
+    def test_too_many(self) -> None:
+        """Ten times as many keys as S3 takes, and no more; nor any number of other elements."""
+        for count, others, known in ((10_000, 4, True), (10_001, 0, False), (1, 200_000, False)):
+            more = b"<x/>" * others
+            body = b"<Delete>%s</Delete>" % (b"<Object><Key>a</Key>%s</Object>" % more * count)
+            self.assertEqual(parse_delete_objects(body) is not None, known)
+
+    def test_endless_tag(self) -> None:
+        """A tag or comment without end is not read over and over again."""
+        for beginning in (b"<!--", b"<a b='", b"<?pi ", b"<a "):
+            reader = DeleteObjectsReader()
+            reader.feed(b"<Delete>" + beginning)
+            for _ in range(16):
+                reader.feed(b"x" * 32_768)
+            self.assertTrue(reader._xml._refused, beginning)
+            self.assertIsNone(reader.finish())
 
 
 def check_delete(case: SynchronousTestCase, body: bytes, keys: tuple[bytes, ...] | None) -> None:

@@ -23,7 +23,7 @@ from test.support.raw_server import RawRequest, RawServer
 from test.support.s3_clients import CLIENTS, file_sha256, installed_clients
 from test.support.sigv4 import Pair
 from test.support.waiting import poll
-from test.system.stage import HOST, LARGE_TESTS, MIB, Stage, at_once, dangling_generations, unfinished_files
+from test.system.stage import HOST, LARGE_TESTS, MIB, Cached, Stage, at_once, dangling_generations, unfinished_files
 from typing import Any, ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -417,6 +417,39 @@ class CrashTests(UploadCase):
         )
         document = b"<CompleteMultipartUpload>%s</CompleteMultipartUpload>" % listed
         return self.stage.ask(b"POST", b"%s?uploadId=%s" % (key, upload_id), body=document)
+
+    def test_unfinished_uploads(self) -> None:
+        """Of uploads that nobody went on with for longer than ``incomplete_upload_ttl`` nothing is left after a
+        restart, whatever was killed; younger ones can be completed.
+        """
+        proxy, uploads = self.stage.proxy, self.stage.proxy.cache_dir / "up"
+        proxy.configure({"cache": {"incomplete_upload_ttl": "1h"}})
+        proxy.stop()
+        proxy.start()
+        ages = {b"old": 3700, b"young": 3000}
+        ids, tags, folders = {}, {}, {}
+        for key in ages:
+            before = set(uploads.iterdir())
+            ids[key] = self.begin(key)
+            tags[key] = [self.part(key, ids[key], number, number) for number in (1, 2)]
+            (folders[key],) = set(uploads.iterdir()) - before
+        proxy.kill9()
+        for key, age in ages.items():
+            then = time.time() - age
+            for path in (*folders[key].iterdir(), folders[key]):
+                os.utime(path, (then, then))
+        proxy.start()
+        poll(lambda: not folders[b"old"].exists(), 15, "the old upload to be removed", interval=0.1)
+        used = Cached.of(proxy.cache_dir).published
+        self.assertLess(used, 3 * self.PART)
+        poll(lambda: abs(proxy.metric("s3proxy_cache_size_bytes", tier="disk") - used) < MIB, 10, "the right usage")
+        self.stage.fake.clear_requests()
+        whole = content(1, 0, self.PART) + content(2, 0, self.PART)
+        for key in ages:
+            self.assertIn(b"<CompleteMultipartUploadResult", self.complete(key, ids[key], tags[key]).body)
+            self.assertTrue(self.stage.ask(b"GET", key).body == whole)
+            self.assertEqual(len(self.stage.fake.requests.reads_with_body(key)), int(key == b"old"))
+        self.assertEqual(self.stage.tracebacks(), [])
 
     def test_parts_and_ends(self) -> None:
         """Killed while parts and ends of uploads are on their way: nothing half done is read, what was staged can be
