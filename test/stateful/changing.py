@@ -32,8 +32,7 @@ class Overwriting(Foundation):
         knows no date at first: if the same bytes are written again before S3 has told one, nothing shows it.
         """
         assert self.world is not None
-        through = {writer.content for writer in self.world.writers}
-        return [each for each in self.world.s3.histories[key].contents if each not in through]
+        return [each for each in self.world.s3.histories[key].contents if each not in self.world.s3.made]
 
     @rule(key=keys)
     def delete(self, key: bytes) -> None:

@@ -7,15 +7,31 @@ import attrs
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from test.stateful.machine import Foundation, keys
+from test.stateful.machine import Foundation, keys, sizes
 from test.stateful.reading import Reading, Style, plain_styles, ranges
-from test.support.model_s3 import FAULTS, Fault
+from test.stateful.writing import Racing
+from test.support.model_orders import Put
+from test.support.model_s3 import FAULTS, WRITE_FAULTS, Fault, WriteFault
 
-__all__ = ["Evicting", "Failing", "Restarting"]
+__all__ = ["Evicting", "Failing", "FailingWrites", "Restarting"]
 
 
 faults = st.builds(Fault, kind=st.sampled_from(FAULTS), place=st.sampled_from((500, 0, 1, 100, 400, 600, 999)))
 cuts = st.builds(Fault, kind=st.sampled_from(("cut", "stall")), place=st.sampled_from((500, 0, 100, 400, 600, 999)))
+
+
+write_faults = st.builds(
+    WriteFault,
+    kind=st.sampled_from(WRITE_FAULTS),
+    place=st.sampled_from((500, 0, 1, 300, 900, 999)),
+    acts=st.sampled_from(("before", "never", "after")),
+    status=st.sampled_from((500, 503)),
+) | st.builds(
+    WriteFault,
+    kind=st.sampled_from(("early", "status")),
+    place=st.sampled_from((500, 0, 1, 300, 900, 999)),
+    status=st.sampled_from((307, 400, 403, 404, 409, 412)),
+)
 
 
 class Failing(Reading):
@@ -53,6 +69,24 @@ class Failing(Reading):
         self.world.threads.refusals = count
 
 
+class FailingWrites(Racing):
+    """S3 fails while it is written to, at every point."""
+
+    @rule(key=keys, fault=write_faults)
+    def fail_write(self, key: bytes, fault: WriteFault) -> None:
+        """The next write of a key gets stuck, is refused, cut off, or not acknowledged."""
+        assert self.world is not None
+        self.world.s3.plan_write(key, fault)
+
+    @rule(key=keys, fault=write_faults, size=sizes, coding=st.sampled_from(("plain", "trailer")))
+    def fail_to_put(self, key: bytes, fault: WriteFault, size: int, coding: str) -> None:
+        """The same happens to this upload."""
+        assert self.world is not None
+        self.world.s3.plan_write(key, fault)
+        content = self.content(key, size)
+        self.request(Put(key=key, label=self.world.label(), bytes_of=content, coding=coding), "everything")
+
+
 class Evicting(Foundation):
     """The cache loses what it holds."""
 
@@ -72,6 +106,7 @@ class Evicting(Foundation):
             found += sorted(f"{folder}/{name}" for name in (folders if whole else files))
         if found:
             path = found[which % len(found)]
+            self.world.damaged = True
             shutil.rmtree(path) if whole else os.unlink(path)
 
     @rule()

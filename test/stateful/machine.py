@@ -16,7 +16,7 @@ from test.support.model_world import KEYS, World
 
 __all__ = ["STEPS", "Foundation", "keys", "profile", "sizes"]
 
-STEPS = int(os.environ.get("S3PROXY_TEST_STEPS", "0"))
+STEPS = int(os.environ.get("S3PROXY_TEST_STEPS") or "0")
 """How many steps to take, with another seed every time; 0: the few that belong to every test run, always the same."""
 STEPS_OF_A_HISTORY = 60
 
@@ -71,7 +71,10 @@ class Foundation(RuleBasedStateMachine):
             inline_max=st.sampled_from((4096, 0, 10_000)),
             page=st.sampled_from((None, None, None, 5000, 1024)),
             memory=st.sampled_from((0, 0, 20_000, 1_000_000)),
+            room=st.sampled_from((1 << 30, 1 << 30, 1_000_000)),
+            largest=st.sampled_from((1 << 20, 1 << 20, 10_000)),
         ),
+        writes=st.sampled_from((True, True, True, True, False)),
         size=sizes,
     )
     def begin(
@@ -83,6 +86,7 @@ class Foundation(RuleBasedStateMachine):
         evaluate: bool,
         stale: float,
         limits: Limits,
+        writes: bool,
         size: int,
     ) -> None:
         """The proxy starts on an empty directory, and S3 has some objects."""
@@ -94,6 +98,7 @@ class Foundation(RuleBasedStateMachine):
             range_merge_gap_threshold=merge,
             evaluate_conditions_from_cache=evaluate,
             stale_if_error=stale,
+            write_cache_enabled=writes,
         )
         for key, length, parts in zip(KEYS, (size, 9000, 3000), (0, 3, 0)):
             self.world.overwrite(key, self.content(key, length, parts))
@@ -145,5 +150,6 @@ class Foundation(RuleBasedStateMachine):
                 world.s3.forget_plans()
                 world.settle()
                 world.check_idle()
+                world.check_uploads()
         finally:
             world.close()

@@ -30,6 +30,7 @@ class HistoryTests(SynchronousTestCase):
         """Whatever was asked was answered rightly, and nothing is left over."""
         world.settle()
         world.check_idle()
+        world.check_uploads()
 
     def get(self, always_ask: bool = False, settled: bool = True, **headers: bytes) -> Reader:
         """A GET; header names are given with underscores."""

@@ -7,15 +7,12 @@ believes; and in the end nothing is left over.
 More of it: ``S3PROXY_TEST_STEPS=200000 trial test.stateful``.
 """
 
-import gc
-
-from hypothesis.stateful import run_state_machine_as_test
 from twisted.trial.unittest import SynchronousTestCase
 
 from test.stateful.changing import Overtaking, Permitting, Writing
 from test.stateful.disturbing import Evicting, Failing, Restarting
-from test.stateful.machine import Foundation, profile
 from test.stateful.reading import Leaving, Reading
+from test.stateful.running import run_machine
 
 HISTORIES = 300
 """That belong to every test run, about 20 seconds of them."""
@@ -40,31 +37,18 @@ class Losing(Reading, Leaving, Writing, Evicting):
 class ReadTests(SynchronousTestCase):
     """The machines above."""
 
-    def run_machine(self, machine: type[Foundation], share: float) -> None:
-        problem = ""
-        try:
-            run_state_machine_as_test(machine, settings=profile(int(HISTORIES * share), share))
-        except Exception as error:
-            # The history is in the notes, which trial does not show.
-            problem = "\n".join((repr(error), *getattr(error, "__notes__", ())))
-        gc.collect()
-        logged = self.flushLoggedErrors()
-        if problem:
-            self.fail(problem)
-        self.assertEqual(logged, [])
-
     def test_calm(self) -> None:
         """Reads, and objects that change behind the proxy."""
-        self.run_machine(Calm, 0.2)
+        run_machine(self, Calm, HISTORIES, 0.2)
 
     def test_unreliable(self) -> None:
         """An S3 that fails in every way."""
-        self.run_machine(Unreliable, 0.3)
+        run_machine(self, Unreliable, HISTORIES, 0.3)
 
     def test_losing(self) -> None:
         """A cache directory that loses files."""
-        self.run_machine(Losing, 0.2)
+        run_machine(self, Losing, HISTORIES, 0.2)
 
     def test_stormy(self) -> None:
         """All of that, restarts and crashes too."""
-        self.run_machine(Stormy, 0.3)
+        run_machine(self, Stormy, HISTORIES, 0.3)

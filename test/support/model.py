@@ -17,6 +17,7 @@ import attrs
 __all__ = [
     "CELL",
     "EXTRAS",
+    "Composed",
     "Content",
     "History",
     "Shape",
@@ -93,6 +94,28 @@ class Content:
         return (start, start + sizes[number - 1])
 
 
+@attrs.frozen
+class Composed(Content):
+    """Bytes that were not uploaded at once: parts, copies, and what was appended.
+
+    :ivar pieces: its bytes
+    :ivar tag: its ETag
+    """
+
+    pieces: tuple[bytes, ...] = attrs.field(default=(), repr=False)
+    tag: bytes = b""
+
+    @property
+    def body(self) -> bytes:
+        """All of it."""
+        return b"".join(self.pieces)
+
+    @property
+    def etag(self) -> bytes:
+        """See :class:`Content`."""
+        return self.tag
+
+
 def described_by(label: bytes) -> dict[bytes, bytes]:
     """The fields of an upload that come back with the object."""
     return {b"Content-Type": b"text/x-%s" % label, b"x-amz-meta-version": label}
@@ -106,6 +129,7 @@ class Version:
     :ivar content: None: the key was deleted
     :ivar since: the moment from which it was current
     :ivar until: the moment and the unix seconds at which it ceased to be; None: it has not
+    :ivar tags: how many tags it has. They change neither ETag nor Last-Modified: no condition tells whether they did
     """
 
     key: bytes
@@ -115,13 +139,15 @@ class Version:
     since: int
     label: bytes = b""
     until: tuple[int, float] | None = None
+    tags: int = 0
 
     @property
     def fields(self) -> tuple[tuple[bytes, bytes], ...]:
         """How S3 describes it in every answer that carries it."""
         assert self.content is not None
         told = ((b"ETag", self.content.etag), (b"Last-Modified", http_date(self.modified)))
-        return told + tuple(described_by(self.label).items())
+        tagged = ((b"x-amz-tagging-count", b"%d" % self.tags),) if self.tags else ()
+        return told + tuple(described_by(self.label).items()) + tagged
 
 
 class History:
@@ -138,7 +164,13 @@ class History:
         return self.versions[-1]
 
     def write(
-        self, content: Content | None, moment: int, now: float, same_second: bool = False, label: bytes = b""
+        self,
+        content: Content | None,
+        moment: int,
+        now: float,
+        same_second: bool = False,
+        label: bytes = b"",
+        tags: int = 0,
     ) -> Version:
         """The key is overwritten, or, with None, deleted.
 
@@ -151,15 +183,25 @@ class History:
             same = [each.content for each in self.versions if each.modified == before.modified]
             step = 0 if content.etag not in {each.etag for each in same if each is not None} else 10
         index = before.index + 1
-        version = Version(self.key, index, content, before.modified + step, moment, label or b"v%d" % index)
+        modified = before.modified + step
+        version = Version(self.key, index, content, modified, moment, label or b"v%d" % index, tags=tags)
         self.versions.append(version)
         if content is not None and content not in self.contents:
             self.contents.append(content)
         return version
 
-    def labelled(self, label: bytes | None) -> Version | None:
-        """The version with these metadata."""
-        return next((version for version in self.versions if version.label == label and version.content), None)
+    def tag(self, tags: int, moment: int, now: float) -> Version:
+        """What is there gets so many tags instead of those it has."""
+        before = self.current
+        before.until = (moment, now)
+        version = attrs.evolve(before, index=before.index + 1, since=moment, until=None, tags=tags)
+        self.versions.append(version)
+        return version
+
+    def labelled(self, label: bytes | None, tags: int = 0) -> Version | None:
+        """The version with these metadata, the last one if there were several."""
+        versions = reversed(self.versions)
+        return next((each for each in versions if (each.label, each.tags) == (label, tags) and each.content), None)
 
     def during(self, since: int, seconds: float, floor: int = 0) -> Iterator[Version]:
         """The versions that were current at the moment ``since`` or later, or at the unix seconds ``seconds`` or later.

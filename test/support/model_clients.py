@@ -4,15 +4,18 @@ from collections.abc import Callable
 from typing import Protocol, Union
 
 import attrs
+from twisted.python.failure import Failure
 
 from s3proxy.gateway.interfaces import ClientGone
+from s3proxy.util.streams import IByteSource
 from test.support.gateway import FakeClient
-from test.support.model import Content
+from test.support.model import Version
 from test.support.model_oracle import Reader
-from test.support.model_s3 import Exchange
+from test.support.model_orders import Order
+from test.support.model_s3 import Exchange, WriteFault
 from test.support.streams import RecordingSink
 
-__all__ = ["ModelClient", "Peer", "Witness", "Writer", "signed_names"]
+__all__ = ["Intake", "ModelClient", "Peer", "Witness", "Writer", "signed_names"]
 
 
 class Witness(Protocol):
@@ -26,6 +29,9 @@ class Witness(Protocol):
 
     def answer_ends(self, peer: "Peer") -> None:
         """The answer was finished, or cut."""
+
+    def client_left(self, peer: "Peer") -> None:
+        """It did not wait for that."""
 
 
 class ModelClient(FakeClient):
@@ -63,6 +69,15 @@ class ModelClient(FakeClient):
         if cut:
             self.witness.answer_ends(self.peer)
 
+    def leave(self) -> None:
+        """The connection is closed: whoever serves the request hears of it first, then whoever gets its body."""
+        super().leave()
+        if isinstance(self.peer, Writer) and not self.peer.over:
+            self.peer.over = True
+            if self.body.sink is not None and not self.body.aborted:
+                self.body.sink.stream_failed(Failure(ClientGone("gone")))
+        self.witness.client_left(self.peer)
+
     def get_head(self, head: bytes, length: int | None = None) -> None:
         """A status line and fields are here, as they are on the wire.
 
@@ -87,43 +102,81 @@ class ModelClient(FakeClient):
         done.callback(None)
 
 
+class Intake(RecordingSink):
+    """S3's end of a request's body.
+
+    :param source: where it comes from
+    :param pauses_at: after so many bytes S3 reads no more for a while; None: it never pauses
+    :ivar size: how many bytes have come
+    :ivar paused: nothing more should come
+    """
+
+    def __init__(self, source: IByteSource | None, pauses_at: int | None = None) -> None:
+        super().__init__()
+        self.size = 0
+        self.paused = False
+        self._source = source
+        self._pauses_at = pauses_at
+
+    def data_received(self, data: bytes) -> None:
+        """See :class:`IByteSink`."""
+        super().data_received(data)
+        self.size += len(data)
+        if self._pauses_at is not None and self.size >= self._pauses_at and self._source is not None:
+            self._pauses_at, self.paused = None, True
+            self._source.pause()
+
+    def go_on(self) -> None:
+        """S3 reads on."""
+        assert self._source is not None
+        self.paused = False
+        self._source.resume()
+
+
 @attrs.define(eq=False, kw_only=True)
 class Writer:
-    """One PUT or DELETE through the proxy.
+    """One write through the proxy.
 
-    :ivar content: None: a deletion
-    :ivar label: the metadata of what it writes
-    :ivar sink: S3's end of the body
-    :ivar index: of the version that it made, once S3 has acted
+    :ivar wire: the body as it is sent
+    :ivar intake: S3's end of it; None: S3 has not asked for it
+    :ivar versions: what S3 has made of it
     """
 
     client: ModelClient
-    key: bytes
-    content: Content | None
-    label: bytes
+    order: Order
+    wire: bytes
     exchange: Exchange | None = None
-    sink: RecordingSink = attrs.field(factory=RecordingSink)
+    fault: WriteFault | None = None
+    intake: Intake | None = None
     sent: int = 0
     over: bool = False
-    index: int = 0
+    versions: tuple[Version, ...] = ()
+
+    @property
+    def key(self) -> bytes:
+        """Whose it is, for faults that are planned."""
+        return self.order.key
+
+    def __repr__(self) -> str:
+        fault = "" if self.fault is None else f" {self.fault}"
+        return f"<{self.client.method.decode()} {self.client.target.decode()} {self.order}{fault}>"
 
     def upload(self) -> "Callable[[int], None] | None":
         """Sends so many bytes of the body, or its end; None: that is not possible now."""
-        source, content = self.client.body, self.content
-        if self.client.ended is not None or content is None or source.sink is None or source.aborted or source.paused:
+        source = self.client.body
+        if self.over or source.sink is None or source.aborted or source.paused:
             return None
-        body = content.body
 
         def send(count: int) -> None:
-            if self.sent < len(body):
-                piece = body[self.sent : self.sent + count]
+            if self.sent < len(self.wire):
+                piece = self.wire[self.sent : self.sent + count]
                 self.sent += len(piece)
                 source.sink.data_received(piece)
             else:
                 self.over = True
                 source.sink.stream_ended()
 
-        return None if self.over else send
+        return send
 
 
 Peer = Union[Reader, Writer]

@@ -4,6 +4,7 @@ import errno
 import os
 import random
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -12,7 +13,7 @@ from unittest import mock
 import attrs
 from twisted.internet.defer import Deferred, fail
 
-from s3proxy.cache import fill, ram
+from s3proxy.cache import bodycopy, fill, ram
 from s3proxy.cache.manager import CacheManager, CacheSettings
 from s3proxy.cache.ram import RamTier
 from s3proxy.gateway.lane import Glance, Lane
@@ -21,10 +22,13 @@ from s3proxy.gateway.pipeline import Accounts, Gateway
 from s3proxy.gateway.transaction import Parts
 from s3proxy.policy.rules import Rules, Settings
 from s3proxy.s3.address import ObjectAddress
+from s3proxy.storage import upload
 from s3proxy.storage.disk import open_store
 from s3proxy.storage.diskio import DiskBusy
 from s3proxy.storage.generations import GenerationTable
-from test.storage.support import finish_scan
+from s3proxy.storage.part_writer import read_part
+from s3proxy.storage.upload_names import is_data, parse_record, parse_staging
+from test.storage.support import finish_scan, recount
 from test.support.gateway import HOST, GatewayHarness
 from test.support.model_clients import ModelClient
 from test.support.streams import ManualThread
@@ -38,6 +42,8 @@ class Limits:
 
     :ivar page: the page size, if small ranges are read in whole pages
     :ivar memory: bytes of the RAM tier
+    :ivar room: bytes that the cache may take; a tenth of it for what was written and nobody has read
+    :ivar largest: bytes of the largest object that is kept on its way to S3
     """
 
     cut: int = 4096
@@ -47,6 +53,8 @@ class Limits:
     worth_finishing: int = 3000
     page: int | None = None
     memory: int = 0
+    room: int = 1 << 30
+    largest: int = 1 << 20
 
 
 @contextmanager
@@ -57,6 +65,11 @@ def small_steps(limits: Limits) -> Iterator[None]:
             (fill, "BATCH", limits.batch),
             (fill, "WINDOW", limits.window),
             (fill, "WORTH_FINISHING", limits.worth_finishing),
+            (bodycopy, "BATCH", limits.batch),
+            (bodycopy, "SMALL_BATCH", limits.batch // 2),
+            (bodycopy, "FAR_BEHIND", limits.window // 2),
+            (bodycopy, "MOST_BEHIND", limits.window * 2),
+            (upload, "HELD_MAX", 6000),
             (ram, "PIECE", 3000),
             (ram, "SMALL", 700),
         ):
@@ -99,7 +112,7 @@ class ModelHarness(GatewayHarness):
         self._limits = limits
         self._lives = 0
         self._unscanned = False
-        super().__init__(max_requests=100_000, **options)
+        super().__init__(max_requests=100_000, max_size=limits.room, **options)
 
     def open(self) -> None:
         """Start on the directory as it is."""
@@ -120,6 +133,7 @@ class ModelHarness(GatewayHarness):
                 max_cache_size=self._max_size,
                 small_object_bytes=settings.small_object_bytes,
                 keep_ratio=settings.partial_range_commit_ratio,
+                max_written_size=limits.largest,
             ),
             now=self.now,
             events=self.events,
@@ -129,9 +143,10 @@ class ModelHarness(GatewayHarness):
         if limits.page:
             rules = _PagedRules(self.config)
             rules.page = limits.page
+        self.parts = Parts(clock=self.clock, cache=self.cache, upstream=self.upstream, now=self.now)
         self.gateway = Gateway(
             self.clock,
-            Parts(clock=self.clock, cache=self.cache, upstream=self.upstream, now=self.now),
+            self.parts,
             rules,
             Accounts(started=lambda: None, finished=self.records.append),
             max_requests=self._max_requests,
@@ -170,7 +185,7 @@ class ModelHarness(GatewayHarness):
         if self.cache.ram is not None:
             self.cache.ram.close()
         self.store.close()
-        for call in self.clock.getDelayedCalls():
+        for call in list(self.clock.getDelayedCalls()):
             call.cancel()
 
     def revive(self, copy: str) -> None:
@@ -202,6 +217,12 @@ class ModelHarness(GatewayHarness):
         assert cache._flights == {}, f"flights: {cache._flights}"
         assert store.volume.live == set(), f"leases and files: {store.volume.live}"
         assert store.in_flight() == 0, f"{store.in_flight()} bytes in flight"
+        ledger = store.volume.ledger
+        reserved = ledger.reserved, ledger._unread_reserved
+        assert reserved == (0, 0), f"room that is set aside: {reserved}"
+        assert self.parts.copies.taken == 0, f"{self.parts.copies.taken} bytes of copies of bodies"
+        assert cache.writes._backlog.bytes == 0, f"{cache.writes._backlog.bytes} bytes that wait for the disk"
+        assert store.held._left == upload.MOST_HELD, "bodies in memory"
         if self._unscanned:
             self.scan()
         store.volume.empty_trash()
@@ -213,6 +234,38 @@ class ModelHarness(GatewayHarness):
         if cache.ram is not None:
             files = _open_files("/memfd:s3proxy")
             assert len(files) <= len(cache.ram), f"{len(cache.ram)} pieces, but {len(files)} memory files"
+
+
+    def check_uploads(self, crashed: bool) -> None:
+        """Below ``up/`` there is nothing but whole parts; when the uploads have expired, nothing at all.
+
+        :param crashed: the process was killed, and parts that it had not finished go with the uploads
+        """
+        volume = self.store.volume
+        for text in os.listdir(volume.uploads):
+            folder = f"{volume.uploads}/{text}"
+            assert parse_staging(text) is not None, f"left below up/: {text}"
+            names = set(os.listdir(folder))
+            parts = [read_part(volume, folder, number) for name in names if (number := parse_record(name)) is not None]
+            told = {file.name for part in parts if part is not None for file in part.files}
+            data = set(filter(is_data, names))
+            assert told <= data, f"bytes of parts are missing: {told - data}"
+            assert crashed or data <= told, f"bytes of no part: {data - told}"
+            os.utime(folder, (0, 0))
+        volume.now = lambda: time.time() + 1_000_000  # type: ignore[method-assign]
+        self.store.sweeper.run()
+        left = os.listdir(volume.uploads)
+        assert left == [], f"left below up/ for ever: {left}"
+        self.check_counts()
+
+    def check_counts(self) -> None:
+        """What was counted is what is there."""
+        # A walk also removes what is there twice.
+        self.scan()
+        counted = self.store.usage(), self.store.unread(), self.store.staged()
+        recount(self.store)
+        found = self.store.usage(), self.store.unread(), self.store.staged()
+        assert counted == found, f"used, unread and staged are {found}; counted was {counted}"
 
 
 def _open_files(prefix: str) -> list[str]:

@@ -10,9 +10,21 @@ from twisted.python.failure import Failure
 
 from s3proxy.upstream.interfaces import UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from test.support.gateway import Asked, FakeResponse
-from test.support.model import History, Shape, Version, shape_of
+from test.support.model import Content, History, Shape, Version, shape_of
+from test.support.model_multipart import Upload
+from test.support.model_orders import Told
 
-__all__ = ["FAULTS", "HEAD_FAULTS", "Exchange", "Fault", "ModelS3", "S3Response", "error_document"]
+__all__ = [
+    "FAULTS",
+    "HEAD_FAULTS",
+    "WRITE_FAULTS",
+    "Exchange",
+    "Fault",
+    "ModelS3",
+    "S3Response",
+    "WriteFault",
+    "error_document",
+]
 
 PRECONDITIONS = frozenset({b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since"})
 HEAD_FAULTS = ("refused", "silent", "reset")
@@ -46,6 +58,39 @@ class Fault:
 
     kind: str
     place: int = 500
+
+
+WRITE_FAULTS = (
+    "refused",
+    "reset",
+    "stuck",
+    "early",
+    "early-200",
+    "silent",
+    "lost",
+    "status",
+    "error-in-200",
+    "no-etag",
+    "cut",
+    "stall",
+)
+"""What becomes of a write. ``reset``, ``stuck``, ``early``, ``early-200``: somewhere in the request's body, or before it:
+the connection is lost, nothing moves any more, an error is answered, a success is answered. ``silent``, ``lost``,
+``status``: behind the body: no answer, a lost connection, an error. ``cut``, ``stall``: somewhere in the answer.
+"""
+
+
+@attrs.frozen
+class WriteFault:
+    """:ivar place: where in the request's body, or in the answer's; in thousandths. 0: before it begins
+    :ivar acts: whether S3 does it although it does not say so: ``before`` it fails to, ``never``, or ``after`` that
+    :ivar status: of the error
+    """
+
+    kind: str
+    place: int = 500
+    acts: str = "never"
+    status: int = 503
 
 
 class S3Response(FakeResponse):
@@ -139,20 +184,41 @@ class Exchange:
 class ModelS3:
     """:ivar denied: callers who may not read
     :ivar histories: the dictionary
+    :ivar uploads: multipart uploads, by their ids
+    :ivar made: contents of which the cache may know without having asked S3
     """
 
     def __init__(self, keys: tuple[bytes, ...]) -> None:
         self.histories = {key: History(key) for key in keys}
+        self.uploads: dict[bytes, Upload] = {}
+        self.made: set[Content] = set()
         self.denied: set[bytes] = set()
         self._planned: dict[bytes, list[Fault]] = {}
+        self._planned_writes: dict[bytes, list[WriteFault]] = {}
+        self._serial = 0
+
+    def serial(self) -> int:
+        """A number that was never there before."""
+        self._serial += 1
+        return self._serial
 
     def plan(self, key: bytes, fault: Fault) -> None:
         """What becomes of the next request for this key."""
         self._planned.setdefault(key, []).append(fault)
 
+    def plan_write(self, key: bytes, fault: WriteFault) -> None:
+        """What becomes of the next write of this key."""
+        self._planned_writes.setdefault(key, []).append(fault)
+
+    def next_write_fault(self, key: bytes) -> WriteFault | None:
+        """What becomes of a write that begins now."""
+        planned = self._planned_writes.get(key)
+        return planned.pop(0) if planned else None
+
     def forget_plans(self) -> None:
         """From now on nothing goes wrong."""
         self._planned.clear()
+        self._planned_writes.clear()
 
     @staticmethod
     def is_silent(error: UpstreamError) -> bool:
@@ -185,14 +251,16 @@ class ModelS3:
         exchange.response = response
         return response
 
-    def written(self, exchange: Exchange) -> S3Response:
-        """S3 has done a write."""
-        version = self.histories[exchange.key].current
-        headers = self._common(exchange)
-        if version.content is None:
-            return S3Response(204, headers, b"", version=version)
-        headers[b"ETag"] = version.content.etag
-        return S3Response(200, headers, b"", version=version)
+    def answer(self, exchange: Exchange, told: Told) -> S3Response:
+        """S3's answer to a write."""
+        headers = {**self._common(exchange), **told.headers}
+        # What comes while S3 still works has no length.
+        has_length = not told.body or b"\n " not in told.body
+        if has_length and told.status != 204:
+            headers[b"Content-Length"] = b"%d" % len(told.body)
+        response = S3Response(told.status, headers, told.body, version=None, has_length=has_length)
+        exchange.response = response
+        return response
 
     def _error(self, exchange: Exchange, status: int, version: Version | None) -> S3Response:
         body = b"" if exchange.method == b"HEAD" else error_document(status)

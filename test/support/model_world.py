@@ -11,11 +11,13 @@ from twisted.internet.defer import Deferred
 from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 
 from s3proxy.upstream.interfaces import UpstreamError
-from test.support.model import Content, described_by
+from test.support.model import Content
 from test.support.model_clients import ModelClient, Peer, Writer, signed_names
 from test.support.model_harness import Limits, ModelHarness, Threads, small_steps
 from test.support.model_oracle import Oracle, Reader
+from test.support.model_orders import Delete, Order, Put
 from test.support.model_s3 import Exchange, ModelS3, S3Response
+from test.support.model_uplink import Uplink
 
 __all__ = ["KEYS", "World"]
 
@@ -37,7 +39,10 @@ class World:
 
     :param cache: settings of the configuration's section ``cache``
     :ivar moment: counts everything that clients or S3 can tell apart
-    :ivar floors: by key, the version that was written through the proxy last, and acknowledged
+    :ivar crashed: the proxy was killed
+    :ivar damaged: somebody removed files of the cache directory
+    :ivar floors: by key, the version that was written through the proxy last, by somebody who knows that, or knows that
+        he will never know
     """
 
     def __init__(self, limits: Limits = Limits(), **cache: Any) -> None:
@@ -50,6 +55,7 @@ class World:
         self.moment = 1
         self.s3 = ModelS3(KEYS)
         self.oracle = Oracle(self.s3)
+        self.uplink = Uplink(self, self.oracle.problems)
         self.readers: list[Reader] = []
         self.writers: list[Writer] = []
         self.floors = dict.fromkeys(KEYS, 0)
@@ -57,6 +63,7 @@ class World:
         self.ready: list[tuple[Exchange, S3Response | UpstreamError]] = []
         self.flowing: list[S3Response] = []
         self.responses: list[S3Response] = []
+        self.crashed = self.damaged = False
         self._known = 0
         self._exchanges = 0
         self._by_lane = 0
@@ -141,15 +148,28 @@ class World:
 
     def write(self, key: bytes, content: Content | None) -> Writer:
         """A client sends a PUT, or, with None, a DELETE."""
-        number = len(self.writers)
-        method = b"DELETE" if content is None else b"PUT"
-        headers = {b"User-Agent": b"writer-%d" % number}
-        label = b"w%d" % number
-        if content is not None:
-            headers.update(described_by(label))
-            headers[b"Content-Length"] = b"%d" % content.size
-        client = ModelClient(method, b"/" + key, headers, None if content is None else content.body)
-        writer = Writer(client=client, key=key, content=content, label=label)
+        if content is None:
+            return self.order(Delete(key=key))
+        return self.order(Put(key=key, label=self.label(), bytes_of=content))
+
+    def label(self) -> bytes:
+        """The metadata of what is written next."""
+        return b"w%d" % len(self.writers)
+
+    def order(self, order: Order) -> Writer:
+        """A client sends a write."""
+        coded = order.coded
+        headers = {**order.headers, b"User-Agent": b"writer-%d" % len(self.writers)}
+        wire = None
+        if coded is not None:
+            headers.update(coded.headers)
+            wire = coded.wire
+        if order.content is not None:
+            self.s3.made.add(order.content)
+        client = ModelClient(order.method, order.target, headers, wire)
+        if coded is not None and not coded.announced:
+            client.body_length = None
+        writer = Writer(client=client, order=order, wire=wire or b"")
         self._add(writer, self.writers)
         self.harness.gateway.handle(client)
         self.collect()
@@ -163,19 +183,27 @@ class World:
         """A client has got a status."""
         if isinstance(peer, Reader):
             self.oracle.judge_head(peer)
-        elif peer.client.status is not None and peer.client.status < 300:
-            self.moment += 1
-            self.floors[peer.key] = max(self.floors[peer.key], peer.index)
+        else:
+            self.uplink.judge_head(peer)
 
     def answer_goes_on(self, peer: Peer, before: int, data: bytes) -> None:
         """A client has got bytes."""
         if isinstance(peer, Reader):
             self.oracle.judge_bytes(peer, before, data)
+        else:
+            self.uplink.judge_bytes(peer, before, data)
 
     def answer_ends(self, peer: Peer) -> None:
         """A client has got everything, or its connection was cut."""
         if isinstance(peer, Reader):
             self.oracle.judge_end(peer)
+        else:
+            self.uplink.judge_end(peer)
+
+    def client_left(self, peer: Peer) -> None:
+        """A client did not wait for the end."""
+        if isinstance(peer, Writer):
+            self.uplink.left(peer)
 
     def overwrite(self, key: bytes, content: Content | None, same_second: bool = False) -> int:
         """Somebody writes to S3 without the proxy. The index of the new version."""
@@ -206,12 +234,8 @@ class World:
                 owner.exchanges.append(exchange)
                 self.oracle.asked(exchange)
                 self._compare(owner, exchange)
-                continue
-            owner.exchange = exchange
-            if asked.request.body is None:
-                owner.sink.ended = True
             else:
-                asked.request.body.start(owner.sink)
+                self.uplink.begin(exchange)
 
     def _compare(self, reader: Reader, exchange: Exchange) -> None:
         """What the client signed reaches S3 as it was, and what it did not send is not made up."""
@@ -232,19 +256,12 @@ class World:
         """S3 takes a request: a write happens now, a read sees what there is now."""
         self.pending.remove(exchange)
         self.moment += 1
-        peer: Peer = exchange.owner
-        if isinstance(peer, Reader):
-            answer = self.s3.take(exchange)
-            if isinstance(answer, UpstreamError) and self.s3.is_silent(answer):
-                self.harness.clock.callLater(SILENCE, self._fail_silent, exchange, answer)
-            else:
-                self.ready.append((exchange, answer))
-        elif peer.sink.ended is True:
-            history = self.s3.histories[peer.key]
-            peer.index = history.write(peer.content, self.moment, self.harness.now(), label=peer.label).index
-            self.ready.append((exchange, self.s3.written(exchange)))
+        reads = isinstance(exchange.owner, Reader)
+        answer = self.s3.take(exchange) if reads else self.uplink.process(exchange)
+        if isinstance(answer, UpstreamError) and self.s3.is_silent(answer):
+            self.harness.clock.callLater(SILENCE, self._fail_silent, exchange, answer)
         else:
-            self.ready.append((exchange, UpstreamError("the body broke off", sent=True)))
+            self.ready.append((exchange, answer))
 
     def _fail_silent(self, exchange: Exchange, error: UpstreamError) -> None:
         if not exchange.asked.cancelled:
@@ -263,6 +280,9 @@ class World:
         exchange.answered = True
         if isinstance(exchange.owner, Reader):
             self.oracle.approved(exchange)
+        elif exchange.asked.request.body is not None and answer.status >= 300:
+            # The upstream side stops an upload that was refused.
+            exchange.asked.request.body.abort()
         self.responses.append(answer)
         self.flowing.append(answer)
         exchange.asked.respond(answer)
@@ -285,6 +305,9 @@ class World:
     def moves(self) -> list[Move]:
         """Everything that could happen now, each for a number of bytes."""
         self.flowing = [response for response in self.flowing if not response.aborted]
+        for each in self.pending:
+            if each.asked.cancelled and isinstance(each.owner, Writer):
+                self.uplink.cancelled(each)
         self.pending = [each for each in self.pending if not each.asked.cancelled]
         moves: list[Move] = []
 
@@ -292,7 +315,7 @@ class World:
             moves.append(lambda count: act(*args))
 
         for exchange in self.pending:
-            if isinstance(exchange.owner, Reader) or exchange.owner.sink.ended is not None:
+            if isinstance(exchange.owner, Reader) or self.uplink.may_process(exchange):
                 add(self._process, exchange)
         for item in self.ready:
             add(self._respond, item)
@@ -301,10 +324,7 @@ class World:
                 moves.append(lambda count, response=response: self._flow(response, count))  # type: ignore[misc]
         for index in range(self.threads.waiting):
             add(self.threads.step_at, index)
-        for writer in self.writers:
-            upload = writer.upload()
-            if upload is not None:
-                moves.append(upload)
+        moves += self.uplink.moves()
         for peer in self.live:
             if peer.client.is_behind:
                 add(peer.client.take_one)
@@ -346,6 +366,7 @@ class World:
         """
         harness = self.harness
         copy = harness.snapshot() if crash else None
+        self.crashed = self.crashed or crash
         for peer in self.live:
             peer.client.leave()
         harness.cache.break_off()
@@ -368,3 +389,8 @@ class World:
         assert not untouched, f"answers that nobody took: {untouched}"
         requests = len(self.readers) + len(self.writers) - self._by_lane
         assert len(self.harness.records) == requests, f"{len(self.harness.records)} records of {requests} requests"
+
+    def check_uploads(self) -> None:
+        """Nothing is left of uploads, and what was counted is what is there."""
+        if not self.damaged:
+            self.harness.check_uploads(self.crashed)

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from s3proxy.services.admin_socket import LONGEST
 from test.support.waiting import (
     directory_size,
     free_ports,
@@ -64,7 +65,7 @@ def _merge(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
 class ProxyProcess:
     """One proxy with its folder. ``start`` before use; ``stop`` in the clean-up.
 
-    Defaults: one worker, every listener on a free port of 127.0.0.1, cache and logs below a temporary folder, the
+    Defaults: one worker, every listener on a free port of 127.0.0.1, cache, logs and socket in a temporary folder, the
     system's certificate authorities not trusted, no resolver that answers.
 
     :param config: sections and keys that replace the defaults; merged section by section, but the two override maps
@@ -100,7 +101,10 @@ class ProxyProcess:
             "health": {"port": health, "bind_address": loopback},
             "metrics": {"port": metrics, "bind_address": loopback},
             "dashboard": {"port": dashboard, "bind_address": loopback},
+            "admin": {"socket": str(self.folder / "admin.sock")},
         }
+        if len(defaults["admin"]["socket"]) > LONGEST:
+            defaults["admin"] = {"enabled": False}
         self.config = _merge(defaults, config or {})
         self.config_file = self.folder / "s3proxy.yaml"
         self._process: subprocess.Popen[bytes] | None = None
@@ -152,12 +156,23 @@ class ProxyProcess:
         files = sorted((self.folder / "logs" / name).rglob("*"))
         return "".join(path.read_text(errors="backslashreplace") for path in files if path.is_file())
 
-    def spawn(self, arguments: tuple[str, ...] = (), environment: Mapping[str, str] | None = None) -> None:
-        """Start the process without waiting for anything. Writes the configuration file first."""
+    def spawn(
+        self,
+        arguments: tuple[str, ...] = (),
+        environment: Mapping[str, str] | None = None,
+        *,
+        options: tuple[str, ...] = (),
+    ) -> None:
+        """Start the process without waiting for anything. Writes the configuration file first.
+
+        :param arguments: of s3proxy
+        :param options: of twistd
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         self.config_file.write_text(yaml.safe_dump(self.config))
         self._starts += 1
-        command = [sys.executable, "-c", _RUN, "-n", "--pidfile=", "s3proxy", "--config", str(self.config_file)]
+        command = [sys.executable, "-c", _RUN, "-n", "--pidfile=", *options]
+        command += ["s3proxy", "--config", str(self.config_file)]
         with self._output_file().open("wb") as output:
             self._process = subprocess.Popen(
                 [*command, *arguments],
