@@ -5,12 +5,20 @@ from typing import Any, Final
 
 from twisted.web.iweb import IRequest
 
-__all__ = ["JSON", "TEXT", "json_body", "method_not_allowed", "not_found", "prepare", "wants"]
+__all__ = ["JSON", "TEXT", "Refused", "json_body", "method_not_allowed", "not_found", "prepare", "quality", "wants"]
 
 JSON: Final = b"application/json"
 TEXT: Final = b"text/plain; charset=utf-8"
 
 _ALLOWED: Final = b"GET, HEAD"
+
+
+class Refused(Exception):
+    """A request that can't be answered as it is. :ivar status: of the answer"""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 def json_body(value: object) -> bytes:
@@ -41,14 +49,25 @@ def method_not_allowed(request: Any) -> bytes:
 
 def wants(request: IRequest, media_type: str, default: str) -> bool:
     """Whether the Accept header prefers *media_type* to *default*, and says so by name (RFC 9110, section 12.5.1)."""
-    best: dict[str, float] = {}
-    for header in request.requestHeaders.getRawHeaders(b"accept", []):
-        for item in header.decode("latin-1").split(","):
-            name, *parameters = (part.strip().lower() for part in item.split(";"))
-            best[name] = max(best.get(name, 0.0), _quality(parameters))
+    best = _weights(request, "accept")
     wanted = best.get(media_type, 0.0)
     other = best.get(default, best.get(f"{default.partition('/')[0]}/*", best.get("*/*", 0.0)))
     return wanted > 0 and wanted >= other
+
+
+def quality(request: IRequest, field: str, word: str) -> float:
+    """How much the client wants this coding, by a field like Accept-Encoding; 0: not at all."""
+    best = _weights(request, field)
+    return best.get(word, best.get("*", 0.0))
+
+
+def _weights(request: IRequest, field: str) -> dict[str, float]:
+    best: dict[str, float] = {}
+    for header in request.requestHeaders.getRawHeaders(field.encode("ascii"), []):
+        for item in header.decode("latin-1").split(","):
+            name, *parameters = (part.strip().lower() for part in item.split(";"))
+            best[name] = max(best.get(name, 0.0), _quality(parameters))
+    return best
 
 
 def _quality(parameters: list[str]) -> float:

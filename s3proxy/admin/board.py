@@ -41,12 +41,16 @@ class ComponentStatus:
 
     :ivar message: one sentence for the operator: what is wrong, and what to do
     :ivar data: further figures, for programs
+    :ivar checked_at: Unix time at which it was looked at; None: just now
+    :ivar seconds: that this took
     """
 
     name: str
     state: HealthState = attrs.field(converter=HealthState)
     message: str = ""
     data: dict[str, object] = attrs.field(factory=dict, kw_only=True)
+    checked_at: float | None = attrs.field(default=None, kw_only=True)
+    seconds: float = attrs.field(default=0.0, kw_only=True)
 
 
 HealthComponent = Callable[[], ComponentStatus]
@@ -101,6 +105,8 @@ class HealthBoard:
         self._max_age = max_age
         self._began = seconds()
         self._components: dict[str, HealthComponent] = {}
+        self._gates: set[str] = set()
+        self._upstreams: Callable[[], list[dict[str, object]]] = list
         self._liveness: list[Callable[[], str | None]] = []
         self._known: dict[str, _Known] = {}
         self._started = False
@@ -112,15 +118,22 @@ class HealthBoard:
         """Whether the instance is on its way out."""
         return self._draining
 
-    def add(self, name: str, component: HealthComponent) -> None:
+    def add(self, name: str, component: HealthComponent, *, gates: bool = True) -> None:
         """Ask this component, too. One that raises counts as degraded.
 
+        :param gates: whether no traffic is wanted while it is unhealthy
         :raises ValueError: when there is a component of that name
         """
         if name in self._components:
             raise ValueError(f"there is a health component {name} already")
         self._components[name] = component
+        if gates:
+            self._gates.add(name)
         self._report = None
+
+    def show_upstreams(self, documents: "Callable[[], list[dict[str, object]]]") -> None:
+        """Add what this says of hosts and addresses to every document."""
+        self._upstreams = documents
 
     def add_liveness(self, check: Callable[[], str | None]) -> None:
         """A check of the process itself; it gives back why it can't go on, or None."""
@@ -150,7 +163,11 @@ class HealthBoard:
         not_ready = [] if self._started else ["The instance is starting."]
         if self._draining:
             not_ready.append("The instance is draining.")
-        not_ready += [f"{s.name}: {s.message or s.state.value}" for s in statuses if s.state is HealthState.UNHEALTHY]
+        not_ready += [
+            f"{status.name}: {status.message or status.state.value}"
+            for status in statuses
+            if status.state is HealthState.UNHEALTHY and status.name in self._gates
+        ]
         self._report = HealthReport(
             state=state,
             components=statuses,
@@ -178,12 +195,14 @@ class HealthBoard:
                     "name": status.name,
                     "status": status.state.value,
                     "message": status.message,
-                    "last_check": _rfc3339(report.checked_at),
+                    "last_check": _rfc3339(status.checked_at or report.checked_at),
+                    "duration_ms": round(1000 * status.seconds, 3),
                     "since": _rfc3339(report.since[status.name]),
                     "data": status.data,
                 }
                 for status in report.components
             ],
+            "upstreams": self._upstreams(),
         }
 
     def readings(self) -> Iterable[Reading]:

@@ -4,9 +4,9 @@ The active file is ``<directory>/access-<hostname>.log``. After the rotation int
 is put aside as ``<directory>/YYYY/MM/DD/YYYY-MM-DD-HH-MM-SS-<hostname>.log``, named by the time of its first line.
 Several processes of a host may share the file.
 
-Logging a record formats it and appends it to a list, no more; a timer, or a full buffer, hands the batch to the thread.
-What can't be written is kept and tried again; when the memory for waiting lines is used up, the oldest are dropped and
-counted.
+Logging a record formats it and appends it to a list, no more; a timer, or a full buffer, hands the batch to the thread,
+which turns its lines into the form that is wanted (:mod:`.accessforms`). What can't be written is kept and tried again;
+when the memory for waiting lines is used up, the oldest are dropped and counted.
 """
 
 import os
@@ -20,6 +20,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from s3proxy.telemetry.accessforms import FORMS
 from s3proxy.telemetry.accessline import LineFormatter
 from s3proxy.telemetry.files import AppendFile, PartlyWritten
 from s3proxy.telemetry.instruments import Reading
@@ -48,6 +49,34 @@ class IWriterThread(Protocol):
 
     def stop(self) -> None:
         """See :meth:`SerialThread.stop`."""
+
+
+class _Batch:
+    """Lines that are written together. Between being handed to the thread and coming back they are the thread's."""
+
+    def __init__(self, lines: Iterable[bytes] = (), form: Callable[[bytes], bytes] | None = None) -> None:
+        self._waiting = list(lines)
+        self._form = form
+        self.lines = len(self._waiting)
+        self.size = sum(map(len, self._waiting))
+        self._data = b""
+
+    def data(self) -> bytes:
+        """What is to be written, in the form that is wanted."""
+        if self._waiting:
+            form = self._form
+            self._data = b"".join(self._waiting if form is None else map(form, self._waiting))
+            self._waiting = []
+            self.size = len(self._data)
+        return self._data
+
+    def cut(self, written: int) -> int:
+        """Leave off so many bytes that were written. :returns: how many lines ended among them"""
+        whole = self._data.count(b"\n", 0, written)
+        self._data = self._data[written:]
+        self.lines -= whole
+        self.size = len(self._data)
+        return whole
 
 
 class _Segments:
@@ -118,9 +147,14 @@ class AccessLog:
     :param buffer_size: lines that make a flush happen earlier
     :param rotation_interval: seconds after which a new file begins
     :param redact: removes signatures, credentials and tokens from a request target
+    :param form: one of :data:`s3proxy.telemetry.accessforms.FORMS`
     :param log_requester: show a masked access key id in the requester's field
     :param max_bytes: of lines that wait in memory, a failed batch included
     :param thread: does the writing; by default one of our own
+    :ivar format: makes a line of a record, always in the first of the forms
+    :ivar written: lines that are in the file
+    :ivar dropped: lines that never will be
+    :ivar errors: attempts to write that failed; what they were to write is tried again
     """
 
     _log = Logger()
@@ -136,30 +170,35 @@ class AccessLog:
         rotation_interval: float = 300.0,
         *,
         redact: Callable[[bytes], bytes],
+        form: str = "s3",
         log_requester: bool = False,
         max_bytes: int = _MOST_BYTES,
         thread: IWriterThread | None = None,
     ) -> None:
         if mode not in MODES:
             raise ValueError(f"access log mode {mode!r} is not one of {', '.join(MODES)}")
+        if form not in FORMS:
+            raise ValueError(f"access log format {form!r} is not one of {', '.join(FORMS)}")
         self._clock: IReactorTime = reactor
         self._cached_only = mode == "cached_only"
         self._flush_interval = flush_interval
         self._buffer_size = buffer_size
         self._max_bytes = max_bytes
+        self._form = FORMS[form]
         self.format = LineFormatter(redact, log_requester)
         self._thread: IWriterThread = thread or SerialThread(reactor, "access-log")
         self._segments = _Segments(directory, hostname, rotation_interval)
         self._pending: deque[bytes] = deque()
         self._pending_bytes = 0
-        self._batch = b""
-        self._batch_lines = 0
+        self._batch = _Batch()
         self._writing: Deferred[None] | None = None
         self._timer: IDelayedCall | None = None
         self._closing = False
         self._next_warning = 0.0
         self.written = 0
         self.dropped = 0
+        self.errors = 0
+        self._failure = ""
 
     def start(self) -> None:
         """Make the file, so that it can be followed from the beginning, and start the timer.
@@ -188,26 +227,32 @@ class AccessLog:
             return
         self._pending.append(line)
         self._pending_bytes += len(line)
-        if len(self._pending) >= self._buffer_size and not self._batch:
+        if len(self._pending) >= self._buffer_size and not self._batch.lines:
             self._flush()
-        while self._pending_bytes + len(self._batch) > self._max_bytes and self._pending:
+        while self._pending_bytes + self._batch.size > self._max_bytes and self._pending:
             self._pending_bytes -= len(self._pending.popleft())
             self.dropped += 1
 
     @property
     def buffered(self) -> int:
         """Lines that wait to be written."""
-        return len(self._pending) + self._batch_lines
+        return len(self._pending) + self._batch.lines
+
+    @property
+    def failure(self) -> str:
+        """Why the newest attempt to write failed; empty when it did not."""
+        return self._failure
 
     def readings(self) -> Iterable[Reading]:
         """For :meth:`s3proxy.telemetry.metrics.Metrics.observe_source`."""
         yield Reading("s3proxy_access_log_records_total", self.written, ("written",))
         yield Reading("s3proxy_access_log_records_total", self.dropped, ("dropped",))
         yield Reading("s3proxy_access_log_buffer_records", self.buffered)
+        yield Reading("s3proxy_log_write_errors_total", self.errors, ("access",))
 
     def flush(self) -> Deferred[None]:
         """Write what waits. Fires when it was tried, also when that failed."""
-        if self._writing is None and (self._batch or self._pending):
+        if self._writing is None and self.buffered:
             self._flush()
         return self._after_writing()
 
@@ -254,7 +299,7 @@ class AccessLog:
             self._log.error("{lost} lines of the access log could not be written before the end.", lost=lost)
         self._pending.clear()
         self._pending_bytes = 0
-        self._batch, self._batch_lines = b"", 0
+        self._batch = _Batch()
         self._ignore(self._thread.run(self._segments.close))
         self._thread.stop()
         done.callback(lost)
@@ -266,7 +311,7 @@ class AccessLog:
         self._schedule()
         if self._writing is not None:
             return
-        if self._batch or self._pending:
+        if self.buffered:
             self._flush()
         else:
             now = self._clock.seconds()
@@ -274,29 +319,28 @@ class AccessLog:
 
     def _flush(self) -> None:
         """Give the thread a batch: the failed one first, else everything that waits."""
-        if not self._batch:
-            self._batch = b"".join(self._pending)
-            self._batch_lines = len(self._pending)
+        if not self._batch.lines:
+            self._batch = _Batch(self._pending, self._form)
             self._pending.clear()
             self._pending_bytes = 0
         batch, now = self._batch, self._clock.seconds()
-        self._writing = self._thread.run(lambda: self._segments.write(batch, now))
+        self._writing = self._thread.run(lambda: self._segments.write(batch.data(), now))
         self._writing.addCallbacks(self._wrote, self._failed)
 
     def _wrote(self, _: None) -> None:
         self._writing = None
-        self.written += self._batch_lines
-        self._batch, self._batch_lines = b"", 0
+        self._failure = ""
+        self.written += self._batch.lines
+        self._batch = _Batch()
         if len(self._pending) >= self._buffer_size:
             self._flush()
 
     def _failed(self, failure: Failure) -> None:
         self._writing = None
+        self.errors += 1
+        self._failure = failure.getErrorMessage()
         if isinstance(failure.value, PartlyWritten):
-            rest = self._batch[failure.value.written :]
-            whole = self._batch.count(b"\n", 0, failure.value.written)
-            self.written += whole
-            self._batch, self._batch_lines = rest, self._batch_lines - whole
+            self.written += self._batch.cut(failure.value.written)
         self._warn("The access log can't be written; lines wait in memory", failure)
 
     def _after_writing(self) -> Deferred[None]:

@@ -15,8 +15,10 @@ from typing import Final, NamedTuple
 
 from s3proxy.telemetry.access import AccessLog
 from s3proxy.telemetry.accessline import AnswerWords, CallerWords
+from s3proxy.telemetry.buckets import BucketSeries, Share
 from s3proxy.telemetry.metrics import Metrics, Tally
 from s3proxy.telemetry.record import RequestRecord
+from s3proxy.telemetry.rulecounts import RuleCount, RuleCounts
 from s3proxy.telemetry.traffic import Place, Traffic
 
 __all__ = ["Exit", "Kind"]
@@ -36,6 +38,8 @@ class Kind(NamedTuple):
     words: AnswerWords
     sent: int
     place: Place
+    share: Share
+    rule: RuleCount
 
 
 class Exit:
@@ -43,15 +47,23 @@ class Exit:
 
     :param log: the access log
     :ivar logging: whether anything is written to it
+    :param series: of buckets, for the metrics
     :ivar traffic: what was asked of which bucket
+    :ivar rules: what was decided by which cache rule
     """
 
-    def __init__(self, metrics: Metrics, log: AccessLog, logging: bool = True) -> None:
+    def __init__(
+        self, metrics: Metrics, log: AccessLog, logging: bool = True, series: BucketSeries | None = None
+    ) -> None:
         self.logging = logging
         self._metrics = metrics
         self._log = log
         self._line = log.format.line
         self.traffic = Traffic()
+        self.rules = RuleCounts()
+        self._series = series or BucketSeries()
+        metrics.observe_source(self._series.readings, "buckets")
+        metrics.observe_source(self.rules.readings, "rules")
         self._records: deque[RequestRecord] = deque(maxlen=_LATEST_RECORDS)
         self._hits: deque[tuple[CallerWords, AnswerWords, float, bytes]] = deque(maxlen=_LATEST_HITS)
 
@@ -63,6 +75,8 @@ class Exit:
         """A request has ended, whatever became of it; its record is closed."""
         self._metrics.request_finished(record)
         self.traffic.count(record)
+        self._series.count(record)
+        self.rules.of(record).requests += 1
         self._records.append(record)
         if self.logging:
             self._log.log(record)
@@ -76,7 +90,12 @@ class Exit:
     def kind(self, record: RequestRecord) -> Kind:
         """What this hit has in common with all that ask for the same and get the same answer."""
         return Kind(
-            self._metrics.tally(record), self._log.format.answer(record), record.bytes_sent, self.traffic.place(record)
+            self._metrics.tally(record),
+            self._log.format.answer(record),
+            record.bytes_sent,
+            self.traffic.place(record),
+            self._series.share(record),
+            self.rules.of(record),
         )
 
     def caller(self, record: RequestRecord) -> CallerWords:
@@ -85,11 +104,14 @@ class Exit:
 
     def hit(self, kind: Kind, caller: CallerWords, now: float, request_id: bytes) -> None:
         """A hit came in, and was answered at once."""
-        tally, words, sent, place = kind
+        tally, words, sent, place, share, rule = kind
         tally.requests += 1
         tally.bytes += sent
         place.quick += 1
         place.quick_bytes += sent
+        share.quick += 1
+        share.quick_bytes += sent
+        rule.requests += 1
         self._hits.append((caller, words, now, request_id))
         if self.logging:
             self._log.append(self._line(caller, words, now, request_id, request_id))

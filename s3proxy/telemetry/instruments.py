@@ -1,24 +1,26 @@
-"""Counters, gauges and histograms that cost next to nothing to change, and one collector that shows them to a registry.
+"""Counters, gauges and histograms that cost next to nothing to change.
 
-prometheus_client renders and parses; its own value classes take a lock on every change, which is dear beside a request
-of a few microseconds. Instruments are plain objects instead. **They are changed by the reactor's thread only**; what
-other threads count is read from them at scrape time (:class:`Reading`).
+The value classes of prometheus_client take a lock on every change, which is dear beside a request of a few
+microseconds. Instruments are plain objects instead. **They are changed by the reactor's thread only**; what other
+threads count is read from them when a snapshot is taken (:class:`Reading`), and a histogram that somebody else keeps is
+shown as it is (:class:`Spread`).
 
 A family is declared once (:class:`Family`): full name, help, label names and, for a histogram, bounds. A child (one
 set of label values) is made by :meth:`Instruments.counter` and the like, is kept by whoever changes it, and starts at
 0.
 """
 
+import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Final, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, TypeVar
 
 import attrs
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.utils import floatToGoString
 from twisted.logger import Logger
 
-__all__ = ["Counter", "Family", "Gauge", "Histogram", "Instruments", "Reading"]
+from s3proxy.telemetry.snapshot import MERGES, SCHEMA, Snapshot
+
+__all__ = ["Counter", "Family", "Gauge", "Histogram", "Instruments", "Reading", "Spread"]
 
 _TYPES: Final = ("counter", "gauge", "histogram")
 
@@ -28,6 +30,9 @@ class Family:
     """One metric: its full name (counters with ``_total``), type, help and label names.
 
     :ivar bounds: upper bounds of a histogram's buckets, ascending, without infinity
+    :ivar merge: how the values of several processes become one (:data:`s3proxy.telemetry.snapshot.MERGES`)
+    :ivar hidden: part of snapshots, but not shown
+    :ivar transient: series that no source reads any more are gone, as those of addresses that DNS has dropped
     """
 
     name: str
@@ -35,14 +40,30 @@ class Family:
     help: str
     labels: tuple[str, ...] = ()
     bounds: tuple[float, ...] = ()
+    merge: str = attrs.field(default="sum", validator=attrs.validators.in_(MERGES))
+    hidden: bool = False
+    transient: bool = False
 
 
 @attrs.frozen
 class Reading:
-    """A value that somebody else keeps: of a gauge, or the running total of a counter."""
+    """A value that somebody else keeps: of a gauge, or the running total of a counter.
+
+    :ivar whole: of a gauge that is a ratio, what ``value`` is a part of
+    """
 
     name: str
     value: float
+    labels: tuple[str, ...] = ()
+    whole: float = 0.0
+
+
+@attrs.frozen
+class Spread:
+    """A histogram that somebody else keeps, with the bounds that its family declares."""
+
+    name: str
+    histogram: "Histogram"
     labels: tuple[str, ...] = ()
 
 
@@ -60,12 +81,16 @@ class Counter:
 
 
 class Gauge:
-    """A number that goes up and down."""
+    """A number that goes up and down.
 
-    __slots__ = ("value",)
+    :ivar whole: what it is a part of, if it is a ratio
+    """
+
+    __slots__ = ("value", "whole")
 
     def __init__(self) -> None:
         self.value: float = 0
+        self.whole: float = 0
 
     def set(self, value: float) -> None:
         """Replace the value."""
@@ -103,29 +128,21 @@ class Histogram:
         """How many values were observed."""
         return sum(self.counts)
 
-    def cumulative(self) -> list[tuple[str, int]]:
-        """The buckets as exposition formats want them: (bound as text, values up to it)."""
-        total = 0
-        result = []
-        for bound, count in zip((*self.bounds, float("inf")), self.counts):
-            total += count
-            result.append((floatToGoString(bound), total))
-        return result
-
 
 _Child = TypeVar("_Child", Counter, Gauge, Histogram)
 
 
 class Instruments:
-    """The children of declared families; a collector for prometheus_client's registry."""
+    """The children of declared families."""
 
     _log = Logger()
 
     def __init__(self, families: Iterable[Family]) -> None:
         self._families: dict[str, Family] = {family.name: family for family in families}
         self._children: dict[str, dict[tuple[str, ...], Counter | Gauge | Histogram]] = {n: {} for n in self._families}
-        self._sources: list[Callable[[], Iterable[Reading]]] = []
-        self.source_errors = 0
+        self._sources: list[tuple[str, Callable[[], Iterable[Reading | Spread]]]] = []
+        self._seconds: dict[str, float] = {}
+        self._errors: dict[str, int] = {}
 
     @property
     def families(self) -> tuple[Family, ...]:
@@ -147,46 +164,60 @@ class Instruments:
         """The histogram of this family with these label values; errors as :meth:`counter`."""
         return self._child(name, "histogram", labels, lambda: Histogram(self._families[name].bounds))
 
-    def add_source(self, source: Callable[[], Iterable[Reading]]) -> None:
-        """Ask *source* for readings whenever metrics are wanted. One that raises is logged and counted, no more."""
-        self._sources.append(source)
+    def add_source(self, source: Callable[[], Iterable[Reading | Spread]], collector: str = "other") -> None:
+        """Ask *source* whenever metrics are wanted. One that raises is logged and counted, no more.
+
+        :param collector: what it is called where its costs and failures are shown; several sources may share a name
+        """
+        self._sources.append((collector, source))
+        self._seconds.setdefault(collector, 0.0)
+        self._errors.setdefault(collector, 0)
+
+    @property
+    def costs(self) -> Mapping[str, float]:
+        """By collector: seconds that it took the last time."""
+        return self._seconds
+
+    @property
+    def errors(self) -> Mapping[str, int]:
+        """By collector: how often it failed."""
+        return self._errors
 
     def children(self, name: str) -> Mapping[tuple[str, ...], Counter | Gauge | Histogram]:
         """The children of a family that exist, by their label values."""
         return self._children[name]
 
-    def describe(self) -> Iterator[Metric]:
-        """What a registry wants to know at registration; names only, no source is asked."""
-        for family in self._families.values():
-            yield _empty(family)
-
-    def collect(self) -> Iterator[Metric]:
-        """Every declared family with its present values, first asking every source."""
-        self.refresh()
-        for family in self._families.values():
-            metric = _empty(family)
-            for labels, child in list(self._children[family.name].items()):
-                if isinstance(metric, HistogramMetricFamily) and isinstance(child, Histogram):
-                    metric.add_metric(labels, child.cumulative(), child.sum)
-                elif isinstance(metric, (CounterMetricFamily, GaugeMetricFamily)) and not isinstance(child, Histogram):
-                    metric.add_metric(labels, child.value)
-            yield metric
+    def describe(self) -> Snapshot:
+        """Every declared family with its present values."""
+        return {"schema": SCHEMA, "families": {name: self._describe(family) for name, family in self._families.items()}}
 
     def refresh(self) -> None:
         """Take over what the sources read now."""
-        for source in self._sources:
+        for family in self._families.values():
+            if family.transient:
+                self._children[family.name].clear()
+        self._seconds = dict.fromkeys(self._seconds, 0.0)
+        for collector, source in self._sources:
+            began = time.perf_counter()
             try:
                 for reading in source():
                     self._take(reading)
             except Exception:
-                self.source_errors += 1
+                self._errors[collector] += 1
                 self._log.failure("A source of metrics failed: {source}", source=source)
+            self._seconds[collector] += time.perf_counter() - began
 
-    def _take(self, reading: Reading) -> None:
-        if self._families[reading.name].type == "counter":
+    def _take(self, reading: Reading | Spread) -> None:
+        if isinstance(reading, Spread):
+            family = self._families[reading.name]
+            if family.type != "histogram" or family.bounds != reading.histogram.bounds:
+                raise ValueError(f"{reading.name} has other bounds")
+            self._children[reading.name][reading.labels] = reading.histogram
+        elif self._families[reading.name].type == "counter":
             self.counter(reading.name, *reading.labels).value = reading.value
         else:
-            self.gauge(reading.name, *reading.labels).value = reading.value
+            gauge = self.gauge(reading.name, *reading.labels)
+            gauge.value, gauge.whole = reading.value, reading.whole
 
     def _child(self, name: str, kind: str, labels: tuple[str, ...], make: Callable[[], _Child]) -> _Child:
         family = self._families[name]
@@ -200,10 +231,27 @@ class Instruments:
             self._children[name][labels] = child
         return child
 
+    def _describe(self, family: Family) -> dict[str, Any]:
+        described: dict[str, Any] = {
+            "type": family.type,
+            "help": family.help,
+            "labels": list(family.labels),
+            "merge": family.merge,
+        }
+        if family.bounds:
+            described["bounds"] = list(family.bounds)
+        if family.hidden:
+            described["hidden"] = True
+        ratio = family.merge == "ratio"
+        described["samples"] = [
+            [list(labels), _value(child, ratio)] for labels, child in list(self._children[family.name].items())
+        ]
+        return described
 
-def _empty(family: Family) -> Metric:
-    if family.type == "counter":
-        return CounterMetricFamily(family.name, family.help, labels=family.labels)
-    if family.type == "gauge":
-        return GaugeMetricFamily(family.name, family.help, labels=family.labels)
-    return HistogramMetricFamily(family.name, family.help, labels=family.labels)
+
+def _value(child: Counter | Gauge | Histogram, ratio: bool) -> Any:
+    if isinstance(child, Histogram):
+        return {"counts": list(child.counts), "sum": child.sum}
+    if ratio and isinstance(child, Gauge):
+        return [child.value, child.whole]
+    return child.value

@@ -4,14 +4,20 @@ One line per event::
 
     2026-01-31T23:59:59.123Z WARN  s3proxy.cache.manager: text of the event
 
-The file of a past day is ``s3proxy.log.YYYY-MM-DD`` (UTC). Line ends within a text are escaped and tracebacks are
-indented, so that a line that begins with a time was written by the proxy. Secrets are removed from everything
-(:mod:`.redaction`). Events that come before the file may be opened are kept and written then. Nothing that goes wrong
-here reaches whoever logs.
+or one JSON object per event. The file of a past day is ``s3proxy.log.YYYY-MM-DD`` (UTC). Line ends within a text are
+escaped and tracebacks are indented, so that a line that begins with a time was written by the proxy. Secrets are
+removed from everything (:mod:`.redaction`). Events that come before the file may be opened are kept and written then.
+Nothing that goes wrong here reaches whoever logs.
+
+A thread of its own may do the writing: then a file system that hangs, or a console that nobody reads, stops nothing
+else. Whatever is repeated is written some times a minute, and then counted only (:mod:`.repetition`).
 """
 
+import atexit
 import io
+import json
 import os
+import queue
 import re
 import sys
 import threading
@@ -28,8 +34,9 @@ from zope.interface import implementer
 from s3proxy.telemetry.files import AppendFile
 from s3proxy.telemetry.instruments import Reading
 from s3proxy.telemetry.redaction import redact_text
+from s3proxy.telemetry.repetition import Repetitions
 
-__all__ = ["ApplicationLog", "LEVELS", "format_line"]
+__all__ = ["ApplicationLog", "FORMATS", "LEVELS", "format_json", "format_line"]
 
 LEVELS: Final = ("error", "warn", "info", "debug", "trace")
 """The values of ``logging.log_level``, from the fewest lines to the most."""
@@ -43,6 +50,8 @@ _RANKS: Final = {
 }
 _TRACE: Final = LEVELS.index("trace")
 _MOST_EARLY: Final = 1000
+_MOST_WAITING: Final = 10000
+_FLUSH_SECONDS: Final = 2.0
 _MOST_TEXT: Final = 16 * 1024
 _CHECK_SECONDS: Final = 5.0
 _COMPLAIN_SECONDS: Final = 60.0
@@ -55,9 +64,26 @@ _ESCAPES: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 1
 
 def format_line(event: LogEvent) -> str:
     """The event as one line, a traceback as indented lines after it, without secrets; with a line feed at the end."""
-    at = float(event.get("log_time") or 0.0)
-    level = event.get("log_level") or LogLevel.info
-    namespace = str(event.get("log_namespace") or "-")
+    text, trace = _texts(event)
+    line = f"{_moment(event)} {_level(event).upper():<5} {_namespace(event)}: {text.translate(_ESCAPES)}\n"
+    return line + "".join(f"    {part.translate(_ESCAPES)}\n" for part in trace.split("\n") if part.strip())
+
+
+def format_json(event: LogEvent) -> str:
+    """The event as one JSON object, without secrets: time, level, logger, message and, if there is one, traceback."""
+    text, trace = _texts(event)
+    found = {"time": _moment(event), "level": _level(event), "logger": _namespace(event), "message": text}
+    if trace:
+        found["traceback"] = trace
+    return json.dumps(found) + "\n"
+
+
+FORMATS: Final = {"text": format_line, "json": format_json}
+"""The values of ``logging.app_log_format``."""
+
+
+def _texts(event: LogEvent) -> tuple[str, str]:
+    """What the event says, and its traceback."""
     text = formatEvent(event)
     # What comes by twisted.python.log has its traceback here, and in the text once more.
     failure = event.get("log_failure") or event.get("failure")
@@ -65,10 +91,21 @@ def format_line(event: LogEvent) -> str:
     if isinstance(failure, Failure):
         text = text.partition("\n")[0]
         trace = redact_text(failure.getTraceback()[-_MOST_TEXT:])
-    text = redact_text(text[:_MOST_TEXT]).strip().translate(_ESCAPES)
-    second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))
-    line = f"{second}.{int(at % 1 * 1000):03d}Z {level.name.upper():<5} {namespace.translate(_ESCAPES)}: {text}\n"
-    return line + "".join(f"    {part.translate(_ESCAPES)}\n" for part in trace.split("\n") if part.strip())
+    return redact_text(text[:_MOST_TEXT]).strip(), trace
+
+
+def _level(event: LogEvent) -> str:
+    name: str = (event.get("log_level") or LogLevel.info).name
+    return name
+
+
+def _namespace(event: LogEvent) -> str:
+    return str(event.get("log_namespace") or "-").translate(_ESCAPES)
+
+
+def _moment(event: LogEvent) -> str:
+    at = float(event.get("log_time") or 0.0)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(at))}.{int(at % 1 * 1000):03d}Z"
 
 
 def _day(at: float) -> str:
@@ -84,6 +121,9 @@ class ApplicationLog:
     :param level: one of :data:`LEVELS`
     :param console: also gets every line, from the first event on; pass the real standard output, for ``twistd -n``
     :param now: tells Unix time
+    :param style: one of :data:`FORMATS`
+    :param background: from the start on, a thread writes file and console
+    :ivar lost: lines that are not in the file: it could not be written, or too many waited for it
     """
 
     def __init__(
@@ -93,7 +133,12 @@ class ApplicationLog:
         level: str = "info",
         console: TextIO | None = None,
         now: Callable[[], float] = time.time,
+        *,
+        style: str = "text",
+        background: bool = False,
     ) -> None:
+        if style not in FORMATS:
+            raise ValueError(f"log format {style!r} is not one of {', '.join(FORMATS)}")
         self.path = os.path.join(directory, hostname, "s3proxy.log")
         self._file = AppendFile(self.path)
         self._lock = threading.RLock()
@@ -104,6 +149,12 @@ class ApplicationLog:
         self._next_check = 0.0
         self._next_complaint = 0.0
         self._reopen = False
+        self._format = FORMATS[style]
+        self._repetitions = Repetitions()
+        self._background = background
+        self._queue: "queue.SimpleQueue[tuple[str, float] | threading.Event] | None" = None
+        self._failure = ""
+        self._errors = 0
         self._counts: Counter[str] = Counter()
         self._rank = 0
         self.lost = 0
@@ -132,6 +183,10 @@ class ApplicationLog:
             early, self._early = self._early, None
             for line in early or ():
                 self._file.write(line.encode("utf-8", "backslashreplace"))
+            if self._background and self._queue is None:
+                self._queue = queue.SimpleQueue()
+                threading.Thread(target=self._work, args=(self._queue,), name="app-log", daemon=True).start()
+                atexit.register(self.flush)
 
     def set_level(self, level: str) -> None:
         """Change what is written from now on.
@@ -146,8 +201,26 @@ class ApplicationLog:
         """Open the path anew with the next event, for whoever renamed the file."""
         self._reopen = True
 
+    def flush(self, timeout: float = _FLUSH_SECONDS) -> bool:
+        """Wait until the thread has written what was logged so far, for at most *timeout* seconds.
+
+        :returns: whether it has. A process that ends calls this by itself.
+        """
+        waiting = self._queue
+        if waiting is None:
+            return True
+        done = threading.Event()
+        waiting.put(done)
+        return done.wait(timeout)
+
+    @property
+    def failure(self) -> str:
+        """Why the newest attempt to write the file failed; empty when it did not."""
+        return self._failure
+
     def close(self) -> None:
         """Close the file; what is logged afterwards goes to the console only. A process may end with it open."""
+        self.flush()
         with self._lock:
             self._file.close()
             self._early = deque(maxlen=_MOST_EARLY)
@@ -156,6 +229,8 @@ class ApplicationLog:
         """For :meth:`s3proxy.telemetry.metrics.Metrics.observe_source`."""
         for level in ("critical", *LEVELS[:-1]):
             yield Reading("s3proxy_log_messages_total", self._counts[level], (level,))
+        yield Reading("s3proxy_log_messages_lost_total", self.lost)
+        yield Reading("s3proxy_log_write_errors_total", self._errors, ("app",))
 
     def wants(self, event: LogEvent) -> bool:
         """Whether the event is written at the present level."""
@@ -169,17 +244,53 @@ class ApplicationLog:
         try:
             if not self.wants(event):
                 return
-            line = format_line(event)
-            self._counts[(event.get("log_level") or LogLevel.info).name] += 1
+            self._counts[_level(event)] += 1
+            at = float(event.get("log_time") or 0.0)
             with self._lock:
-                self._write_console(line)
-                if self._early is not None:
-                    self._early.append(line)
-                else:
-                    self._write(line, float(event.get("log_time") or 0.0))
+                for summary in self._repetitions.over(at):
+                    self._put(self._format(summary), at)
+                if self._repetitions.admit(event, at):
+                    self._put(self._format(event), at)
         except Exception as error:
             self.lost += 1
             self._complain(error)
+
+    def _put(self, line: str, at: float) -> None:
+        """Write this line, or have it written. To be called with the lock held."""
+        if self._early is not None:
+            self._write_console(line)
+            self._early.append(line)
+        elif self._queue is None:
+            self._write_console(line)
+            self._try_write(line, at)
+        elif self._queue.qsize() < _MOST_WAITING:
+            self._queue.put((line, at))
+        else:
+            self.lost += 1
+
+    def _work(self, waiting: "queue.SimpleQueue[tuple[str, float] | threading.Event]") -> None:
+        """The thread: one line after the other."""
+        while True:
+            item = waiting.get()
+            if isinstance(item, threading.Event):
+                item.set()
+                continue
+            try:
+                self._write_console(item[0])
+                if self._early is None:
+                    self._try_write(*item)
+            except Exception as error:
+                self.lost += 1
+                self._complain(error)
+
+    def _try_write(self, line: str, at: float) -> None:
+        try:
+            self._write(line, at)
+            self._failure = ""
+        except OSError as error:
+            self._errors += 1
+            self._failure = str(error)
+            raise
 
     def _write(self, line: str, at: float) -> None:
         if self._reopen:

@@ -1,56 +1,85 @@
-"""What the proxy counts, and how it is shown.
+"""What the proxy counts.
 
 Requests are counted once, when they end, by :meth:`Metrics.request_finished`, or, where many end alike, by a
-:class:`Tally`. Everything else has a small method here, or is kept by its owner and read at scrape time
-(:meth:`Metrics.observe_source`). All methods belong to the reactor's thread.
+:class:`Tally`. Everything else has a small method here, or is kept by its owner and read when somebody wants to know
+(:meth:`Metrics.observe_source`). All methods belong to the reactor's thread. What comes out is a snapshot
+(:mod:`s3proxy.telemetry.snapshot`).
 """
 
+import importlib.metadata
 import json
-import math
 import platform
 import time
-from collections.abc import Callable, Iterable
-from datetime import datetime, timezone
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
 import twisted
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
-from prometheus_client.core import Metric
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
-from s3proxy.telemetry import operations
-from s3proxy.telemetry.families import FAMILIES
-from s3proxy.telemetry.instruments import Counter, Family, Histogram, Instruments, Reading
-from s3proxy.telemetry.rates import WindowedRatio
+from s3proxy.telemetry import exposition, operations
+from s3proxy.telemetry.counts import DROPS, CacheCounts
+from s3proxy.telemetry.families import FAMILIES, SIZE_BOUNDS
+from s3proxy.telemetry.instruments import Counter, Family, Histogram, Instruments, Reading, Spread
+from s3proxy.telemetry.rates import RecentCounts, WindowedRatio
 from s3proxy.telemetry.record import RequestRecord
+from s3proxy.telemetry.snapshot import Snapshot
 
-__all__ = ["Metrics", "Reading", "TEXT_CONTENT_TYPE", "Tally"]
+__all__ = ["HIT_SOURCES", "Metrics", "Pricing", "Reading", "SOURCES", "Spread", "Tally"]
 
-TEXT_CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
-"""The media type of :meth:`Metrics.render_text`."""
+SOURCES: Final = (
+    "ram", "disk", "coalesced", "revalidated", "stale", "partial", "miss", "bypass", "write", "local",
+)  # fmt: skip
+"""Where answers come from."""
 
-SOURCES: Final = ("hit", "miss", "revalidated", "partial", "coalesced", "bypass", "stale", "error")
-"""Where answers come from: the outcomes of requests, in lower case."""
+HIT_SOURCES: Final = frozenset({"ram", "disk", "coalesced", "revalidated", "stale"})
+"""Those that need no body from S3."""
 
-_HITS: Final = frozenset({"hit", "revalidated", "coalesced", "stale"})
-_MISSES: Final = frozenset({"miss", "partial"})
-_UNASKED: Final = frozenset({"hit", "coalesced"})
+_MISSES: Final = frozenset({"partial", "miss"})
+_UNASKED: Final = frozenset({"ram", "disk", "coalesced"})
 _READS: Final = {"GetObject": "get", "HeadObject": "head", "GetObjectPart": "get", "HeadObjectPart": "head"}
-_STATUSES: Final = ("1xx", "2xx", "3xx", "4xx", "5xx")
+_PARTS: Final = frozenset({"GetObjectPart", "HeadObjectPart"})
+_READ_METHODS: Final = frozenset({b"GET", b"HEAD"})
 _MOST_REASONS: Final = 64
 _MOST_ROUTES: Final = 2048
+_MINUTE: Final = 60.0
+
+_LOOKUPS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
+    # By source: what the tiers for bodies were asked, and what they said.
+    "ram": (("ram", "hit"),),
+    "disk": (("ram", "miss"), ("disk", "hit")),
+    "revalidated": (("ram", "miss"), ("disk", "stale")),
+    "stale": (("ram", "miss"), ("disk", "stale")),
+    "coalesced": (("ram", "miss"), ("disk", "miss")),
+    "partial": (("ram", "miss"), ("disk", "hit")),
+    "miss": (("ram", "miss"), ("disk", "miss")),
+}
+
+_BYPASSES: Final = {
+    "sse-c": "sse_c", "no-cache": "no_cache", "no-store": "no_store", "read-cache-off": "rule",
+    "part-number": "part_scoped", "client-condition": "conditional", "credentials": "credentials",
+    "range-form": "range_form",
+}  # fmt: skip
+_DENIALS: Final = {"refused": "destination", "expired-url": "expired_url"}
 
 # The words that the small methods take. Whatever else they are given is counted as "other".
 _WORDS: Final[dict[str, tuple[str, ...]]] = {
-    "s3proxy_cache_fills_total": ("stored", "partial", "declined", "failed"),
-    "s3proxy_cache_invalidations_total": ("write", "changed", "gone", "purge", "corrupt"),
-    "s3proxy_cache_verification_failures_total": ("metadata", "range", "missing"),
-    "s3proxy_cache_errors_total": ("read", "write", "disk_full", "read_only", "stale_handle", "cleanup"),
-    "s3proxy_upstream_errors_total": (
-        "dns", "connect", "tls", "head_timeout", "idle_timeout", "reset", "protocol", "refused",
-        "busy",
+    "s3proxy_cache_errors_total": (
+        "disk_full", "read_only", "stale_handle", "read", "write", "cleanup", "checksum",
     ),
+    "s3proxy_upstream_errors_total": (
+        "dns", "connect", "tls", "first_byte_timeout", "idle_timeout", "reset", "protocol", "refused", "busy",
+    ),
+    "s3proxy_requests_denied_total": tuple(_DENIALS.values()),
+    "s3proxy_cache_bypass_total": ("listing", "versioned", "write_variant", *_BYPASSES.values()),
+    "s3proxy_otlp_exports_total": ("success", "partial", "failure"),
 }  # fmt: skip
+
+_PURGE_SCOPES: Final = ("object", "prefix", "bucket")
+
+# How what the library says of the process and of Python becomes one value for several processes.
+_LIBRARY_MERGES: Final = {"process_start_time_seconds": "min", "python_info": "max"}
 
 
 class _Words(dict[str, Counter]):
@@ -61,94 +90,134 @@ class _Words(dict[str, Counter]):
 
 
 @attrs.frozen(kw_only=True)
+class Pricing:
+    """Dollars that S3 and the network take, for an estimate of what is saved.
+
+    :ivar get_per_1000: of a thousand GETs or HEADs; the default is the list price of many regions
+    :ivar transfer_per_gb: of 10^9 bytes from S3; nothing within a region
+    """
+
+    get_per_1000: float = 0.0004
+    transfer_per_gb: float = 0.0
+
+
+@attrs.frozen(kw_only=True)
 class _Route:
     """The instruments that one kind of request changes."""
 
     requests: Counter
-    responses: Counter
     duration: Histogram
     first_byte: Histogram
-    upstream_first_byte: Histogram
     sent: Counter
+    size: Histogram
     received: Counter
-    aborts: Counter
+    aborts: tuple[Counter, Counter]
     saved: Counter | None
+    lookups: tuple[Counter, ...]
+    others: tuple[Counter, ...]
     counts_as: int  # 0 neither, 1 miss, 2 hit
+    in_ram: int | None  # 1 the body was there, 0 it was not, None: nobody looked
     source: str
 
 
 class Tally:
     """Hits of one kind that are not in the instruments yet: whoever answers one adds to both numbers.
 
-    Two additions instead of the ten of :meth:`Metrics.request_finished`, which they amount to: 0.1 µs instead of 1 µs.
+    Two additions instead of the dozen of :meth:`Metrics.request_finished`, which they amount to.
 
     :ivar requests: that began and ended since the last take-over
     :ivar bytes: of their bodies, all from the cache
     """
 
-    __slots__ = ("requests", "bytes", "_route", "_seconds", "_first_byte")
+    __slots__ = ("requests", "bytes", "route", "_cache", "_group", "_seconds", "_first_byte", "_size")
 
-    def __init__(self, route: _Route, seconds: float, first_byte: float) -> None:
+    def __init__(self, route: _Route, record: RequestRecord, cache: CacheCounts) -> None:
         self.requests = 0
         self.bytes = 0
-        self._route = route
-        self._seconds = seconds
-        self._first_byte = first_byte
+        self.route = route
+        self._cache = cache
+        self._group = operations.group_of(record.operation)
+        self._seconds = record.total_seconds
+        self._first_byte = record.first_byte_seconds or 0.0
+        self._size = _size_class(record.bytes_sent)
 
     def take(self) -> tuple[int, int]:
         """Put the requests in the instruments of their kind; returns the numbers, which are 0 afterwards."""
         requests, sent = self.requests, self.bytes
         self.requests = self.bytes = 0
-        route = self._route
+        route = self.route
         route.requests.value += requests
-        route.responses.value += requests
         route.duration.observe(self._seconds, requests)
         route.first_byte.observe(self._first_byte, requests)
         route.sent.value += sent
+        route.size.counts[self._size] += requests
+        route.size.sum += sent
         if route.saved is not None:
             route.saved.value += requests
+        for counter in (*route.lookups, *route.others):
+            counter.value += requests
+        self._cache.lookups["meta_ram", self._group, "hit"] += requests
         return requests, sent
 
 
-class Metrics:
-    """Every metric of one instance, on a registry of its own.
+def _size_class(size: int) -> int:
+    return bisect_left(SIZE_BOUNDS, size)
 
-    :param registry: becomes the home of the proxy's metrics and of those about process, Python and garbage collection
+
+class Metrics:
+    """Every metric of one instance.
+
+    :param registry: becomes the home of metrics about process, Python and garbage collection
     :param seconds: a clock that never goes back, for rates over the last minutes
+    :param pricing: for the estimate of what is saved
+    :ivar cache: what the cache counts
     """
 
-    def __init__(self, registry: CollectorRegistry, seconds: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        seconds: Callable[[], float] = time.monotonic,
+        pricing: Pricing = Pricing(),
+    ) -> None:
         self.registry = registry
         self._seconds = seconds
+        self._pricing = pricing
         self.instruments = Instruments(FAMILIES)
         made = self.instruments
         now = seconds()
         self._hit_rate = WindowedRatio(now)
         self._byte_hit_rate = WindowedRatio(now)
+        self._ram_rate = WindowedRatio(now)
+        self._first_bytes = RecentCounts(now, lambda: self._by_source("s3proxy_http_first_byte_seconds"))
+        self._durations = RecentCounts(now, lambda: self._by_source("s3proxy_http_request_duration_seconds"))
+        self._ended = RecentCounts(now, self._count_requests, _MINUTE)
         self._next_roll = self._hit_rate.next_roll
-        self._routes: dict[tuple[str, str, int], _Route] = {}
+        self._routes: dict[tuple[str, str, int, bool, bool], _Route] = {}
         self._reasons: dict[tuple[str, str], Counter] = {}
-        self._tallies: dict[tuple[str, int], Tally] = {}
-        self._in_flight = made.gauge("s3proxy_http_requests_in_flight")
+        self._tallies: dict[tuple[str, int, int], Tally] = {}
+        self.cache = CacheCounts()
+        self._started = self._finished = 0
+        self.most_in_flight = 0
         self._saved_bytes = made.counter("s3proxy_s3_saved_bytes_total")
         self._from_upstream = made.counter("s3proxy_upstream_bytes_total", "received")
         self._to_upstream = made.counter("s3proxy_upstream_bytes_total", "sent")
         self._shed = made.counter("s3proxy_requests_shed_total", "concurrency")
+        self._hold = made.histogram("s3proxy_request_permit_hold_seconds")
         self._lag = made.histogram("s3proxy_reactor_lag_seconds")
-        self._fill_bytes = made.counter("s3proxy_cache_fill_bytes_total")
-        self._duration = made.gauge("s3proxy_scrape_duration_seconds")
-        self._upstream_statuses = {
-            status: made.counter("s3proxy_upstream_requests_total", status) for status in (*_STATUSES, "none")
-        }
         self._words = {
             name: _Words({word: made.counter(name, word) for word in (*words, "other")})
             for name, words in _WORDS.items()
         }
-        for operation in _READS:
-            for outcome in ("HIT", "MISS"):
-                self._bind(operation, outcome, 200)
-        made.add_source(self._own_readings)
-        registry.register(made)
+        for scope in _PURGE_SCOPES:
+            for result in ("done", "failed"):
+                made.counter("s3proxy_cache_purges_total", scope, result)
+        for name in ("s3proxy_cache_range_gaps_total", "s3proxy_coalesce_saved_fetches_total"):
+            made.counter(name)
+        for operation, group in _READS.items():
+            for outcome, disk in (("HIT", False), ("HIT", True), ("MISS", False)):
+                self._bind(operation, outcome, 200, disk, b"GET" if group == "get" else b"HEAD")
+        made.add_source(self._own_readings, "requests")
+        made.add_source(self.cache.readings, "cache")
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=registry)
 
@@ -156,22 +225,32 @@ class Metrics:
 
     def request_started(self) -> None:
         """A request is being served; :meth:`request_finished` follows exactly once."""
-        self._in_flight.value += 1
+        self._started += 1
+        if self._started - self._finished > self.most_in_flight:
+            self.most_in_flight = self._started - self._finished
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that have started and not finished."""
+        return self._started - self._finished
 
     def request_finished(self, record: RequestRecord) -> None:
         """Count one request that ended, whatever became of it."""
-        route = self._route(record)
-        self._in_flight.value -= 1
+        kind = record.operation, record.outcome, record.status, record.from_disk, record.method in _READ_METHODS
+        route = self._routes.get(kind)
+        if route is None:
+            route = self._bind(record.operation, record.outcome, record.status, record.from_disk, record.method)
+        if route.counts_as and self._seconds() >= self._next_roll:
+            self.take_tallies()
+        self._finished += 1
         route.requests.value += 1
-        route.responses.value += 1
         route.duration.observe(record.total_seconds)
         if record.first_byte_seconds is not None:
             route.first_byte.observe(record.first_byte_seconds)
-        if record.upstream_seconds is not None:
-            route.upstream_first_byte.observe(record.upstream_seconds)
         sent = record.bytes_sent
         cached = record.bytes_from_cache
         route.sent.value += sent
+        route.size.observe(sent)
         self._saved_bytes.value += cached
         self._from_upstream.value += record.bytes_from_upstream
         if record.body_bytes_received:
@@ -179,14 +258,23 @@ class Metrics:
             if record.upstream_address:
                 self._to_upstream.value += record.body_bytes_received
         if record.aborted:
-            route.aborts.value += 1
-        if record.reason:
-            self._reason(route.source, record.reason).value += 1
-            if record.reason == "overload":
-                self._shed.value += 1
+            route.aborts[record.first_byte_seconds is not None].value += 1
+        for counter in route.lookups:
+            counter.value += 1
+        for counter in route.others:
+            counter.value += 1
+        reason = record.reason
+        if reason:
+            self._reason(route.source, reason).value += 1
+        if reason == "overload":
+            self._shed.value += 1
+        else:
+            self._hold.observe(record.total_seconds)
+        if route.source == "bypass":
+            self._words["s3proxy_cache_bypass_total"][self._why_bypassed(record)].value += 1
+        elif route.source == "local" and reason in _DENIALS:
+            self._words["s3proxy_requests_denied_total"][_DENIALS[reason]].value += 1
         if route.counts_as:
-            if self._seconds() >= self._next_roll:
-                self.take_tallies()
             self._hit_rate.whole += 1
             if route.counts_as == 2:
                 self._hit_rate.part += 1
@@ -194,17 +282,21 @@ class Metrics:
                     route.saved.value += 1
             self._byte_hit_rate.whole += sent
             self._byte_hit_rate.part += cached
+        if route.in_ram is not None:
+            self._ram_rate.whole += 1
+            self._ram_rate.part += route.in_ram
 
     def tally(self, record: RequestRecord) -> Tally:
-        """What counts requests like this one, a hit that took no time to speak of; their number of bytes may differ.
+        """What counts requests like this one, a hit that took no time to speak of; their number of bytes may differ a
+        little.
 
         Neither :meth:`request_started` nor :meth:`request_finished` is called for them.
         """
-        kind = record.operation, record.status
+        kind = record.operation, record.status, _size_class(record.bytes_sent)
         tally = self._tallies.get(kind)
         if tally is None:
-            tally = Tally(self._route(record), record.total_seconds, record.first_byte_seconds or 0.0)
-            self._tallies[kind] = tally
+            route = self._bind(record.operation, record.outcome, record.status, False, record.method)
+            tally = self._tallies[kind] = Tally(route, record, self.cache)
         return tally
 
     def take_tallies(self) -> None:
@@ -219,36 +311,36 @@ class Metrics:
                 self._hit_rate.part += requests
                 self._byte_hit_rate.whole += sent
                 self._byte_hit_rate.part += sent
+                if tally.route.in_ram is not None:
+                    self._ram_rate.whole += requests
+                    self._ram_rate.part += requests * tally.route.in_ram
         if self._seconds() >= self._next_roll:
             self._roll()
 
     # Cache
 
-    def cache_filled(self, result: str, stored: int = 0) -> None:
-        """An attempt to keep an answer ended: stored, partial, declined or failed, with this many bytes kept."""
-        self._words["s3proxy_cache_fills_total"][result].inc()
-        self._fill_bytes.inc(stored)
-
     def cache_invalidated(self, reason: str) -> None:
-        """An entry was made invalid by: write, changed (another ETag), gone (404), purge or corrupt."""
-        self._words["s3proxy_cache_invalidations_total"][reason].inc()
-
-    def cache_verification_failed(self, kind: str) -> None:
-        """Stored data was damaged or absent: metadata, range or missing."""
-        self._words["s3proxy_cache_verification_failures_total"][kind].inc()
+        """An entry was made invalid: etag_mismatch (S3 has another version), put, delete, gone (404), rule_disabled,
+        purge or corrupt.
+        """
+        self.cache.drops[reason if reason in DROPS else "other"] += 1
 
     def cache_error(self, kind: str) -> None:
-        """The storage failed: read, write, disk_full, read_only, stale_handle or cleanup."""
+        """A body was not what S3 says it is (checksum), or the storage failed (disk_full, read_only, stale_handle,
+        read, write, cleanup). What is stored and damaged, the store counts.
+        """
         self._words["s3proxy_cache_errors_total"][kind].inc()
+
+    def cache_purged(self, scope: str, result: str = "done") -> None:
+        """An operator ordered to remove an object, what is below a prefix, or a bucket: done or failed."""
+        self.instruments.counter("s3proxy_cache_purges_total", scope, result).inc()
 
     # Upstream
 
-    def upstream_answered(self, status: int) -> None:
-        """S3 answered a request."""
-        self._upstream_statuses[_status_class(status)].inc()
-
     def upstream_failed(self, kind: str) -> None:
-        """S3 did not answer: dns, connect, tls, head_timeout, idle_timeout, reset, protocol or refused."""
+        """S3 did not answer, or not to the end: dns, connect, tls, first_byte_timeout, idle_timeout, reset, protocol,
+        refused or busy.
+        """
         self._words["s3proxy_upstream_errors_total"][kind].inc()
 
     # The process
@@ -257,19 +349,27 @@ class Metrics:
         """A timer of the event loop was late by this much."""
         self._lag.observe(seconds)
 
+    def exported(self, result: str) -> None:
+        """An export by OTLP ended: success, partial or failure."""
+        self._words["s3proxy_otlp_exports_total"][result].inc()
+
     def identify(self, version: str, instance: str, hostname: str, mode: str, started_at: float) -> None:
         """Say once who this is; *started_at* is Unix time."""
         made = self.instruments
-        made.gauge("s3proxy_build_info", version, platform.python_version(), twisted.__version__).set(1)
+        made.gauge(
+            "s3proxy_build_info", version, platform.python_version(), twisted.__version__, _installed_commit()
+        ).set(1)
         made.gauge("s3proxy_instance_info", instance, hostname, mode).set(1)
         made.gauge("s3proxy_start_time_seconds").set(started_at)
 
-    def observe_source(self, source: Callable[[], Iterable[Reading]]) -> None:
-        """Ask *source* for values of declared gauges and counters whenever metrics are wanted.
+    def observe_source(self, source: Callable[[], Iterable[Reading | Spread]], collector: str = "other") -> None:
+        """Ask *source* for values of declared metrics whenever they are wanted.
 
         It has to answer at once, from memory. One that raises is logged and counted; the others still report.
+
+        :param collector: a word for what it reads, where its costs are shown
         """
-        self.instruments.add_source(source)
+        self.instruments.add_source(source, collector)
 
     # Showing
 
@@ -296,58 +396,87 @@ class Metrics:
         now = self._seconds()
         return self._hit_rate.recent(now), self._byte_hit_rate.recent(now)
 
+    def snapshot(self) -> Snapshot:
+        """Everything that this process has counted, and what is known of the process; see the module of that name."""
+        made = self.instruments
+        made.refresh()
+        began = time.perf_counter()
+        library = dict(map(_from_library, self.registry.collect()))
+        costs = {**made.costs, "process": time.perf_counter() - began}
+        for collector, seconds in costs.items():
+            made.gauge("s3proxy_scrape_duration_seconds", collector).value = seconds
+            made.counter("s3proxy_scrape_errors_total", collector).value = made.errors.get(collector, 0)
+        snapshot = made.describe()
+        snapshot["families"].update(library)
+        return snapshot
+
     def render_text(self) -> bytes:
-        """Everything in Prometheus' text format 0.0.4."""
-        before = time.perf_counter()
-        text = generate_latest(self.registry)
-        self._duration.set(time.perf_counter() - before)
-        return text
+        """This process's metrics in Prometheus' text format 0.0.4."""
+        return exposition.text(self.snapshot())
 
     def render_json(self) -> bytes:
-        """Everything as one JSON document: a summary for people, and each metric's values."""
-        before = time.perf_counter()
-        metrics = {_json_name(metric): _json_values(metric) for metric in self.registry.collect()}
-        document = {
-            "timestamp": datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            "summary": self._summary(),
-            "metrics": metrics,
-        }
-        text = json.dumps(document, indent=2, ensure_ascii=True, allow_nan=False).encode("ascii")
-        self._duration.set(time.perf_counter() - before)
-        return text + b"\n"
+        """This process's metrics as one JSON document."""
+        return exposition.json_document(self.snapshot())
 
-    def _summary(self) -> dict[str, float]:
-        now = self._seconds()
-        sizes = self.instruments.children("s3proxy_cache_size_bytes").items()
-        saved = self.instruments.children("s3proxy_s3_requests_saved_total").values()
-        requests = self.instruments.children("s3proxy_http_requests_total").values()
-        return {
-            "cache_hit_rate_percent": round(100 * self._hit_rate.total(), 3),
-            "cache_hit_rate_5m_percent": round(100 * self._hit_rate.recent(now), 3),
-            "cache_byte_hit_rate_percent": round(100 * self._byte_hit_rate.total(), 3),
-            "requests_total": sum(child.value for child in requests if isinstance(child, Counter)),
-            "requests_in_flight": self._in_flight.value,
-            "s3_requests_saved": sum(child.value for child in saved if isinstance(child, Counter)),
-            "s3_bytes_saved": self._saved_bytes.value,
-            "cache_size_bytes": sum(
-                child.value for labels, child in sizes if labels == ("disk",) and not isinstance(child, Histogram)
-            ),
-        }
-
-    def _own_readings(self) -> Iterable[Reading]:
+    def _own_readings(self) -> Iterable[Reading | Spread]:
         self.take_tallies()
         now = self._seconds()
-        yield Reading("s3proxy_cache_hit_rate_ratio", self._hit_rate.total(), ("total",))
-        yield Reading("s3proxy_cache_hit_rate_ratio", self._hit_rate.recent(now), ("5m",))
-        yield Reading("s3proxy_cache_byte_hit_rate_ratio", self._byte_hit_rate.total(), ("total",))
-        yield Reading("s3proxy_cache_byte_hit_rate_ratio", self._byte_hit_rate.recent(now), ("5m",))
-        yield Reading("s3proxy_scrape_errors_total", self.instruments.source_errors)
+        for name, rate in (
+            ("s3proxy_cache_hit_rate_ratio", self._hit_rate),
+            ("s3proxy_cache_byte_hit_rate_ratio", self._byte_hit_rate),
+            ("s3proxy_ram_cache_hit_rate_ratio", self._ram_rate),
+        ):
+            yield Reading(name, rate.part, ("total",), rate.whole)
+            part, whole = rate.recent_counts(now)
+            yield Reading(name, part, ("5m",), whole)
+        saved = sum(child.value for child in self._counters("s3proxy_s3_requests_saved_total").values())
+        dollars = "s3proxy_estimated_savings_dollars_total"
+        yield Reading(dollars, saved * self._pricing.get_per_1000 / 1000, ("requests",))
+        yield Reading(dollars, self._saved_bytes.value * self._pricing.transfer_per_gb / 1e9, ("transfer",))
+        yield Reading("s3proxy_request_permits_held_max", self.most_in_flight)
+        span, ended = self._ended.recent(now)
+        yield Reading("s3proxy_recent_requests_per_second", ended["all"][0] / span if span > 0 else 0.0)
+        for name, recent in (
+            ("s3proxy_recent_first_byte_seconds", self._first_bytes),
+            ("s3proxy_recent_request_duration_seconds", self._durations),
+        ):
+            bounds = next(family.bounds for family in FAMILIES if family.name == name)
+            for source, counts in recent.recent(now)[1].items():
+                histogram = Histogram(bounds)
+                histogram.counts = [int(count) for count in counts]
+                yield Spread(name, histogram, (source,))
+
+    def _counters(self, name: str) -> Mapping[tuple[str, ...], Any]:
+        return self.instruments.children(name)
+
+    def _count_requests(self) -> dict[str, Sequence[float]]:
+        return {"all": [sum(child.value for child in self._counters("s3proxy_http_requests_total").values())]}
+
+    def _by_source(self, name: str) -> dict[str, Sequence[float]]:
+        """How the requests of each source are spread, whatever was asked."""
+        found: dict[str, Sequence[float]] = {}
+        for (_, source), child in self._counters(name).items():
+            known = found.get(source)
+            found[source] = child.counts[:] if known is None else [a + b for a, b in zip(known, child.counts)]
+        return found
 
     def _roll(self) -> None:
         now = self._seconds()
+        at = self._next_roll
         self._hit_rate.roll(now)
         self._byte_hit_rate.roll(now)
+        self._ram_rate.roll(now)
+        for recent in (self._first_bytes, self._durations, self._ended):
+            recent.roll(at, now)
         self._next_roll = self._hit_rate.next_roll
+
+    def _why_bypassed(self, record: RequestRecord) -> str:
+        group = operations.group_of(record.operation)
+        if group == "list":
+            return "listing"
+        if record.reason == "not-cacheable" and record.operation.startswith(("GetObjectV", "HeadObjectV")):
+            return "versioned"
+        return _BYPASSES.get(record.reason, "other")
 
     def _reason(self, source: str, reason: str) -> Counter:
         counter = self._reasons.get((source, reason))
@@ -359,69 +488,96 @@ class Metrics:
                 self._reasons[(source, reason)] = counter
         return counter
 
-    def _route(self, record: RequestRecord) -> _Route:
-        route = self._routes.get((record.operation, record.outcome, record.status))
-        return self._bind(record.operation, record.outcome, record.status) if route is None else route
-
-    def _bind(self, operation: str, outcome: str, status: int) -> _Route:
+    def _bind(self, operation: str, outcome: str, status: int, disk: bool, method: bytes) -> _Route:
         """The instruments for requests like this one, kept for the next one unless there are too many kinds already."""
+        reads = method in _READ_METHODS
+        known = self._routes.get((operation, outcome, status, disk, reads))
+        if known is not None:
+            return known
         label = operations.metric_name(operation)
         group = operations.group_of(operation)
-        source = outcome.lower()
-        if source not in SOURCES:
-            source = "other"
-        code = str(status) if 100 <= status <= 599 else "none"
+        source = _source(outcome, disk, reads)
+        room = len(self._routes) < _MOST_ROUTES
         made = self.instruments
+        successful = 200 <= status < 300 or status == 304
         counts_as = 0
-        if operation in _READS and (200 <= status < 300 or status == 304):
-            counts_as = 2 if source in _HITS else 1 if source in _MISSES else 0
+        if operation in _READS and successful:
+            counts_as = 2 if source in HIT_SOURCES else 1 if source in _MISSES else 0
         saved = None
         if counts_as == 2 and source in _UNASKED:
             saved = made.counter("s3proxy_s3_requests_saved_total", _READS[operation])
+        lookups: tuple[Counter, ...] = ()
+        in_ram = None
+        if counts_as and group == "get" and status != 304:
+            looked = _LOOKUPS.get(source, ())
+            lookups = tuple(made.counter("s3proxy_cache_lookups_total", tier, group, found) for tier, found in looked)
+            in_ram = int(source == "ram") if looked else None
+        others = []
+        if counts_as and source == "partial":
+            others.append(made.counter("s3proxy_cache_range_gaps_total"))
+        if counts_as and source == "coalesced":
+            others.append(made.counter("s3proxy_coalesce_saved_fetches_total"))
+        if counts_as and operation in _PARTS:
+            others.append(made.counter("s3proxy_cache_parts_total", "hit" if counts_as == 2 else "miss"))
         route = _Route(
-            requests=made.counter("s3proxy_http_requests_total", label, source, _status_class(status)),
-            responses=made.counter("s3proxy_http_responses_total", code),
+            requests=made.counter("s3proxy_http_requests_total", label, _code(status, room), source),
             duration=made.histogram("s3proxy_http_request_duration_seconds", group, source),
             first_byte=made.histogram("s3proxy_http_first_byte_seconds", group, source),
-            upstream_first_byte=made.histogram("s3proxy_upstream_first_byte_seconds", group),
             sent=made.counter("s3proxy_http_response_bytes_total", group, source),
+            size=made.histogram("s3proxy_http_response_size_bytes", source),
             received=made.counter("s3proxy_http_request_bytes_total", group),
-            aborts=made.counter("s3proxy_http_client_aborts_total", source),
+            aborts=(
+                made.counter("s3proxy_http_client_aborts_total", "setup", source),
+                made.counter("s3proxy_http_client_aborts_total", "transfer", source),
+            ),
             saved=saved,
+            lookups=lookups,
+            others=tuple(others),
             counts_as=counts_as,
+            in_ram=in_ram,
             source=source,
         )
-        if len(self._routes) < _MOST_ROUTES:
-            self._routes[(operation, outcome, status)] = route
+        if room:
+            self._routes[operation, outcome, status, disk, reads] = route
         return route
 
 
-def _status_class(status: int) -> str:
-    """2xx and the like; none when nobody was told anything."""
-    return f"{status // 100}xx" if 100 <= status <= 599 else "none"
+def _source(outcome: str, disk: bool, reads: bool) -> str:
+    """One of :data:`SOURCES`, or other."""
+    if outcome == "HIT":
+        return "disk" if disk else "ram"
+    if outcome == "BYPASS":
+        return "bypass" if reads else "write"
+    if outcome == "ERROR":
+        return "local"
+    word = outcome.lower()
+    return word if word in SOURCES else "other"
 
 
-def _json_name(metric: Metric) -> str:
-    """The name as the text format shows it: the library takes ``_total`` off the names of counters."""
-    return f"{metric.name}_total" if metric.type == "counter" else metric.name
+def _code(status: int, room: bool) -> str:
+    """The status as a label: none when nobody was told anything, and less exact when there are very many."""
+    if not 100 <= status <= 599:
+        return "none"
+    return str(status) if room else f"{status // 100}xx"
 
 
-def _json_values(metric: Metric) -> list[dict[str, Any]]:
-    if metric.type != "histogram":
-        return [
-            {"labels": sample.labels, "value": sample.value if math.isfinite(sample.value) else None}
-            for sample in metric.samples
-        ]
-    series: dict[tuple[tuple[str, str], ...], dict[str, Any]] = {}
-    for sample in metric.samples:
-        labels = {name: value for name, value in sample.labels.items() if name != "le"}
-        entry = series.setdefault(
-            tuple(labels.items()), {"labels": labels, "value": {"count": 0, "sum": 0.0, "buckets": {}}}
-        )
-        if sample.name.endswith("_bucket"):
-            entry["value"]["buckets"][sample.labels["le"]] = sample.value
-        elif sample.name.endswith("_count"):
-            entry["value"]["count"] = sample.value
-        elif sample.name.endswith("_sum"):
-            entry["value"]["sum"] = sample.value
-    return list(series.values())
+def _installed_commit() -> str:
+    """Of the repository that the program was installed from, as pip notes it (PEP 610); unknown otherwise."""
+    try:
+        noted = importlib.metadata.distribution("s3proxy").read_text("direct_url.json")
+        return str(json.loads(noted or "{}")["vcs_info"]["commit_id"])
+    except (importlib.metadata.PackageNotFoundError, OSError, ValueError, KeyError, TypeError):
+        return "unknown"
+
+
+def _from_library(metric: Any) -> tuple[str, dict[str, Any]]:
+    """A family of the library's collectors as a part of a snapshot."""
+    name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+    keys = list(metric.samples[0].labels) if metric.samples else []
+    return name, {
+        "type": "counter" if metric.type == "counter" else "gauge",
+        "help": metric.documentation.rstrip(".") + ".",
+        "labels": keys,
+        "merge": _LIBRARY_MERGES.get(name, "sum"),
+        "samples": [[list(sample.labels.values()), sample.value] for sample in metric.samples if sample.name == name],
+    }

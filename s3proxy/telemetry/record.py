@@ -41,7 +41,9 @@ class RequestRecord:
     :ivar reason: one word: why S3 had to be asked, or why the answer was not kept
     :ivar bytes_from_cache: the part of bytes_sent that this request did not make S3 send: out of the cache, or out of
         another client's fetch
+    :ivar from_disk: some of those bytes were read from the cache directory, and not from copies in memory
     :ivar bytes_from_upstream: body bytes that this request made S3 send
+    :ivar rule: number of the first cache rule that fits; -1 for none
     :ivar upstream_address: ``IP:port`` that answered
     :ivar body_bytes_received: body bytes read from the client
     :ivar aborted: the client left before the answer was complete
@@ -82,7 +84,9 @@ class RequestRecord:
     outcome: str = "BYPASS"
     reason: str = ""
     bytes_from_cache: int = 0
+    from_disk: bool = False
     bytes_from_upstream: int = 0
+    rule: int = -1
     upstream_address: str = ""
     body_bytes_received: int = 0
     aborted: bool = False

@@ -1,5 +1,7 @@
 """Raw HTTP exchanges with a site, in memory."""
 
+from collections.abc import Callable
+
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.web.resource import IResource
@@ -35,8 +37,18 @@ class Answer:
         self.headers = {name.lower(): value for name, _, value in (line.partition(b": ") for line in lines)}
 
 
-def ask(resource: IResource, path: str, method: str = "GET", **headers: str) -> Answer:
-    """The answer to one request; words of header names are joined by ``-``."""
+def ask(
+    resource: IResource, path: str, method: str = "GET", wait: "Callable[[], object] | None" = None, **headers: str
+) -> Answer:
+    """The answer to one request; words of header names are joined by ``-``.
+
+    :param wait: called when the request was received, and makes that the answer comes
+    """
     lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
     request = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n"
-    return Answer(Exchange(resource).send(request.encode("latin-1")))
+    exchange = Exchange(resource)
+    answer = exchange.send(request.encode("latin-1"))
+    if wait is not None:
+        wait()
+        answer += exchange.transport.value()
+    return Answer(answer)

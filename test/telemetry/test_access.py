@@ -1,5 +1,6 @@
 """Buffering, writing and rotating the access log."""
 
+import json
 import os
 import stat
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from s3proxy.s3.signature import redact_target
 from s3proxy.telemetry.access import AccessLog
+from s3proxy.telemetry.accessforms import as_json
 from s3proxy.telemetry.accessline import LineFormatter
 from s3proxy.telemetry.instruments import Reading
 from test.telemetry.records import a_record
@@ -161,8 +163,29 @@ class BufferTests(AccessLogCase):
                 Reading("s3proxy_access_log_records_total", 3, ("written",)),
                 Reading("s3proxy_access_log_records_total", 0, ("dropped",)),
                 Reading("s3proxy_access_log_buffer_records", 1),
+                Reading("s3proxy_log_write_errors_total", 0, ("access",)),
             ],
         )
+
+    def test_json(self) -> None:
+        """Lines are in the file in the form that is wanted; those for others of this process stay as they are."""
+        self.log = self.make(form="json")
+        for key in "abc":
+            self.request(key)
+        with open(os.path.join(self.directory, "access-proxy-1.log"), encoding="ascii") as file:
+            self.assertEqual([json.loads(line)["key"] for line in file], list("abc"))
+        self.assertTrue(self.log.format(a_record()).startswith(b"- photos ["))
+
+    def test_strict(self) -> None:
+        """In the form s3-strict a line has the 27 fields of S3."""
+        self.log = self.make(form="s3-strict", buffer_size=1)
+        self.request("a")
+        with open(os.path.join(self.directory, "access-proxy-1.log"), encoding="ascii") as file:
+            self.assertTrue(file.read().endswith(" s3.eu-west-1.amazonaws.com - - - -\n"))
+
+    def test_unknown_form(self) -> None:
+        """A form that does not exist is refused."""
+        self.assertRaises(ValueError, self.make, form="xml")
 
 
 class FaultTests(AccessLogCase):
@@ -173,13 +196,24 @@ class FaultTests(AccessLogCase):
             self.request(key)
         self.clock.advance(5.0)
         self.assertEqual((self.keys(), self.log.buffered), ([], 5))
+        self.assertEqual((self.log.errors, self.log.failure), (2, "[Errno 28] No space left on device"))
         self.thread.fails = None
         self.clock.advance(5.0)
         self.clock.advance(5.0)
         self.assertEqual((self.keys(), self.log.buffered, self.log.written), (list("abcde"), 0, 5))
+        self.assertEqual((self.log.errors, self.log.failure), (2, ""))
 
     def test_partial_write(self) -> None:
         """After a write that broke off the rest follows, byte for byte."""
+        self.break_off(lambda line: line)
+
+    def test_partial_write_of_json(self) -> None:
+        """The same for lines in another form, which are longer."""
+        self.log = self.make(form="json")
+        self.break_off(as_json)
+
+    def break_off(self, form: Callable[[bytes], bytes]) -> None:
+        """Write three lines of which the disk takes a part at first."""
         real = os.write
         room = [150]
 
@@ -196,7 +230,7 @@ class FaultTests(AccessLogCase):
         self.assertEqual(self.log.buffered, 3)
         room[0] = 10_000
         self.clock.advance(5.0)
-        lines = [LineFormatter(redact_target)(a_record(key=key.encode())).decode() for key in "abc"]
+        lines = [form(LineFormatter(redact_target)(a_record(key=key.encode()))).decode() for key in "abc"]
         self.assertEqual(_tree(self.directory), {"access-proxy-1.log": "".join(lines)})
         self.assertEqual((self.log.buffered, self.log.written), (0, 3))
 

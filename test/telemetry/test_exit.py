@@ -68,7 +68,9 @@ class DoorTests(ExitCase):
         self.exit.started()
         self.exit.finished(a_hit())
         self.assertEqual(self.lines, [])
-        self.assertIn('s3proxy_http_responses_total{code="200"} 2.0', self.text(self.metrics))
+        self.assertIn(
+            's3proxy_http_requests_total{operation="GetObject",code="200",source="ram"} 2.0', self.text(self.metrics)
+        )
 
 
 class TallyTests(ExitCase):
@@ -76,10 +78,11 @@ class TallyTests(ExitCase):
         """What was taken over is not taken over again."""
         self.hit(a_hit(), 5)
         first = self.text(self.metrics)
-        self.assertIn('s3proxy_http_responses_total{code="200"} 5.0', first)
+        self.assertIn('s3proxy_http_requests_total{operation="GetObject",code="200",source="ram"} 5.0', first)
         self.assertEqual(self.text(self.metrics), first)
         self.hit(a_hit())
-        self.assertIn('s3proxy_http_responses_total{code="200"} 6.0', self.text(self.metrics))
+        line = 's3proxy_http_requests_total{operation="GetObject",code="200",source="ram"} 6.0'
+        self.assertIn(line, self.text(self.metrics))
 
     def test_rates_over_the_last_minutes(self) -> None:
         """Hits count for the time in which they were, also if nobody looked at the metrics then."""

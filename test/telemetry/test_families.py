@@ -21,6 +21,7 @@ class DocumentTests(SynchronousTestCase):
             [
                 (family.name, family.type, ", ".join(f"`{label}`" for label in family.labels) or "–", family.help)
                 for family in FAMILIES
+                if not family.hidden
             ],
         )
 
@@ -28,3 +29,13 @@ class DocumentTests(SynchronousTestCase):
         """Nothing is declared twice."""
         names = [family.name for family in FAMILIES]
         self.assertEqual(len(names), len(set(names)))
+
+    def test_merging(self) -> None:
+        """Counters and histograms add up; what is said of a state has no sum."""
+        for family in FAMILIES:
+            if family.type != "gauge":
+                self.assertEqual(family.merge, "sum", family.name)
+            if family.name.endswith("_ratio"):
+                self.assertEqual(family.merge, "ratio", family.name)
+            if family.name.endswith(("_timestamp_seconds", "_info", "_status", "_ready")):
+                self.assertIn(family.merge, ("min", "max"), family.name)

@@ -1,9 +1,9 @@
-"""Counters, gauges, histograms and the collector over them."""
+"""Counters, gauges, histograms and what is read of them."""
 
-from prometheus_client import CollectorRegistry, generate_latest
 from twisted.trial.unittest import SynchronousTestCase
 
-from s3proxy.telemetry.instruments import Family, Histogram, Instruments, Reading
+from s3proxy.telemetry import exposition
+from s3proxy.telemetry.instruments import Family, Histogram, Instruments, Reading, Spread
 
 _FAMILIES = (
     Family(name="x_things_total", type="counter", help="Things.", labels=("kind",)),
@@ -18,7 +18,7 @@ class HistogramTests(SynchronousTestCase):
         histogram = Histogram((0.1, 1.0))
         for value in (0.05, 0.1, 0.11, 1.0, 7.0):
             histogram.observe(value)
-        self.assertEqual(histogram.cumulative(), [("0.1", 2), ("1.0", 4), ("+Inf", 5)])
+        self.assertEqual(histogram.counts, [2, 2, 1])
         self.assertEqual(histogram.count, 5)
         self.assertAlmostEqual(histogram.sum, 8.26)
 
@@ -26,20 +26,19 @@ class HistogramTests(SynchronousTestCase):
         """A value that came several times counts as often."""
         histogram = Histogram((0.1, 1.0))
         histogram.observe(0.5, 3)
-        self.assertEqual(histogram.cumulative(), [("0.1", 0), ("1.0", 3), ("+Inf", 3)])
+        self.assertEqual(histogram.counts, [0, 3, 0])
         self.assertAlmostEqual(histogram.sum, 1.5)
 
 
 class InstrumentsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.made = Instruments(_FAMILIES)
-        self.registry = CollectorRegistry()
-        self.registry.register(self.made)
 
     def _text(self) -> str:
-        return generate_latest(self.registry).decode("ascii")
+        self.made.refresh()
+        return exposition.text(self.made.describe()).decode("ascii")
 
-    def test_shown_by_a_registry(self) -> None:
+    def test_shown(self) -> None:
         """Values appear in the text format under the names that were declared."""
         self.made.counter("x_things_total", "a").inc(3)
         gauge = self.made.gauge("x_level")
@@ -78,16 +77,39 @@ class InstrumentsTests(SynchronousTestCase):
 
     def test_a_failing_source_harms_nobody_else(self) -> None:
         """A source that raises is logged and counted; the others still report."""
-        self.made.add_source(lambda: 1 / 0)  # type: ignore[arg-type, return-value]
+        self.made.add_source(lambda: 1 / 0, "bad")  # type: ignore[arg-type, return-value]
         self.made.add_source(lambda: [Reading("x_level", 4)])
         self.assertIn("\nx_level 4.0\n", self._text())
-        self.assertEqual(self.made.source_errors, 1)
+        self.assertEqual(self.made.errors, {"bad": 1, "other": 0})
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
-    def test_registration_asks_no_source(self) -> None:
-        """Registering only needs names."""
-        asked: list[int] = []
-        made = Instruments(_FAMILIES)
-        made.add_source(lambda: asked.append(1) or [])  # type: ignore[func-returns-value]
-        CollectorRegistry().register(made)
-        self.assertEqual(asked, [])
+    def test_histograms_of_others(self) -> None:
+        """A histogram that somebody else keeps is shown as it is; one with other bounds is a programming error."""
+        histogram = Histogram((0.1, 1.0))
+        self.made.add_source(lambda: [Spread("x_wait_seconds", histogram)])
+        histogram.observe(0.5)
+        self.assertIn("\nx_wait_seconds_count 1.0\n", self._text())
+        histogram.observe(0.5)
+        self.assertIn("\nx_wait_seconds_count 2.0\n", self._text())
+        self.made.add_source(lambda: [Spread("x_wait_seconds", Histogram((5.0,)))], "bad")
+        self._text()
+        self.assertEqual(self.made.errors["bad"], 1)
+        self.flushLoggedErrors(ValueError)
+
+    def test_series_that_are_gone(self) -> None:
+        """Of a family that says so, only what was read last is shown."""
+        made = Instruments((Family(name="x_up", type="gauge", help="Up.", labels=("ip",), transient=True),))
+        known = ["a", "b"]
+        made.add_source(lambda: [Reading("x_up", 1, (ip,)) for ip in known])
+        made.refresh()
+        known.remove("a")
+        made.refresh()
+        self.assertEqual(list(made.children("x_up")), [("b",)])
+
+    def test_costs(self) -> None:
+        """What each collector took is known, sources of one name together."""
+        self.made.add_source(lambda: [], "one")
+        self.made.add_source(lambda: [], "one")
+        self.made.refresh()
+        self.assertEqual(list(self.made.costs), ["one"])
+        self.assertGreaterEqual(self.made.costs["one"], 0.0)

@@ -1,10 +1,13 @@
 """The application log."""
 
+import atexit
 import io
+import json
 import os
 import re
 import stat
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +17,9 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from s3proxy.telemetry.files import AppendFile
 from s3proxy.telemetry.instruments import Reading
-from s3proxy.telemetry.logs import LEVELS, ApplicationLog, format_line
+from s3proxy.telemetry.logs import LEVELS, ApplicationLog, format_json, format_line
 
 NOON = 1769860800.5  # 31 January 2026, 12:00:00.500 UTC
 DAY = 86400.0
@@ -92,6 +96,35 @@ class FormatTests(SynchronousTestCase):
     def test_endless_text(self) -> None:
         """A text of any length makes a line of bounded length."""
         self.assertLess(len(format_line(an_event(name="x" * 1_000_000))), 20_000)
+
+
+class JsonTests(SynchronousTestCase):
+    def test_event(self) -> None:
+        """One object on one line, with the same time, level, namespace and text as a line for people."""
+        line = format_json(an_event(level=LogLevel.warn, name="x\r\n\u2028y"))
+        self.assertEqual(len(line.splitlines()), 1)
+        self.assertEqual(
+            json.loads(line),
+            {
+                "time": "2026-01-31T12:00:00.500Z", "level": "warn", "logger": "s3proxy.cache",
+                "message": "hello x\r\n\u2028y",
+            },
+        )  # fmt: skip
+
+    def test_traceback(self) -> None:
+        """A traceback has a field of its own."""
+        line = format_json(an_event("it broke", LogLevel.critical, log_failure=a_failure("a\nb")))
+        self.assertEqual(len(line.splitlines()), 1)
+        found = json.loads(line)
+        self.assertEqual((found["level"], found["message"]), ("critical", "it broke"))
+        self.assertIn("RuntimeError: a\nb", found["traceback"])
+
+    def test_secrets(self) -> None:
+        """Neither text nor traceback shows a signature."""
+        line = format_json(an_event(
+            "/k?X-Amz-Signature=SECRET&x=1", log_failure=a_failure("{b'authorization': [b'AWS4 Signature=SECRET']}")
+        ))  # fmt: skip
+        self.assertNotIn("SECRET", line)
 
 
 class ApplicationLogCase(SynchronousTestCase):
@@ -213,6 +246,99 @@ class FileTests(ApplicationLogCase):
         """A console that leads back into the log is replaced by the real one: no line goes in circles."""
         looping = LoggingFile(logger=Logger(observer=self.log))
         self.assertIs(self.make(console=looping)._console, sys.__stdout__)
+
+    def test_json(self) -> None:
+        """In the style json file and console get objects."""
+        log = self.make(style="json")
+        log.start()
+        log(an_event())
+        for text in (self.text(), self.console.getvalue()):
+            self.assertEqual(json.loads(text)["message"], "hello world")
+
+    def test_unknown_style(self) -> None:
+        """A style that does not exist is refused."""
+        self.assertRaises(ValueError, self.make, style="xml")
+
+    def test_outage(self) -> None:
+        """What every request says is written some times, then counted, and told when the minute is over."""
+        self.log.start()
+        for number in range(10_000):
+            self.log(an_event("no answer: {name}", LogLevel.error, name=number))
+        self.log(an_event(at=NOON + 61))
+        lines = self.text().splitlines()
+        self.assertLess(len(lines), 100)
+        self.assertIn("9980 more within a minute like: no answer: {name}", lines[-2])
+        self.assertIn(Reading("s3proxy_log_messages_total", 10_000, ("error",)), list(self.log.readings()))
+
+    def test_failure(self) -> None:
+        """A fault is known as long as it lasts, and counted."""
+        self.log.start()
+        self.patch(AppendFile, "write", _no_space)
+        self.log(an_event(name="one"))
+        self.assertIn("No space left", self.log.failure)
+        readings = list(self.log.readings())
+        self.assertIn(Reading("s3proxy_log_write_errors_total", 1, ("app",)), readings)
+        self.assertIn(Reading("s3proxy_log_messages_lost_total", 1), readings)
+
+
+class BackgroundTests(ApplicationLogCase):
+    """The thread writes."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.log = self.make(background=True)
+        self.addCleanup(lambda: atexit.unregister(self.log.flush))
+
+    def test_in_order(self) -> None:
+        """After a flush everything is in the file, in order, early events first."""
+        self.log(an_event(name="w0"))
+        self.log.start()
+        for number in range(1, 500):
+            self.log(an_event(name=f"w{number}"))
+        self.assertTrue(self.log.flush(10))
+        self.assertEqual(re.findall(r"hello (\w+)", self.text()), [f"w{number}" for number in range(500)])
+        self.assertEqual(self.console.getvalue(), self.text())
+
+    def test_hanging_directory(self) -> None:
+        """While a write hangs nobody who logs waits; what does not fit is counted; then everything else is written."""
+        go, writing = threading.Event(), threading.Event()
+        self.addCleanup(go.set)
+        real = AppendFile.write
+
+        def write(file: AppendFile, data: bytes) -> None:
+            writing.set()
+            go.wait(20)
+            real(file, data)
+
+        self.log.start()
+        self.patch(AppendFile, "write", write)
+        self.log(an_event(name="first"))
+        self.assertTrue(writing.wait(10))
+        for number in range(10_050):
+            self.log(an_event(name=f"w{number}"))
+        self.assertFalse(self.log.flush(0.01))
+        self.assertEqual(self.log.lost, 50)
+        go.set()
+        self.assertTrue(self.log.flush(20))
+        self.assertEqual(self.text().count("hello w"), 10_000)
+
+    def test_fault(self) -> None:
+        """After a line that could not be written the thread goes on."""
+        self.log.start()
+        with self.subTest("a fault"):
+            broken = self.patch(AppendFile, "write", _no_space)
+            self.log(an_event(name="one"))
+            self.log.flush(10)
+            broken.restore()
+        self.log(an_event(name="two"))
+        self.log.flush(10)
+        self.assertEqual(re.findall(r"hello (\w+)", self.text()), ["two"])
+        self.assertEqual(self.log.lost, 1)
+        self.assertEqual(self.console.getvalue().count("can't be written"), 1)
+
+
+def _no_space(file: AppendFile, data: bytes) -> None:
+    raise OSError(28, "No space left on device")
 
 
 class LevelTests(ApplicationLogCase):

@@ -2,7 +2,7 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from s3proxy.telemetry.rates import WindowedRatio
+from s3proxy.telemetry.rates import RecentCounts, WindowedRatio
 
 
 class WindowedRatioTests(SynchronousTestCase):
@@ -37,3 +37,26 @@ class WindowedRatioTests(SynchronousTestCase):
             self._events(float(second), 1, 2)
         self.assertLess(len(self.ratio._samples), 9)
         self.assertEqual(self.ratio.recent(10_000.0), 0.5)
+
+
+class RecentCountsTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.numbers = {"a": [0.0, 0.0]}
+        self.recent = RecentCounts(0.0, lambda: {name: list(each) for name, each in self.numbers.items()}, window=60.0)
+
+    def test_growth(self) -> None:
+        """Only what came within the window counts; names may appear later."""
+        self.numbers["a"] = [5.0, 1.0]
+        self.recent.roll(10.0, 10.0)
+        self.numbers["a"] = [7.0, 1.0]
+        self.numbers["b"] = [3.0]
+        self.assertEqual(self.recent.recent(20.0), (20.0, {"a": [7.0, 1.0], "b": [3.0]}))
+        self.assertEqual(self.recent.recent(75.0), (65.0, {"a": [2.0, 0.0], "b": [3.0]}))
+
+    def test_after_a_quiet_time(self) -> None:
+        """A sample that was due long ago holds for all of the time since: the window is no longer than it should be."""
+        self.numbers["a"] = [5.0, 0.0]
+        self.recent.roll(10.0, 400.0)
+        self.numbers["a"] = [65.0, 0.0]
+        self.assertEqual(self.recent.recent(430.0), (60.0, {"a": [60.0, 0.0]}))
+        self.assertEqual(self.recent.recent(460.0), (60.0, {"a": [60.0, 0.0]}))
