@@ -99,6 +99,8 @@ class Fill:
         """The body does not match S3's own checksum: it is not kept."""
         self.failure: Failure | None = None
         """Why no byte after ``have`` will come."""
+        self.origin = "get"
+        """What brought it about, as :meth:`s3proxy.telemetry.counts.CacheCounts.filled` names it."""
         self._clock = clock
         self._run = run
         self._source = source

@@ -20,6 +20,7 @@ class KeyFlight:
 
     :ivar asked: requests that wait for the head of S3's answer; opaque here, for those who want to join them
     :ivar blank: its lease was taken where there was no entry. While it stands, nobody else can have published one
+    :ivar object_at: what the generation table said of the object before any of its requests was sent
     :ivar turn: how many leases it has had
     :ivar version: what the fills bring
     :ivar brought_at: unix seconds at which the request was sent that brought ``version``
@@ -27,12 +28,13 @@ class KeyFlight:
 
     __slots__ = (
         "asked", "blank", "brought_at", "fills", "id", "lease",
-        "name", "renewal", "revoked", "tickets", "turn", "version",
+        "name", "object_at", "renewal", "revoked", "tickets", "turn", "version",
     )  # fmt: skip
 
-    def __init__(self, id: ObjectId, name: EntryName) -> None:
+    def __init__(self, id: ObjectId, name: EntryName, object_at: int = 0) -> None:
         self.id = id
         self.name = name
+        self.object_at = object_at
         self.lease: Any = None
         self.renewal: Any = None
         self.blank = False

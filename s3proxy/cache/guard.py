@@ -33,6 +33,7 @@ class CacheEvents(Protocol):
 class DiskGuard:
     """Makes calls to the store, and remembers how that went.
 
+    :ivar failures: how often the disk failed
     :ivar last_error: when the disk last failed (unix seconds), and how; None: it works, as far as is known
     """
 
@@ -40,6 +41,7 @@ class DiskGuard:
 
     def __init__(self, now: Callable[[], float], events: CacheEvents) -> None:
         self.last_error: tuple[float, str] | None = None
+        self.failures = 0
         self._now = now
         self._events = events
         self._no_inserts_until = 0.0
@@ -82,6 +84,7 @@ class DiskGuard:
     def failed(self, error: BaseException) -> None:
         """The disk refused something: no inserts for a while, and the operator is told."""
         now = self._now()
+        self.failures += 1
         self._no_inserts_until = max(self._no_inserts_until, now + QUIET_AFTER_ERROR)
         news = self.last_error is None or now - self.last_error[0] > QUIET_AFTER_ERROR
         self.last_error = (now, str(error) or type(error).__name__)

@@ -16,6 +16,7 @@ from s3proxy.storage.entry import StoredEntry
 from s3proxy.storage.generations import GenerationTable
 from s3proxy.storage.layout import EntryName, entry_name
 from s3proxy.storage.record import RANGES
+from s3proxy.telemetry.counts import CacheCounts
 from s3proxy.util.intervals import Interval, IntervalIndex
 
 __all__ = ["EntryIndex", "Record"]
@@ -29,11 +30,12 @@ _serials = itertools.count(1)
 class Record:
     """One entry as it was found on disk.
 
+    :ivar encoded: those of its range files whose bytes can't be sent as they are, as far as they were looked for
     :ivar serial: no other record of this process has it: what was derived from this one can be told to be stale by it,
         without keeping the record in memory
     """
 
-    __slots__ = ("checked_at", "epoch", "name", "serial", "stored", "version", "_ranges")
+    __slots__ = ("checked_at", "encoded", "epoch", "name", "serial", "stored", "version", "_ranges")
 
     def __init__(
         self, name: EntryName, epoch: int, checked_at: float, stored: StoredEntry, version: ObjectVersion
@@ -44,6 +46,7 @@ class Record:
         self.checked_at = checked_at
         self.stored = stored
         self.version = version
+        self.encoded: frozenset[Interval] = frozenset()
         self._ranges: IntervalIndex | None = None
 
     @property
@@ -58,13 +61,14 @@ class Record:
     def range_index(self, store: DiskStore) -> IntervalIndex:
         """The same, to look only at some: there may be many thousands."""
         if self._ranges is None:
-            self._ranges = IntervalIndex(store.ranges(self.stored))
+            found, self.encoded = store.listed(self.stored)
+            self._ranges = IntervalIndex(found)
         return self._ranges
 
     def renewed(self, stored: StoredEntry) -> "Record":
         """The record of the same entry after it was confirmed. When it was read from disk stays as it is."""
         record = Record(self.name, stored.epoch, self.checked_at, stored, self.version)
-        record._ranges = self._ranges
+        record._ranges, record.encoded = self._ranges, self.encoded
         return record
 
     def add_ranges(self, ranges: Iterable[Interval]) -> None:
@@ -83,6 +87,7 @@ class EntryIndex:
 
     :param max_bytes: what the records may take in memory, small bodies included
     :param ram: copies of larger bodies, with which the memory is shared
+    :param counts: where look-ups are counted
     """
 
     def __init__(
@@ -95,6 +100,7 @@ class EntryIndex:
         max_bytes: int,
         refresh_interval: float,
         ram: RamTier | None = None,
+        counts: CacheCounts | None = None,
     ) -> None:
         self._store = store
         self._generations = generations
@@ -105,6 +111,10 @@ class EntryIndex:
         self._refresh_interval = refresh_interval
         self._ram = ram
         self._records: OrderedDict[ObjectId, Record] = OrderedDict()
+        self._counts = counts or CacheCounts()
+
+    def __contains__(self, id: ObjectId) -> bool:
+        return id in self._records
 
     def __len__(self) -> int:
         return len(self._records)
@@ -114,9 +124,10 @@ class EntryIndex:
         """What the records take in memory, about."""
         return self._bytes
 
-    def get(self, id: ObjectId) -> Record | None:
+    def get(self, id: ObjectId, group: str | None = None) -> Record | None:
         """The current record of an object, read from disk if need be.
 
+        :param group: of operations, for the counts; None: this look does not count
         :raises OSError: when the disk can't be read
         """
         record = self._records.get(id)
@@ -127,13 +138,16 @@ class EntryIndex:
             and 0 <= now - record.checked_at < self._refresh_interval
         ):
             self._records.move_to_end(id)
+            self._counts.looked(group, "hit")
             return record
+        memory = "miss" if record is None else "stale"
         name = record.name if record is not None else entry_name(id.parts)
         # The slot's value must be older than what is loaded: an invalidation in between voids the record at once.
         epoch = self._generations.get(name.slot)
-        stored = self._store.load(name)
+        stored = None if self._generations.is_tainted(name.slot) else self._store.load(name)
         version = None if stored is None else decode_version(stored.meta)
         if stored is None or version is None or version.id != id:
+            self._counts.looked(group, memory, "miss")
             self.forget(id)
             if self._ram is not None:
                 self._ram.drop(name.digest)
@@ -141,6 +155,8 @@ class EntryIndex:
         self.forget(id)
         if self._ram is not None:
             self._ram.retain(name.digest, stored)
+        self._counts.looked(group, memory, "hit")
+        self._counts.descriptions.observe(len(stored.meta))
         record = Record(name, epoch, now, stored, version)
         self._add(id, record)
         return record
@@ -204,5 +220,6 @@ class EntryIndex:
         while len(self._records) > 1 and (len(self._records) > self._max_entries or self._bytes > limit):
             _, old = self._records.popitem(last=False)
             self._bytes -= old.weight
+            self._counts.descriptions_evicted += 1
         if self._ram is not None:
             self._ram.descriptions = self._bytes

@@ -18,7 +18,9 @@ from s3proxy.cache.fill import Fill, RunInThread
 from s3proxy.cache.flight import KeyFlight, Ticket
 from s3proxy.cache.guard import CacheEvents, DiskGuard
 from s3proxy.cache.index import EntryIndex, Record
+from s3proxy.cache.inspection import Inspector
 from s3proxy.cache.invalidation import ArmedKeys, Invalidation
+from s3proxy.cache.packer import Packer
 from s3proxy.cache.parts import LearnedParts
 from s3proxy.cache.placement import Place, into_entry, into_ranges
 from s3proxy.cache.ram import RamTier
@@ -26,10 +28,11 @@ from s3proxy.cache.settings import CacheSettings
 from s3proxy.cache.verify import verifier_for
 from s3proxy.cache.view import View
 from s3proxy.cache.writethrough import WriteThrough
-from s3proxy.storage.disk import DiskStore
+from s3proxy.storage.disk import DiskStore, StoredEntry
 from s3proxy.storage.generations import GenerationTable
 from s3proxy.storage.layout import entry_name
 from s3proxy.storage.record import INLINE, RANGES
+from s3proxy.telemetry.counts import CacheCounts
 from s3proxy.util.deferreds import SharedResult
 from s3proxy.util.intervals import Interval
 from s3proxy.util.streams import IByteSource
@@ -43,8 +46,12 @@ class CacheManager:
     :param store: None: there is no cache directory that could be used; everything is a miss
     :param run: calls a function in a thread for disk work
     :param now: unix seconds
+    :param counts: what happened so far, where others see it, too
     :param ram: keeps copies of what is used most in memory; None: the kernel's page cache does that well enough
     :ivar guard: how the disk is doing
+    :ivar inspector: has stored bytes compared with their checksums, and decoded
+    :ivar packer: has bodies stored smaller that are worth it
+    :ivar counts: what happened so far
     :ivar writes: uploads that are kept on their way to S3
     """
 
@@ -61,17 +68,22 @@ class CacheManager:
         now: Callable[[], float],
         events: CacheEvents,
         ram: RamTier | None = None,
+        counts: CacheCounts | None = None,
     ) -> None:
         self._clock = clock
         self.store = store
         self.ram = ram
+        self.inspector = Inspector(run)
+        self.packer = Packer(store, run)
         self._run = run
         self._settings = settings
         self._now = now
         self._events = events
         self.guard = DiskGuard(now, events)
+        self.counts = counts or CacheCounts()
         self._promptness = Promptness(clock.seconds)
-        self._invalidation = Invalidation(store, self.guard, run, self._revoke, events)
+        self._generations = generations
+        self._invalidation = Invalidation(store, self.guard, run, self._revoke, events, generations)
         self._parts = LearnedParts(store, self.guard, run, self._forget)
         self.writes = WriteThrough(
             clock,
@@ -96,6 +108,7 @@ class CacheManager:
                 max_bytes=settings.max_memory,
                 refresh_interval=settings.refresh_interval,
                 ram=ram,
+                counts=self.counts,
             )
         )
 
@@ -129,20 +142,26 @@ class CacheManager:
         if self._index is not None:
             self._index.resize(descriptions)
 
-    async def view(self, id: ObjectId, *, as_it_is: bool = False) -> View | None:
+    @property
+    def fetches_in_flight(self) -> int:
+        """Requests at S3 that others may join."""
+        return sum(len(flight.asked) for flight in self._flights.values())
+
+    async def view(self, id: ObjectId, *, as_it_is: bool = False, group: str | None = None) -> View | None:
         """What can be read of an object now; None: nothing.
 
+        :param group: of operations, for the counts of look-ups; None: this one does not count
         :param as_it_is: don't wait until what S3 said about the object is written down; the caller knows it
         """
         # Who asks for the body right behind the head would still find an entry that S3 has not described.
         while not as_it_is and (describing := self._describing.get(id)) is not None:
             await describing.wait()
-        flight = self._flights.get(id)
+        flight = self._flight(id)
         # Who looks between the end of a body that broke off and the decision what is kept of it would find neither.
         while flight is not None and (settling := next((fill for fill in flight.fills if fill.settling), None)):
             await settling.wait()
-            flight = self._flights.get(id)
-        record = self._record(id)
+            flight = self._flight(id)
+        record = self._record(id, group)
         fills: tuple[Fill, ...] = ()
         if flight is not None and flight.version is not None:
             fills = tuple(fill for fill in flight.fills if fill.joinable)
@@ -154,6 +173,7 @@ class CacheManager:
                     fills=fills,
                     store=self.store,
                     ram=self.ram,
+                    inspector=self.inspector,
                 )
         return None if record is None else self.recorded(record, fills)
 
@@ -166,6 +186,9 @@ class CacheManager:
     def used(self, view: View, wanted: Interval) -> None:
         """Somebody reads these bytes from the cache: what is used stays longer."""
         if view.record is not None and self.store is not None:
+            self.counts.first_reads += view.record.stored.unread
+            if view.record.stored.unread and self.packer.rules is not None:
+                self.packer.offer(view.version, view.record.stored, view.held())
             self.store.read_first(view.record.stored)
             for start, stop in view.held(wanted):
                 if start < wanted[1] and wanted[0] < stop:
@@ -187,11 +210,12 @@ class CacheManager:
             fills=fills,
             store=self.store,
             ram=self.ram,
+            inspector=self.inspector,
         )
 
     def asked(self, id: ObjectId) -> tuple[Any, ...]:
         """The requests for this object that wait for S3's answer, oldest first."""
-        flight = self._flights.get(id)
+        flight = self._flight(id)
         return () if flight is None else tuple(flight.asked)
 
     # Storing.
@@ -202,9 +226,10 @@ class CacheManager:
         :param asking: what others who want the same find with :meth:`asked`, until the request is :meth:`answered`
         :param conditional: the request may be answered with a 304 about the entry on disk
         """
-        flight = self._flights.get(id)
+        flight = self._flight(id)
         if flight is None:
-            flight = self._flights[id] = KeyFlight(id, entry_name(id.parts))
+            name = entry_name(id.parts)
+            flight = self._flights[id] = KeyFlight(id, name, self._generations.object_at(name.slot))
         if flight.spent:
             # Requests that overlap without end would keep it so, and the object out of the cache, for ever.
             self._equip(flight, conditional)
@@ -266,7 +291,7 @@ class CacheManager:
             if ticket.superseded:
                 return None
             if not ticket.may_publish and not flight.fills:
-                self.drop(flight.id)
+                self.drop(flight.id, "etag_mismatch")
                 return None
             record = None
         self._parts.learn(version)
@@ -303,7 +328,7 @@ class CacheManager:
             self._renew_or_redescribe(ticket, record, version)
             return
         if record is not None and not ticket.may_publish and not flight.fills and not ticket.superseded:
-            self.drop(flight.id)
+            self.drop(flight.id, "etag_mismatch")
             return
         lease = self._take_lease(ticket)
         if lease is not None:
@@ -321,7 +346,7 @@ class CacheManager:
         if record is not None and record.version.same_bytes(version):
             self.confirmed(ticket, version)
         elif record is not None and not flight.fills and not ticket.superseded:
-            self.drop(flight.id)
+            self.drop(flight.id, "etag_mismatch")
         self._parts.learn(version)
 
     # Invalidating.
@@ -330,23 +355,32 @@ class CacheManager:
         """Before a write can take effect at S3; see :class:`ArmedKeys`."""
         return await self._invalidation.arm(ids)
 
-    def drop(self, id: ObjectId) -> None:
-        """The entry is no longer true: remove it now, and let nothing that is under way be stored."""
+    def drop(self, id: ObjectId, reason: str | None = None) -> None:
+        """The entry is no longer true: remove it now, and let nothing that is under way be stored.
+
+        :param reason: a word for the counts; None: it is counted by others
+        """
+        if reason is not None and (id in self._flights or (self._index is not None and id in self._index)):
+            self.counts.drops[reason] += 1
         self._invalidation.drop(id)
 
     def outdated(self, id: ObjectId, version: ObjectVersion) -> None:
         """S3 no longer has this version: what is here of it is no longer true; of another one, it still is."""
-        record, flight = self._record(id), self._flights.get(id)
+        record, flight = self._record(id), self._flight(id)
         held = None if record is None else record.version
         brought = None if flight is None or not flight.fills else flight.version
         if any(each is not None and each.same_bytes(version) for each in (held, brought)):
-            self.drop(id)
+            self.drop(id, "etag_mismatch")
 
     def noticed(self, id: ObjectId, etag: bytes | None) -> None:
         """S3 gave somebody this object, past the cache: an entry of another version is no longer true."""
         record = None if etag is None else self._record(id)
         if record is not None and record.version.etag != etag:
-            self.drop(id)
+            self.drop(id, "etag_mismatch")
+
+    def note_kept(self, size: int) -> None:
+        """An upload of so many bytes was kept."""
+        self.counts.filled("put", "stored", size)
 
     # Upkeep.
 
@@ -368,6 +402,7 @@ class CacheManager:
 
     def end(self) -> None:
         """Give back what is held on disk; nothing is stored any more."""
+        self.packer.close()
         self.guard.stop_inserts()
         for id in tuple(self._flights):
             self._revoke(id)
@@ -376,11 +411,21 @@ class CacheManager:
 
     # What is behind these.
 
-    def _record(self, id: ObjectId) -> Record | None:
+    def _flight(self, id: ObjectId) -> KeyFlight | None:
+        """What is under way for an object, unless somebody changed the object meanwhile, in whatever process of the
+        host: then it is nobody's business but that of those who wait already.
+        """
+        flight = self._flights.get(id)
+        if flight is not None and self._generations.object_at(flight.name.slot) != flight.object_at:
+            self._revoke(id)
+            return None
+        return flight
+
+    def _record(self, id: ObjectId, group: str | None = None) -> Record | None:
         if self._index is None or not self._invalidation.trusts_disk(id):
             return None
         try:
-            return self._index.get(id)
+            return self._index.get(id, group)
         except OSError as error:
             self.guard.failed(error)
             return None
@@ -396,7 +441,10 @@ class CacheManager:
             if conditional:
                 renewal = self.guard.attempt(self.store.prepare_renewal, flight.name)
             if renewal is None:
+                failures = self.guard.failures
                 lease = self.guard.attempt(self.store.lease, flight.name)
+                refused = "busy" if failures == self.guard.failures else "error"
+                self.counts.leases["ok" if lease is not None else refused] += 1
         flight.equip(lease, renewal, blank=not conditional)
 
     def _take_lease(self, ticket: Ticket) -> Any:
@@ -418,7 +466,7 @@ class CacheManager:
         if flight.version is None or not flight.fills or flight.version.same_bytes(version):
             return False
         if not ticket.superseded:
-            self.drop(flight.id)
+            self.drop(flight.id, "etag_mismatch")
         return True
 
     def _facts(self, version: ObjectVersion, sent_at: float) -> dict[str, Any]:
@@ -546,12 +594,22 @@ class CacheManager:
         if fill.condemned:
             self._events.fill_failed_verification()
             self.log.warn("a body from S3 does not match its checksum; it is not kept")
-            self.drop(flight.id)
+            self.drop(flight.id, "corrupt")
+            self.counts.filled(fill.origin, "failed")
         elif any(result is not None for result in results):
-            self._events.entry_stored(fill.have - fill.start)
+            stored = fill.have - fill.start
+            self._events.entry_stored(stored)
+            self.counts.filled(fill.origin, "stored" if fill.complete else "partial", stored)
         elif fill.failure is None:
             self._events.entry_declined()
+            self.counts.filled(fill.origin, "declined")
+        else:
+            self.counts.filled(fill.origin, "failed")
         self._published(flight, fill, place)
+        if self.packer.rules is not None and flight.version is not None and not fill.condemned and not flight.revoked:
+            entry = place.entry or next((each for each in results if isinstance(each, StoredEntry)), None)
+            if entry is not None:
+                self.packer.offer(flight.version, entry, (*fill.published, *place.small_ranges))
         self._end_if_idle(flight)
 
     def _end_if_idle(self, flight: KeyFlight) -> None:

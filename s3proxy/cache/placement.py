@@ -63,7 +63,10 @@ def into_ranges(
         for held_start, held_stop in held:
             if held_start <= position < held_stop:
                 handle = store.open_range(entry, held_start, held_stop)
-                if handle is not None:
+                # What can't be sent as it is is written once more, and dropped when it turns out to be there.
+                if handle is not None and handle.seal is not None and not handle.seal.sound:
+                    handle.close()
+                elif handle is not None:
                     return HeldRange(handle, position, min(held_stop, stop) - position)
             elif position < held_start < limit:
                 limit = held_start

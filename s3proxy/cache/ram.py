@@ -2,7 +2,8 @@
 
 A *piece* is what one stored file has of :data:`PIECE` bytes of the object, counted from its beginning. Larger pieces
 live in memory files (memfd_create(2)) and leave through the same sendfile(2) as any other file; the few bytes of small
-ones are held as they are.
+ones are held as they are. Encoded bodies are decoded, and all are compared with their checksums, when the copy is
+made. Where the kernel's page cache serves as well, only encoded ones are copied.
 
 A piece belongs to one body as it is stored: its name in the store together with the number that this body got when it
 was written. It is found through the description of the version that is about to be served, never by the object's name,
@@ -21,6 +22,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from s3proxy.cache.fill import RunInThread
+from s3proxy.cache.memfile import SMALL, InMemory, copy_sealed, copy_to_memory
 from s3proxy.cache.spans import FileSpan, MemorySpan
 from s3proxy.cache.tinylfu import USE, Cells, FrequencySketch, TinyLFU
 from s3proxy.storage.diskio import DiskBusy
@@ -33,8 +35,6 @@ __all__ = ["PIECE", "SMALL", "Piece", "RamTier", "copy_to_memory"]
 PIECE = 4 * 1024 * 1024
 """What is copied, and dropped, as a whole: little enough that a small read does not cost much of the room, much enough
 that large bodies need few descriptors."""
-SMALL = 64 * 1024
-"""Pieces up to this size need no descriptor."""
 USES = 2
 """So many reads out of the store make a piece worth copying."""
 COPIES = 2
@@ -42,7 +42,6 @@ COPIES = 2
 REST = 10.0
 """Seconds without copies after the machine had no memory, or no descriptor, for one."""
 
-_BLOCK = 1024 * 1024
 _AVERAGE = 256 * 1024
 _EXHAUSTED = frozenset((errno.ENOMEM, errno.ENOSPC, errno.EMFILE, errno.ENFILE))
 
@@ -74,104 +73,29 @@ def _piece(stored: StoredEntry, within: Interval, position: int) -> Piece:
     return Piece(stored.name.digest, _number(stored), max(first, within[0]), min(first + PIECE, within[1]))
 
 
-def copy_to_memory(fd: int, offset: int, count: int) -> "int | bytes":
-    """``count`` bytes of a file from ``offset``: as they are if they are few, else a new memory file with them.
-
-    Blocks: call it in a thread.
-
-    :raises OSError: the file can't be read, or is too short, or there is no memory or descriptor
-    """
-    if count <= SMALL:
-        data = os.pread(fd, count, offset)
-        if len(data) != count:
-            raise OSError(errno.EIO, f"the file ends {count - len(data)} bytes too early")
-        return data
-    memory = os.memfd_create("s3proxy-range", os.MFD_CLOEXEC)
-    try:
-        buffer = memoryview(bytearray(min(count, _BLOCK)))
-        done = 0
-        while done < count:
-            got = os.preadv(fd, [buffer[: count - done]], offset + done)
-            if got == 0:
-                raise OSError(errno.EIO, f"the file ends {count - done} bytes too early")
-            written = 0
-            while written < got:
-                written += os.pwrite(memory, buffer[written:got], done + written)
-            done += got
-    except BaseException:
-        os.close(memory)
-        raise
-    return memory
-
-
-class _Hot:
-    """A piece in memory. Born without users; a memory file is closed when it was dropped and nobody uses it."""
-
-    __slots__ = ("_content", "_dropped", "_freed", "_size", "users")
-
-    def __init__(self, content: "int | bytes", size: int, freed: Callable[[int, bool], None]) -> None:
-        self.users = 0
-        self._content = content
-        self._size = size
-        self._freed = freed
-        self._dropped = False
-
-    @property
-    def is_file(self) -> bool:
-        """Whether it holds a descriptor."""
-        return isinstance(self._content, int)
-
-    def span(self, offset: int, count: int) -> FileSpan | MemorySpan:
-        """These bytes of it."""
-        if isinstance(self._content, bytes):
-            return MemorySpan(memoryview(self._content)[offset : offset + count])
-        self.users += 1
-        released = False
-
-        def release() -> None:
-            nonlocal released
-            if not released:
-                released = True
-                self.users -= 1
-                self._close_if_unused()
-
-        return FileSpan(self._content, offset, count, True, release)
-
-    def drop(self) -> None:
-        """Nobody will ask for it any more."""
-        self._dropped = True
-        self._close_if_unused()
-
-    def _close_if_unused(self) -> None:
-        if self._dropped and not self.users:
-            if isinstance(self._content, int):
-                os.close(self._content)
-            self._freed(self._size, self.is_file)
-
-
 class _Copy:
-    """A copy to be made, and the descriptor that it is made from."""
+    """A copy to be made, and the hold of the file that it is made from."""
 
-    def __init__(self, fd: int, offset: int, count: int, copy: "Callable[[int, int, int], int | bytes]") -> None:
-        self._fd: int | None = fd
-        self._offset = offset
-        self._count = count
+    def __init__(self, handle: ReadHandle, piece: Piece, copy: "Callable[[int, int, int], int | bytes]") -> None:
+        self._handle = handle
+        self._piece = piece
         self._copy = copy
         self.wanted = True
 
     def make(self) -> "int | bytes":
         """Make it. Blocks."""
-        assert self._fd is not None
+        handle, piece = self._handle, self._piece
+        start = piece.start - handle.start
         try:
-            return self._copy(self._fd, self._offset, self._count)
+            if handle.seal is None:
+                return self._copy(handle.fd, handle.base + start, piece.size)
+            return copy_sealed(handle.seal, handle.fd, start, piece.size)
         finally:
             self.close()
 
     def close(self) -> None:
-        """Let go of the descriptor. Idempotent."""
-        fd, self._fd = self._fd, None
-        if fd is not None:
-            os.close(fd)
+        """Let go of the file. Idempotent."""
+        self._handle.close()
 
 
 class RamTier:
@@ -187,6 +111,7 @@ class RamTier:
     :param algorithm: ``tinylfu``, or ``lru`` to make room by whatever was not used for the longest time
     :param copies: how many are made at a time
     :param copy: see :func:`copy_to_memory`
+    :param plain: whether files that could be sent as they are are copied, too
     :ivar descriptions: bytes that descriptions take
     :ivar bytes: bytes that pieces take
     :ivar hits: how often bytes were found here
@@ -211,7 +136,9 @@ class RamTier:
         copies: int = COPIES,
         seed: int | None = None,
         copy: "Callable[[int, int, int], int | bytes]" = copy_to_memory,
+        plain: bool = True,
     ) -> None:
+        self.plain = plain
         self.total = total
         self.descriptions = self.bytes = 0
         self.hits = self.misses = self.promoted = self.refused = self.failed = self.evicted = 0
@@ -226,7 +153,7 @@ class RamTier:
         self._random = random.Random(self._seed)
         self._sketch = FrequencySketch(_width(total), 1, self._seed)
         self._order: TinyLFU[Piece] = TinyLFU(self._sketch, admits_all=algorithm == "lru")
-        self._hot: dict[Piece, _Hot] = {}
+        self._hot: dict[Piece, InMemory] = {}
         self._under_way: dict[Piece, _Copy] = {}
         self._by_entry: dict[bytes, set[Piece]] = {}
         self._resting_until = float("-inf")
@@ -242,12 +169,15 @@ class RamTier:
 
     # Reading
 
-    def find(self, stored: StoredEntry, within: Interval, position: int, stop: int) -> "FileSpan | MemorySpan | None":
+    def find(
+        self, stored: StoredEntry, within: Interval, position: int, stop: int, *, encoded: bool = False
+    ) -> "FileSpan | MemorySpan | None":
         """The bytes from ``position`` on, at most up to ``stop``, if they are here. This is what counts as a use.
 
         :param within: the bytes of the body that are in one file of the store
+        :param encoded: that file can't be sent as it is
         """
-        if not self.total:
+        if not self.total or not (self.plain or encoded):
             return None
         piece = _piece(stored, within, position)
         stop = min(stop, piece.stop)
@@ -262,12 +192,18 @@ class RamTier:
         self._order.used(piece)
         return hot.span(position - piece.start, stop - position)
 
+    def has(self, stored: StoredEntry, within: Interval, position: int) -> bool:
+        """Whether the byte at ``position`` is here. No use."""
+        return _piece(stored, within, position) in self._hot
+
     def promote(self, stored: StoredEntry, handle: ReadHandle, position: int) -> int:
         """The bytes at ``position`` are about to be read from the store: have a copy made if they are worth it.
 
         :param handle: of the file that has them; it may be closed at once
         :return: up to where this decision counts: the rest of the body is to be looked for again
         """
+        if not self.plain and (handle.seal is None or not handle.seal.encoded):
+            return handle.stop
         piece = _piece(stored, (handle.start, handle.stop), position)
         cells = self._cells(piece)
         if (
@@ -364,12 +300,7 @@ class RamTier:
             self.evicted += 1
 
     def _begin(self, piece: Piece, cells: Cells, handle: ReadHandle) -> None:
-        try:
-            fd = os.dup(handle.fd)
-        except OSError as error:
-            self._went_wrong(error)
-            return
-        copying = _Copy(fd, handle.base + piece.start - handle.start, piece.size, self._copy)
+        copying = _Copy(handle.share(), piece, self._copy)
         self._under_way[piece] = copying
         self._by_entry.setdefault(piece.digest, set()).add(piece)
         self.bytes += piece.size
@@ -377,7 +308,7 @@ class RamTier:
 
         def made(content: "int | bytes") -> None:
             self._over(piece)
-            hot = _Hot(content, piece.size, self._freed)
+            hot = InMemory(content, piece.size, self._freed)
             if not copying.wanted:
                 hot.drop()
                 return

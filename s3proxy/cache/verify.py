@@ -18,13 +18,21 @@ _HEX = frozenset(b"0123456789abcdef")
 class Verifier:
     """Computes one checksum over a body.
 
+    :ivar name: of the algorithm
     :ivar strict: S3 stated the checksum itself: a body that does not match is wrong. Otherwise it was concluded from
         the ETag, which compatible stores may form differently: such a body is only not kept.
     """
 
     def __init__(
-        self, update: Callable[[bytes], None], digest: Callable[[], bytes], expected: bytes, *, strict: bool
+        self,
+        update: Callable[[bytes], None],
+        digest: Callable[[], bytes],
+        expected: bytes,
+        *,
+        strict: bool,
+        name: str = "",
     ) -> None:
+        self.name = name
         self.update = update
         self.strict = strict
         self._digest = digest
@@ -44,10 +52,11 @@ def verifier_for(headers: Headers, etag: bytes) -> Verifier | None:
             expected = None if stated is None else decode_checksum(name, stated)
             if expected is not None and is_known(name):
                 state = new_checksum(name)
-                return Verifier(state.update, state.digest, expected, strict=True)
+                return Verifier(state.update, state.digest, expected, strict=True, name=name.decode("ascii"))
     encrypted = headers.get(b"x-amz-server-side-encryption")
     plain = etag.strip(b'"')
     if len(plain) == 32 and _HEX.issuperset(plain) and encrypted in (None, b"AES256"):
         digest = new_checksum(b"md5")
-        return Verifier(digest.update, digest.digest, bytes.fromhex(plain.decode("ascii")), strict=False)
+        expected = bytes.fromhex(plain.decode("ascii"))
+        return Verifier(digest.update, digest.digest, expected, strict=False, name="md5")
     return None

@@ -3,11 +3,12 @@
 from enum import Enum
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, execute
 
 from s3proxy.cache.entry import ObjectVersion
 from s3proxy.cache.fill import Fill
 from s3proxy.cache.index import Record
+from s3proxy.cache.inspection import AHEAD, DecodedWindow, Inspector, Look
 from s3proxy.cache.ram import RamTier
 from s3proxy.cache.spans import FileSpan, MemorySpan, Span
 from s3proxy.storage.disk import DiskStore
@@ -37,6 +38,7 @@ class View:
     :ivar record: the entry on disk, if it holds this version
     :ivar fills: bodies of this version under way
     :ivar ram: copies in memory of what is in the cache
+    :ivar inspector: has stored bytes compared and decoded in threads; None: that is done at once, which takes its time
     """
 
     version: ObjectVersion
@@ -46,6 +48,7 @@ class View:
     fills: tuple[Fill, ...]
     store: DiskStore | None
     ram: RamTier | None = None
+    inspector: Inspector | None = None
 
     def held(self, wanted: Interval | None = None) -> tuple[Interval, ...]:
         """The intervals that are in the cache.
@@ -73,13 +76,16 @@ class View:
         """The intervals that are in the cache, see :meth:`held`, or on their way into it."""
         return self.held(wanted) + tuple((fill.first, fill.stop) for fill in self.fills if fill.joinable)
 
-    def reader(self, wanted: Interval, own: Fill | None = None, *, ram: bool = True) -> "BodyReader":
+    def reader(
+        self, wanted: Interval, own: Fill | None = None, *, ram: bool = True, prompt: bool = False
+    ) -> "BodyReader":
         """A reader for these bytes. It must be closed.
 
         :param own: the fill that this reader's request brought about
         :param ram: whether copies in memory may be used and made
+        :param prompt: it is asked only once: nothing is begun that takes its time
         """
-        return BodyReader(self, wanted, own, ram=ram)
+        return BodyReader(self, wanted, own, ram=ram, prompt=prompt)
 
 
 class BodyReader:
@@ -89,19 +95,27 @@ class BodyReader:
     :ivar position: the offset of the next byte
     :ivar from_upstream: bytes so far that S3 sent because of this reader's own requests
     :ivar from_cache: all others: out of the cache, or out of a body that another request brought about
+    :ivar from_disk: some of these were in files of the cache directory
     :ivar unreadable: the disk failed when the cache was read
     """
 
-    def __init__(self, view: View, wanted: Interval, own: Fill | None = None, *, ram: bool = True) -> None:
+    def __init__(
+        self, view: View, wanted: Interval, own: Fill | None = None, *, ram: bool = True, prompt: bool = False
+    ) -> None:
         self.version = view.version
         self.position, self.stop = wanted
         self.from_upstream = 0
         self.from_cache = 0
+        self.from_disk = False
         self.unreadable = False
         self._record = view.record
         self._store = view.store
         self._may_use_ram = ram
         self._ram = view.ram if ram else None
+        self._inspector = view.inspector
+        self._prompt = prompt
+        self._window: DecodedWindow | None = None
+        self._damaged_at = -1
         self._fills: list[Fill] = []
         self._own: list[Fill] = [] if own is None else [own]
         self._origin: Fill | None = None
@@ -122,6 +136,7 @@ class BodyReader:
         """Go on with a newer view of the same version."""
         self._record = view.record
         self._ram = view.ram if self._may_use_ram else None
+        self._inspector = view.inspector
         self._join_all(view)
 
     def _join_all(self, view: View) -> None:
@@ -147,9 +162,9 @@ class BodyReader:
         """
         self._origin = None
         # What was asked for because of this reader first, even if the cache has it by now: it was got from S3.
-        span = self._arrived(self._own) or self._cached() or self._arrived(self._fills)
-        if span is not None:
-            return span
+        found = self._arrived(self._own) or self._cached() or self._arrived(self._fills)
+        if found is not None:
+            return found
         waiting = next((fill for fill in self._fills if self._covers(fill) and fill.failure is None), None)
         return None if waiting is None else waiting.wait()
 
@@ -167,7 +182,12 @@ class BodyReader:
                     return span
         return None
 
-    def _cached(self) -> "Span | None":
+    def _cached(self) -> "Span | Deferred[None] | None":
+        if self._window is not None:
+            span = self._window.span(self.position, self.stop)
+            if span is not None:
+                return span
+            self._drop_window()
         record = self._record
         if record is None or self._store is None or record.stored.kind == HEAD:
             return None
@@ -181,10 +201,58 @@ class BodyReader:
             return None
         if not isinstance(handle, ReadHandle):
             return handle
-        count = min(handle.stop, self.stop) - self.position
+        self.from_disk = True
+        seal, stop = handle.seal, min(handle.stop, self.stop)
+        if seal is not None and not seal.sound:
+            stop = handle.start + seal.sound_until(self.position - handle.start, stop - handle.start)
+            if stop <= self.position:
+                return self._inspect(record.stored, handle)
+            if stop < min(handle.stop, self.stop):
+                self._look_ahead(handle, stop)
         if self._ram is not None:
-            count = min(count, self._ram.promote(record.stored, handle, self.position) - self.position)
-        return FileSpan(handle.fd, handle.base + self.position - handle.start, count, False, handle.close)
+            stop = min(stop, self._ram.promote(record.stored, handle, self.position))
+        return FileSpan(
+            handle.fd, handle.base + self.position - handle.start, stop - self.position, False, handle.close
+        )
+
+    def _look_ahead(self, handle: ReadHandle, position: int) -> None:
+        """Have the next bytes compared while those before ``position`` are sent."""
+        inspector = self._inspector
+        if inspector is not None and not self._prompt and not inspector.is_comparing(handle, position):
+            inspector.compare(handle, position, min(position + AHEAD, handle.stop, self.stop))
+
+    def _inspect(self, stored: StoredEntry, handle: ReadHandle) -> "Span | Deferred[None] | None":
+        """The byte at ``position`` can't be sent as it is. The handle is closed."""
+        seal = handle.seal
+        assert seal is not None
+        stop = min(handle.stop, self.stop)
+        try:
+            if self._prompt:
+                return None
+            inspector = self._inspector or Inspector(execute)
+            if not seal.encoded:
+                block = handle.start + seal.footer.span(seal.footer.block_at(self.position - handle.start))[1]
+                return inspector.compare(handle, self.position, min(stop, block)).addCallback(self._inspected)
+            if self._ram is not None:
+                self._ram.promote(stored, handle, self.position)
+            return inspector.decode(handle, self.position, stop).addCallback(self._inspected)
+        finally:
+            handle.close()
+
+    def _inspected(self, result: "DecodedWindow | Look") -> None:
+        if isinstance(result, DecodedWindow):
+            self._window = result
+        elif result is Look.FAILED or (result is Look.DAMAGED and self._damaged_at == self.position):
+            # Or the file could not be put aside, and is found again and again.
+            self.unreadable = True
+            self._record = None
+        elif result is Look.DAMAGED:
+            self._damaged_at = self.position
+
+    def _drop_window(self) -> None:
+        window, self._window = self._window, None
+        if window is not None:
+            window.close()
 
     def _open(self, record: Record, store: DiskStore) -> "ReadHandle | Span | None":
         """The published bytes at ``position``, if there are any."""
@@ -192,7 +260,7 @@ class BodyReader:
         if stored.kind == INLINE:
             if stored.small_body is not None:
                 return MemorySpan(memoryview(stored.small_body)[self.position : self.stop])
-            hot = self._in_memory(stored, (0, stored.body_len))
+            hot = self._in_memory(stored, (0, stored.body_len), stored.encoded)
             if hot is not None:
                 return hot
             handle = store.open_inline(stored)
@@ -202,16 +270,22 @@ class BodyReader:
         best = record.range_index(store).at(self.position)
         if best is None:
             return None
-        hot = self._in_memory(stored, best)
+        encoded = best in record.encoded
+        hot = self._in_memory(stored, best, encoded)
         if hot is not None:
             return hot
-        handle = store.open_range(stored, *best)
+        handle = store.open_range(stored, *best, encoded=encoded)
         if handle is None:
             record.forget_ranges()
         return handle
 
-    def _in_memory(self, stored: StoredEntry, within: Interval) -> "Span | None":
-        return None if self._ram is None else self._ram.find(stored, within, self.position, self.stop)
+    def _in_memory(self, stored: StoredEntry, within: Interval, encoded: bool) -> "Span | None":
+        if self._ram is None or not (encoded or self._ram.plain):
+            return None
+        if self._prompt and not self._ram.has(stored, within, self.position):
+            # Whoever takes its time asks again, and that counts.
+            return None
+        return self._ram.find(stored, within, self.position, self.stop, encoded=encoded)
 
     def advance(self, count: int) -> None:
         """So many bytes are with the client."""
@@ -235,5 +309,6 @@ class BodyReader:
 
     def close(self) -> None:
         """Leave. Idempotent."""
+        self._drop_window()
         while self._fills:
             self._leave(self._fills[0])

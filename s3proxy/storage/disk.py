@@ -5,6 +5,7 @@ import os
 import random as random_module
 import stat
 from collections.abc import Callable
+from functools import partial
 
 from s3proxy.storage.balance import Balance
 from s3proxy.storage.entry import EntryFacts, StoredEntry
@@ -13,6 +14,8 @@ from s3proxy.storage.eviction import Evictor
 from s3proxy.storage.files import SystemCalls, write_fully
 from s3proxy.storage.generations import GenerationTable
 from s3proxy.storage.handles import HandleCache, ReadHandle
+from s3proxy.storage.hostledger import HostBalance, HostLedger
+from s3proxy.storage.hostmemory import HostMemory
 from s3proxy.storage.instance import Instance
 from s3proxy.storage.invalidation import Arm, Renewal
 from s3proxy.storage.layout import (
@@ -48,6 +51,7 @@ __all__ = [
     "EntryFacts",
     "EntryName",
     "GenerationTable",
+    "HostMemory",
     "Lease",
     "PartWriter",
     "PlacedPart",
@@ -83,6 +87,7 @@ def open_store(
     calls: SystemCalls | None = None,
     lease_seconds: float = LEASE_SECONDS,
     handles: int = 512,
+    memory: HostMemory | None = None,
 ) -> DiskStore:
     """Open the cache directory ``root``, making it if need be.
 
@@ -94,13 +99,19 @@ def open_store(
         under way included
     :param upload_expiry: seconds without anything new after which an unfinished multipart upload is given up
     :param handles: how many range files are kept open
+    :param memory: shared with the other processes of this host that use the directory; None: there are none
     :raises StoreError: it can't be used; the message says why and what to do
     """
     system = SystemCalls() if calls is None else calls
     source = random_module.Random(os.urandom(32)) if random is None else random
     form, created = _prepare(system, root, max_size)
     instance = Instance(system, f"{root}/inst", source, now)
-    balance = Balance(system, f"{root}/ctl", instance.number, max_size)
+    balance = (
+        Balance(system, f"{root}/ctl", instance.number, max_size)
+        if memory is None
+        else HostBalance(memory, system, f"{root}/ctl", instance.number, max_size)
+    )
+    founder = memory is None or memory.founder
     try:
         instance.start()
         failed = instance.power_failed_at()
@@ -110,7 +121,7 @@ def open_store(
         if declared is None:
             # Nobody knows: take it for full until it has been walked through.
             declared = max_size
-        ledger = Ledger(
+        ledger = (Ledger if memory is None else partial(HostLedger, memory))(
             max_size,
             form.shards + 1,
             declared=0 if empty else declared,
@@ -118,7 +129,8 @@ def open_store(
             spare=(form.shards - present) * DIRECTORY_FOOTPRINT,
             unread_limit=int(max_size * write_percent / 100),
         )
-        balance.start(ledger.committed if empty or clean else declared)
+        if founder:
+            balance.start(ledger.committed if empty or clean else declared)
     except OSError as problem:
         raise _refusal(root, problem) from problem
     volume = Volume(
@@ -131,6 +143,7 @@ def open_store(
         ledger=ledger,
         instance=instance,
         handles=HandleCache(handles),
+        memory=memory,
     )
     if failed is not None:
         volume.doubt_from = failed - _WRITE_BACK_SECONDS
@@ -149,6 +162,7 @@ def open_store(
         cut=min(form.cut, cut_for(max_size)),
         lease_seconds=lease_seconds,
         was_clean=created or clean,
+        founder=founder,
     )
 
 

@@ -1,6 +1,7 @@
 """Blocking calls on threads of their own, so that neither the reactor nor name look-ups ever wait for the disk."""
 
 import errno
+import time
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
@@ -8,6 +9,9 @@ from twisted.internet.defer import CancelledError, Deferred, execute, fail
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
+
+from s3proxy.telemetry.families import LAG_BOUNDS
+from s3proxy.telemetry.instruments import Histogram
 
 __all__ = ["DiskBusy", "DiskIO", "ImmediateIO", "IORunner", "give_back"]
 
@@ -38,12 +42,14 @@ def give_back(result: object) -> None:
 class _Call:
     """One call, and who waits for it."""
 
-    __slots__ = ("args", "cancelled", "deferred", "function")
+    __slots__ = ("args", "asked_at", "cancelled", "deferred", "function", "waited")
 
     def __init__(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
         self.function = function
         self.args = args
         self.cancelled = False
+        self.asked_at = time.perf_counter()
+        self.waited = 0.0
         self.deferred: Deferred[Any] = Deferred(self._cancel)
 
     def _cancel(self, deferred: Deferred[Any]) -> None:
@@ -57,6 +63,8 @@ class DiskIO:
     A call whose Deferred is cancelled still runs; what it returns is given back (:func:`give_back`) in the thread.
     Order is kept only for calls that wait for each other.
 
+    :ivar outstanding: calls that are not over
+    :ivar waits: seconds that calls waited for a thread
     :param threads: how many calls run at a time
     :param queue: how many may wait; above that :meth:`run` fails with :class:`DiskBusy`
     """
@@ -66,6 +74,22 @@ class DiskIO:
         self._pool = ThreadPool(minthreads=0, maxthreads=threads, name="disk")
         self._limit = threads + queue
         self.outstanding = 0
+        self.waits = Histogram(LAG_BOUNDS)
+
+    @property
+    def busy(self) -> int:
+        """Threads that run a call."""
+        return len(self._pool.working)
+
+    @property
+    def idle(self) -> int:
+        """Threads that have nothing to do."""
+        return len(self._pool.threads) - self.busy
+
+    @property
+    def queued(self) -> int:
+        """Calls that wait for a thread."""
+        return max(0, self.outstanding - self.busy)
 
     def start(self) -> None:
         """Begin to run calls."""
@@ -87,6 +111,7 @@ class DiskIO:
         return call.deferred
 
     def _run(self, call: _Call) -> None:
+        call.waited = time.perf_counter() - call.asked_at
         try:
             result: object = call.function(*call.args)
         except BaseException:
@@ -95,6 +120,7 @@ class DiskIO:
 
     def _deliver(self, call: _Call, result: object) -> None:
         self.outstanding -= 1
+        self.waits.observe(call.waited)
         if call.cancelled:
             if not isinstance(result, Failure):
                 self._pool.callInThread(give_back, result)

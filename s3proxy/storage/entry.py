@@ -3,7 +3,7 @@
 import attrs
 
 from s3proxy.storage.layout import EntryName
-from s3proxy.storage.record import HEADER_SIZE, RANGES, Header, seconds
+from s3proxy.storage.record import HEADER_SIZE, PLAIN, RANGES, Header, seconds
 
 __all__ = ["EntryFacts", "StoredEntry", "stored_entry"]
 
@@ -34,6 +34,7 @@ class StoredEntry:
 
     ``epoch`` is the value that the entry's slot of the generation table must still have for this record to be used: any
     other value means that the entry changed, or may have. ``unread``: written through, and not read by anybody yet.
+    ``encoded``: the body of an inline entry has to be decoded; ``body_len`` is its length then.
     """
 
     name: EntryName
@@ -50,6 +51,7 @@ class StoredEntry:
     epoch: int
     small_body: bytes | None = None
     unread: bool = False
+    encoded: bool = False
 
     @property
     def body_offset(self) -> int:
@@ -83,9 +85,10 @@ def stored_entry(
         generation=header.generation,
         nonce=header.nonce,
         meta=meta,
-        body_len=header.body_length,
+        body_len=header.original_length,
         inode=inode,
         epoch=epoch,
         small_body=small_body,
         unread=unread,
+        encoded=header.encoding != PLAIN,
     )

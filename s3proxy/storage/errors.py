@@ -1,6 +1,6 @@
 """What can go wrong in the store, named for what the caller can do about it."""
 
-__all__ = ["NotNow", "RecordError", "StoreError"]
+__all__ = ["Damaged", "NotNow", "RecordError", "StoreError"]
 
 
 class StoreError(OSError):
@@ -18,3 +18,7 @@ class NotNow(Exception):
 
 class RecordError(ValueError):
     """Bytes that are not a valid header, footer or sidecar of this format."""
+
+
+class Damaged(OSError):
+    """Stored bytes are not those that were stored. Their file has been put aside: they have to be got again."""

@@ -61,7 +61,6 @@ class Evictor:
         self._balance = balance
         self._score = score
         self._exclusive = threading.RLock()
-        self._squeezed_at = 0.0
         self._looked_at = 0.0
         self._searched_at = float("-inf")
         self.evicted_bytes = 0
@@ -73,7 +72,7 @@ class Evictor:
     def reserve(self, size: int) -> bool:
         """Set room for ``size`` bytes aside, evicting if need be; False when there can't be."""
         ledger = self._volume.ledger
-        if self._squeezed_at:
+        if ledger.squeezed_at:
             self._relax()
         if not ledger.could_fit(size):
             return False
@@ -92,7 +91,7 @@ class Evictor:
     def reserve_at_once(self, size: int) -> bool:
         """Like :meth:`reserve`, but evicts nothing and raises nothing: False also when :meth:`reserve` would."""
         ledger = self._volume.ledger
-        if self._squeezed_at or not ledger.reserve(size):
+        if ledger.squeezed_at or not ledger.reserve(size):
             return False
         try:
             self._balance.ensure(ledger.committed)
@@ -150,7 +149,7 @@ class Evictor:
             if capacity <= 0:
                 return False
             ledger.squeeze(capacity)
-            self._squeezed_at = volume.now()
+            ledger.squeezed_at = volume.now()
             before = self.evicted_bytes
             while ledger.excess > 0 and self._evict(ledger.excess):
                 volume.empty_trash()
@@ -177,8 +176,8 @@ class Evictor:
         volume, ledger = self._volume, self._volume.ledger
         with self._exclusive:
             volume.empty_trash()
-            if self._squeezed_at and volume.now() - self._squeezed_at > _SQUEEZE_SECONDS:
-                self._squeezed_at = 0.0
+            if ledger.squeezed_at and volume.now() - ledger.squeezed_at > _SQUEEZE_SECONDS:
+                ledger.squeezed_at = 0.0
                 ledger.squeeze(0)
             before = self.evicted_bytes
             while ledger.used + ledger.reserved > target:
@@ -195,6 +194,12 @@ class Evictor:
         :param unread: the oldest of what nobody has read
         """
         now = self._volume.now()
+        with self._volume.counts.eviction(now):
+            freed = self._evict_at(now, goal, unread)
+        self.evicted_bytes += freed
+        return freed
+
+    def _evict_at(self, now: float, goal: int, unread: bool) -> int:
         freed = 0
         victims = choose_victims(self.sample_unread() if unread else self.sample(), now, lru if unread else self._score)
         for victim in victims:
@@ -210,7 +215,6 @@ class Evictor:
                 freed += victim.size
                 self.evicted_items += 1
                 self.oldest_age = now - victim.last_use
-        self.evicted_bytes += freed
         return freed
 
     def sample(self, wanted: int = POOL) -> list[Candidate]:

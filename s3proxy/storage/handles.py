@@ -6,17 +6,22 @@ from collections import OrderedDict
 import attrs
 
 from s3proxy.storage.files import SystemCalls
+from s3proxy.storage.seal import Seal
 
 __all__ = ["HandleCache", "OpenFile", "RangeKey", "ReadHandle"]
 
 
 class OpenFile:
-    """A descriptor that is closed when the last of its users has let go. Born with one user. Thread-safe."""
+    """A descriptor that is closed when the last of its users has let go. Born with one user. Thread-safe.
 
-    __slots__ = ("_calls", "_lock", "_users", "fd")
+    :ivar seal: what is known of its blocks; None: they are being written, by this process
+    """
+
+    __slots__ = ("_calls", "_lock", "_users", "fd", "seal")
 
     def __init__(self, calls: SystemCalls, fd: int) -> None:
         self.fd = fd
+        self.seal: Seal | None = None
         self._calls = calls
         self._lock = threading.Lock()
         self._users = 1
@@ -39,17 +44,19 @@ class OpenFile:
 
 
 class ReadHandle:
-    """Bytes [start, stop) of an object, readable from ``fd``: the byte at ``start`` is at file offset ``base``.
+    """Bytes [start, stop) of an object, readable from ``fd``: the byte at ``start`` is at file offset ``base``, unless
+    the ``seal`` says that they are encoded.
 
     The descriptor stays open until :meth:`close`, whatever happens to the file's name. The promise about ``stop`` is
     that of whoever made the handle: of a growing file, only what its writer has written can be read.
     """
 
-    __slots__ = ("_file", "base", "fd", "start", "stop")
+    __slots__ = ("_file", "base", "fd", "seal", "start", "stop")
 
     def __init__(self, file: OpenFile, base: int, start: int, stop: int) -> None:
         self._file: OpenFile | None = file
         self.fd = file.fd
+        self.seal = file.seal
         self.base = base
         self.start = start
         self.stop = stop

@@ -83,7 +83,7 @@ def arm(volume: Volume, name: EntryName, timeout: float) -> Arm:
             _remove_both(volume, name, problem)
             return Arm(volume, name, None)
         finally:
-            volume.bump(name)
+            volume.void(name)
 
 
 def drop(volume: Volume, name: EntryName) -> None:
@@ -101,7 +101,7 @@ def drop(volume: Volume, name: EntryName) -> None:
         except OSError as problem:
             _remove_both(volume, name, problem)
         finally:
-            volume.bump(name)
+            volume.void(name)
 
 
 def _stamp_never(volume: Volume, name: EntryName) -> None:
@@ -236,7 +236,7 @@ def prepare_renewal(volume: Volume, name: EntryName, timeout: float) -> Renewal 
         fd = -1
         return renewal
     except CorruptEntry as problem:
-        remove_damaged(volume, name, problem.inode)
+        remove_damaged(volume, name, problem)
         return None
     finally:
         if fd >= 0:

@@ -5,6 +5,7 @@
 ``o/<shard>/<K>.f``                   flight: held by whoever may publish ``<K>`` next
 ``o/<shard>/<K>.<G>/``                generation directory: the ranges of one version of one object
 ``.../<start>-<length>``              range file, both numbers hexadecimal
+``.../<start>-<length>.z``            the same, encoded
 ``.../t.<start>-<length>.<I>.<n>``    range that instance I is writing
 ``.../a.<I>``                         when instance I last used which range
 ``.../<segment>/``                    one sub-directory for each GiB of offset, when the object is larger than 1 GiB
@@ -41,6 +42,7 @@ __all__ = [
     "format_for",
     "generation_name",
     "instance_text",
+    "is_encoded",
     "new_generation",
     "parse_format",
     "parse_generation",
@@ -60,7 +62,8 @@ SEGMENT = 1 << 30
 _BLOCK = 4096
 _NAME_SHARE = 128
 _TEXT = re.compile(r"[a-z2-7]{32}\Z")
-_RANGE = re.compile(r"(0|[1-9a-f][0-9a-f]{0,15})-([1-9a-f][0-9a-f]{0,15})\Z")
+_RANGE = re.compile(r"(0|[1-9a-f][0-9a-f]{0,15})-([1-9a-f][0-9a-f]{0,15})(?:\.z)?\Z")
+_ENCODED = ".z"
 _TEMP = re.compile(r"t\.(0|[1-9a-f][0-9a-f]{0,15})-([1-9a-f][0-9a-f]{0,15})\.([0-9a-f]{15})\.[0-9a-f]{1,16}\Z")
 _GENERATION = re.compile(r"([a-z2-7]{32})\.([0-9a-f]{15})\Z")
 
@@ -150,9 +153,14 @@ def parse_generation(text: str) -> tuple[EntryName, int] | None:
     return None if name is None else (name, int(match[2], 16))
 
 
-def range_name(start: int, stop: int) -> str:
+def range_name(start: int, stop: int, *, encoded: bool = False) -> str:
     """The file name of the bytes [start, stop) of an object."""
-    return f"{start:x}-{stop - start:x}"
+    return f"{start:x}-{stop - start:x}{_ENCODED if encoded else ''}"
+
+
+def is_encoded(text: str) -> bool:
+    """Whether a range file's name says that its bytes have to be decoded."""
+    return text.endswith(_ENCODED)
 
 
 def parse_range(text: str) -> tuple[int, int] | None:

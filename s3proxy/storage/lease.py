@@ -92,6 +92,7 @@ def take_lease(volume: Volume, name: EntryName, timeout: float) -> Lease | None:
                 continue
             if age <= timeout:
                 return None
+            volume.counts.lease_broken()
             volume.unlink(path)
             continue
         except FileNotFoundError:

@@ -30,6 +30,8 @@ class Ledger:
     :param walked: True for a new directory
     :param spare: room that only shard directories, which are made as they are needed, may take
     :param unread_limit: the most that may be unread, 0 for no limit
+    :ivar drift: by how much the number that counted until the last walk was over exceeded the truth
+    :ivar squeezed_at: since when the capacity has been lowered; 0: it is not
     """
 
     def __init__(
@@ -46,10 +48,12 @@ class Ledger:
         self._reserved = 0
         self._in_flight = 0
         self._squeeze = 0
+        self.squeezed_at = 0.0
         self.unread_limit = unread_limit
         self._unread = 0
         self._unread_reserved = 0
         self._staged = 0
+        self.drift = 0
         self._spare = min(spare, limit // 16)
 
     @property
@@ -223,7 +227,18 @@ class Ledger:
             self._add_unread(shard, unread)
             self._unwalked -= 1
             if self._unwalked == 0:
+                self.drift = self._estimate - self._exact
                 self._estimate = self._exact
+
+    def recount(self) -> None:
+        """Take every shard's sum anew; until all are known, what is believed now counts, and what changes."""
+        with self._lock:
+            self._estimate = self._exact
+            self._exact = FIXED_OVERHEAD
+            self._unread = self._staged = 0
+            self._walked = bytearray(len(self._walked))
+            self._versions = [0] * len(self._walked)
+            self._unwalked = len(self._walked)
 
     def _add_unread(self, shard: int, size: int) -> None:
         self._unread += size

@@ -117,7 +117,7 @@ def describe(volume: Volume, name: EntryName, *, ranges: bool = True) -> Listed 
         return None
     held: list[tuple[int, int, float]] = []
     if header.kind == INLINE:
-        held.append((0, header.body_length, status.st_mtime))
+        held.append((0, header.original_length, status.st_mtime))
     elif header.kind == RANGES and ranges:
         held.extend(_ranges(volume, name, header))
     held.sort()

@@ -15,6 +15,8 @@ from s3proxy.storage.record import (
     HEADER_SIZE,
     INLINE,
     META_MAX,
+    PLAIN,
+    PLAIN_BLOCK,
     RANGES,
     BlockChecksums,
     Footer,
@@ -24,9 +26,20 @@ from s3proxy.storage.record import (
     footer_size,
     nanoseconds,
 )
+from s3proxy.storage.seal import Memory
 from s3proxy.storage.volume import SMALL_BODY, Volume
 
-__all__ = ["FULL", "Room", "make_header", "promote", "publish_copy", "publish_head", "publish_inline", "publish_ranges"]
+__all__ = [
+    "FULL",
+    "Room",
+    "make_header",
+    "promote",
+    "publish_copy",
+    "publish_head",
+    "publish_inline",
+    "publish_ranges",
+    "publish_stored",
+]
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 _RENAME_ATTEMPTS = 5
@@ -53,9 +66,19 @@ class Room(Protocol):
 
 
 def make_header(
-    volume: Volume, lease: Lease, kind: int, facts: EntryFacts, *, body_length: int = 0, generation: int = 0
+    volume: Volume,
+    lease: Lease,
+    kind: int,
+    facts: EntryFacts,
+    *,
+    body_length: int = 0,
+    generation: int = 0,
+    footer: Footer | None = None,
 ) -> Header:
-    """The header of what is published under ``lease``."""
+    """The header of what is published under ``lease``.
+
+    :param footer: of the body, if that is encoded
+    """
     if len(facts.meta) > META_MAX:
         raise ValueError(f"{len(facts.meta)} bytes of metadata are more than the format allows")
     return Header(
@@ -69,9 +92,11 @@ def make_header(
         generation=generation,
         observed_at=nanoseconds(facts.observed_at),
         meta_crc=zlib.crc32(facts.meta),
-        footer_length=footer_size(body_length) if kind == INLINE else 0,
+        footer_length=(footer_size(body_length) if footer is None else footer.size) if kind == INLINE else 0,
         nonce=lease.nonce,
         instance=volume.instance.number,
+        encoding=PLAIN if footer is None else footer.encoding,
+        block=PLAIN_BLOCK if footer is None else footer.block,
     )
 
 
@@ -123,6 +148,9 @@ def promote(
             raise problem
         if found is None or not mine:
             return None
+        if header.kind == INLINE:
+            # What has just been written need not be compared before it is read.
+            volume.soundness.note((name.digest, header.nonce, found.inode), Memory.ALL)
     return stored_entry(
         name, header, facts.meta, inode=found.inode, epoch=epoch, small_body=small_body, unread=facts.unread
     )
@@ -195,6 +223,31 @@ def publish_copy(
         yield (footer,)
 
     return _publish(volume, room, lease, header, facts, content, None)
+
+
+def publish_stored(
+    volume: Volume,
+    room: Room,
+    lease: Lease,
+    footer: Footer,
+    facts: EntryFacts,
+    stored: Callable[[], Iterable[bytes]],
+    small_body: bytes | None,
+) -> StoredEntry | None:
+    """Publish a body as it is stored elsewhere. None: revoked, or no room. The lease is over in any case.
+
+    :param stored: gives its bytes; again, when it is called again
+    :param small_body: what they are when they are decoded, if that is to be kept in memory
+    """
+    header = make_header(volume, lease, INLINE, facts, body_length=footer.stored_length, footer=footer)
+
+    def content() -> Iterator[Sequence[bytes]]:
+        yield (facts.meta,)
+        for data in stored():
+            yield (data,)
+        yield (encode_footer(footer),)
+
+    return _publish(volume, room, lease, header, facts, content, small_body)
 
 
 def publish_head(volume: Volume, room: Room, lease: Lease, facts: EntryFacts) -> StoredEntry | None:

@@ -2,16 +2,31 @@
 
 import errno
 import os
+import stat
 
+from s3proxy.storage.codec import can_decode
 from s3proxy.storage.entry import StoredEntry
 from s3proxy.storage.errors import RecordError
 from s3proxy.storage.files import is_unread
 from s3proxy.storage.handles import OpenFile, RangeKey, ReadHandle
-from s3proxy.storage.layout import SEGMENT, EntryName, parse_range, range_name
-from s3proxy.storage.record import BLOCK, HEADER_SIZE, INLINE, RANGES, decode_footer, decode_header, footer_size
-from s3proxy.storage.volume import CorruptEntry, Volume
+from s3proxy.storage.layout import SEGMENT, EntryName, is_encoded, parse_range, range_name
+from s3proxy.storage.record import HEADER_SIZE, INLINE, RANGES, UNPLACED, Footer, Header, decode_header
+from s3proxy.storage.seal import Seal, identity_of, read_footer
+from s3proxy.storage.soundness import Unsound, sound_blocks
+from s3proxy.storage.volume import CorruptEntry, Damage, Volume
 
-__all__ = ["is_sound", "load", "open_inline", "open_range", "ranges", "remove_damaged"]
+__all__ = [
+    "condemn_range",
+    "is_sound",
+    "listed",
+    "load",
+    "open_inline",
+    "open_range",
+    "open_unshared",
+    "ranges",
+    "remove_damaged",
+    "seal_range",
+]
 
 _GONE = (errno.ENOENT, errno.ESTALE, errno.ENOTDIR)
 
@@ -33,12 +48,14 @@ def load(volume: Volume, name: EntryName) -> StoredEntry | None:
                 continue
             if problem.errno != errno.ELOOP:
                 raise
-            remove_damaged(volume, name, None)
+            inode = volume.inode(path)
+            if inode is not None:
+                remove_damaged(volume, name, CorruptEntry(inode, "a symbolic link"))
             return None
         try:
             return volume.read_entry(fd, name, epoch)
         except CorruptEntry as problem:
-            remove_damaged(volume, name, problem.inode)
+            remove_damaged(volume, name, problem)
             return None
         except OSError as problem:
             if problem.errno != errno.ESTALE:
@@ -50,9 +67,15 @@ def load(volume: Volume, name: EntryName) -> StoredEntry | None:
 
 def ranges(volume: Volume, entry: StoredEntry) -> tuple[tuple[int, int], ...]:
     """The published ranges [start, stop) of an entry, sorted. They may overlap."""
-    path = volume.generation_path(entry.name, entry.generation)
+    return listed(volume, entry)[0]
+
+
+def listed(volume: Volume, entry: StoredEntry) -> tuple[tuple[tuple[int, int], ...], frozenset[tuple[int, int]]]:
+    """The same, and which of them have to be decoded."""
     if entry.kind != RANGES:
-        return ((0, entry.body_len),) if entry.kind == INLINE else ()
+        whole = ((0, entry.body_len),) if entry.kind == INLINE else ()
+        return whole, frozenset(whole if entry.encoded else ())
+    path = volume.generation_path(entry.name, entry.generation)
     try:
         names = volume.calls.listdir(path)
         if entry.object_size > SEGMENT:
@@ -60,65 +83,132 @@ def ranges(volume: Volume, entry: StoredEntry) -> tuple[tuple[int, int], ...]:
                 names += volume.calls.listdir(f"{path}/{segment}")
     except OSError as problem:
         if problem.errno in _GONE:
-            return ()
+            return (), frozenset()
         raise
-    found = sorted(span for text in names if (span := parse_range(text)) is not None)
-    if volume.doubt_from is not None:
-        found = [
-            span
-            for span in found
-            if not _is_doubtful(volume, f"{volume.range_path(entry, span[0])}/{range_name(*span)}")
-        ]
-    return tuple(found)
+    plain: set[tuple[int, int]] = set()
+    encoded: set[tuple[int, int]] = set()
+    for text in names:
+        span = parse_range(text)
+        if span is not None:
+            (encoded if is_encoded(text) else plain).add(span)
+    if not can_decode():
+        encoded.clear()
+    return tuple(sorted(plain | encoded)), frozenset(encoded - plain)
 
 
-def _is_doubtful(volume: Volume, path: str) -> bool:
-    try:
-        return volume.is_doubtful(volume.calls.stat(path).st_mtime)
-    except FileNotFoundError:
-        return True
+def open_range(
+    volume: Volume, entry: StoredEntry, start: int, stop: int, *, encoded: bool = False
+) -> ReadHandle | None:
+    """Open the range file of exactly these bytes; None when there is none. A damaged one is put aside.
 
-
-def open_range(volume: Volume, entry: StoredEntry, start: int, stop: int) -> ReadHandle | None:
-    """Open the range file of exactly these bytes; None when there is none. A damaged one is removed."""
+    :param encoded: look for the encoded form first
+    """
     key = RangeKey(entry.name.digest, entry.generation, start, stop)
-    file = volume.handles.get(key, volume.now())
+    now = volume.now()
+    file = volume.handles.get(key, now)
     if file is not None:
-        return ReadHandle(file, 0, start, stop)
-    path = f"{volume.range_path(entry, start)}/{range_name(start, stop)}"
+        if file.seal is None or file.seal.is_current(file.fd, now):
+            return ReadHandle(file, 0, start, stop)
+        # Removed by another process, or written to.
+        file.release()
+        volume.handles.forget_range(key)
+    file = _find(volume, entry, start, stop, encoded)
+    if file is None:
+        return None
+    volume.handles.put(key, file, now)
+    return ReadHandle(file, 0, start, stop)
+
+
+def open_unshared(
+    volume: Volume, entry: StoredEntry, start: int, stop: int, *, encoded: bool = False
+) -> ReadHandle | None:
+    """The same for the caller alone: nobody is likely to read it soon."""
+    file = _find(volume, entry, start, stop, encoded)
+    return None if file is None else ReadHandle(file, 0, start, stop)
+
+
+def _find(volume: Volume, entry: StoredEntry, start: int, stop: int, encoded: bool) -> OpenFile | None:
+    for form in (encoded, not encoded):
+        if form and not can_decode():
+            continue
+        path = f"{volume.range_path(entry, start)}/{range_name(start, stop, encoded=form)}"
+        file = _open(volume, entry, path, start, stop)
+        if file is not None:
+            return file
+    return None
+
+
+def _open(volume: Volume, entry: StoredEntry, path: str, start: int, stop: int) -> OpenFile | None:
     try:
         fd = volume.calls.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as problem:
         if problem.errno in _GONE:
             return None
-        raise
+        if problem.errno != errno.ELOOP:
+            raise
+        condemn_range(volume, entry.name, path, None, "a symbolic link")
+        return None
     file = OpenFile(volume.calls, fd)
+    kind = "range"
     try:
         status = volume.calls.fstat(fd)
-        size, length = status.st_size, stop - start
-        if volume.is_doubtful(status.st_mtime):
-            file.release()
-            return None
-        if size == length + footer_size(length) and volume.trailer_fits(fd, size, length=length, start=start):
-            volume.handles.put(key, file, volume.now())
-            return ReadHandle(file, 0, start, stop)
+        if not stat.S_ISREG(status.st_mode):
+            raise RecordError("not a regular file")
+        kind = "missing"
+        footer = read_footer(volume.calls, fd, status.st_size)
+        if status.st_size != footer.stored_length + footer.size or footer.length != stop - start:
+            raise RecordError(f"the file has {status.st_size} bytes")
+        kind = "range"
+        if footer.start not in (start, UNPLACED):
+            raise RecordError("the footer is that of another range")
+    except RecordError as problem:
+        file.release()
+        condemn_range(volume, entry.name, path, status.st_ino, str(problem), kind)
+        return None
     except OSError:
         file.release()
         raise
-    file.release()
-    with volume.lock(entry.name):
+    file.seal = seal_range(volume, entry, start, path, footer, status)
+    return file
+
+
+def seal_range(
+    volume: Volume, entry: StoredEntry, start: int, path: str, footer: Footer, status: os.stat_result
+) -> Seal:
+    """What is known of the blocks of a range file.
+
+    :param status: of the file
+    """
+    identity = (entry.name.digest, entry.generation, start, *identity_of(status))
+
+    def condemn(reason: str) -> None:
+        condemn_range(volume, entry.name, path, status.st_ino, reason)
+
+    return Seal(volume.calls, footer, 0, identity, volume.soundness, condemn, looked_at=volume.now())
+
+
+def condemn_range(volume: Volume, name: EntryName, path: str, inode: object, reason: str, kind: str = "range") -> None:
+    """A range file is damaged: put it aside, if it is still that one. Never raises: what can't be moved is looked at
+    again at its next use.
+
+    :param inode: None: whatever has that name
+    """
+    with volume.lock(name):
         try:
             status = volume.calls.stat(path)
-            volume.remove_counted(path, volume.shard_of(entry.name), status.st_size, unread=is_unread(status))
+            if inode is None or status.st_ino == inode:
+                damage = Damage(kind, path, reason, None)
+                unread = is_unread(status)
+                volume.remove_counted(path, volume.shard_of(name), status.st_size, unread=unread, damage=damage)
         except OSError:
-            return None
+            return
         finally:
-            volume.bump(entry.name)
-    return None
+            volume.bump(name)
+            volume.handles.forget(name.digest)
 
 
 def open_inline(volume: Volume, entry: StoredEntry) -> ReadHandle | None:
-    """Open the body of an inline entry; None when the entry is no longer this one. A damaged one is removed."""
+    """Open the body of an inline entry; None when the entry is no longer this one. A damaged one is put aside."""
     try:
         fd = volume.calls.open(volume.entry_path(entry.name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as problem:
@@ -128,48 +218,66 @@ def open_inline(volume: Volume, entry: StoredEntry) -> ReadHandle | None:
     file = OpenFile(volume.calls, fd)
     try:
         status = volume.calls.fstat(fd)
+        header = _header_of(volume, fd)
         # The inode alone doesn't tell: the number may have been given to another file.
-        header = decode_header(volume.calls.pread(fd, HEADER_SIZE, 0))
-        current = (
-            status.st_ino == entry.inode and header.nonce == entry.nonce and header.complete and header.kind == INLINE
-        )
-    except ValueError:
-        current = False
+        if header is None or status.st_ino != entry.inode or header.nonce != entry.nonce or header.kind != INLINE:
+            file.release()
+            return None
+        footer = read_footer(volume.calls, fd, status.st_size)
+        if status.st_size != header.file_size or not _fits(footer, header):
+            raise RecordError(f"{status.st_size} bytes instead of {header.file_size}, or another footer")
+    except RecordError as problem:
+        file.release()
+        remove_damaged(volume, entry.name, CorruptEntry(entry.inode, str(problem), "missing"))
+        return None
     except OSError:
         file.release()
         raise
-    if not current:
-        file.release()
-        return None
-    if status.st_size != header.file_size or not volume.trailer_fits(
-        fd, status.st_size, length=entry.body_len, start=0
-    ):
-        file.release()
-        remove_damaged(volume, entry.name, entry.inode)
-        return None
-    return ReadHandle(file, entry.body_offset, 0, entry.body_len)
+
+    def condemn(reason: str) -> None:
+        remove_damaged(volume, entry.name, CorruptEntry(entry.inode, reason, "range"))
+
+    identity = (entry.name.digest, entry.nonce, entry.inode)
+    base = entry.body_offset
+    file.seal = Seal(volume.calls, footer, base, identity, volume.soundness, condemn, looked_at=0.0)
+    return ReadHandle(file, base, 0, entry.body_len)
 
 
-def is_sound(volume: Volume, path: str, *, base: int, length: int) -> bool:
-    """Whether the ``length`` bytes at file offset ``base`` are what their footer says. Reads them all."""
+def _header_of(volume: Volume, fd: int) -> Header | None:
+    """The header of a finished entry file; None when it is none (any more)."""
+    try:
+        header = decode_header(volume.calls.pread(fd, HEADER_SIZE, 0))
+    except RecordError:
+        return None
+    return header if header.complete else None
+
+
+def _fits(footer: Footer, header: Header) -> bool:
+    return (footer.encoding, footer.block, footer.length, footer.stored_length) == (
+        header.encoding,
+        header.block,
+        header.original_length,
+        header.body_length,
+    ) and footer.start in (0, UNPLACED)
+
+
+def is_sound(volume: Volume, path: str, *, base: int = 0) -> bool:
+    """Whether the bytes from file offset ``base`` on are what the footer at the end of the file says. Reads them all."""
     fd = volume.calls.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        footer = decode_footer(volume.calls.pread(fd, footer_size(length), base + length))
-        if footer.length != length:
-            return False
-        for index, offset in enumerate(range(0, length, BLOCK)):
-            if not footer.block_is_sound(index, volume.calls.pread(fd, min(BLOCK, length - offset), base + offset)):
-                return False
+        for _ in sound_blocks(volume.calls, fd, base=base, stop=volume.calls.fstat(fd).st_size):
+            pass
         return True
-    except RecordError:
+    except Unsound:
         return False
     finally:
         volume.calls.close(fd)
 
 
-def remove_damaged(volume: Volume, name: EntryName, inode: int | None) -> None:
-    """Remove an entry file that no reader can use. Where that is impossible, it stays what it is: a miss."""
+def remove_damaged(volume: Volume, name: EntryName, problem: CorruptEntry) -> None:
+    """Put an entry file aside that no reader can use. Where that is impossible, it stays what it is: a miss."""
+    damage = Damage(problem.kind, volume.entry_path(name), str(problem), None)
     try:
-        volume.remove_entry(name, inode=inode)
+        volume.remove_entry(name, inode=problem.inode, damage=damage)
     except OSError:
         return

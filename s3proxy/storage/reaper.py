@@ -51,7 +51,9 @@ class Reaper:
             elif temp is not None:
                 removed += is_dead(temp.instance) and volume.unlink(path)
             elif parse_staging(text) is not None:
-                removed += self._expired(path) and volume.discard_directory(path, volume.uploads_shard)
+                if self._expired(path) and volume.discard_directory(path, volume.uploads_shard):
+                    volume.counts.upload_expired()
+                    removed += 1
                 removed += self._clean(path, is_dead)
         volume.empty_trash()
         return removed

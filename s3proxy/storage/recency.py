@@ -5,6 +5,7 @@ import stat
 import struct
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Iterable
 
 import attrs
 
@@ -73,6 +74,7 @@ class RecencyLog:
     """Uses since the process started. Thread-safe; recording one costs about a microsecond.
 
     :param remembered: how many ranges' last uses are kept in memory
+    :ivar told: gets what :meth:`take` gives, too, in the same thread
     """
 
     def __init__(self, remembered: int = 100_000) -> None:
@@ -82,6 +84,7 @@ class RecencyLog:
         self._last: OrderedDict[tuple[bytes, int], float] = OrderedDict()
         self._sketch = FrequencySketch()
         self._written: OrderedDict[tuple[bytes, int], float] = OrderedDict()
+        self.told: Callable[[list[Use]], None] | None = None
 
     def touched(self, digest: bytes, start: int, now: float) -> None:
         """A stored range was used again. Its first insertion is no use."""
@@ -106,7 +109,20 @@ class RecencyLog:
                 uses.append(Use(digest, start, int(count), last))
             while len(self._last) > self._remembered:
                 self._last.popitem(last=False)
+        if self.told is not None:
+            self.told(uses)
         return uses
+
+    def absorb(self, uses: Iterable[Use]) -> None:
+        """Uses in another process, which puts them on disk itself."""
+        with self._lock:
+            for use in uses:
+                key = (use.digest, use.start)
+                self._last[key] = max(use.last, self._last.get(key, 0.0))
+                self._last.move_to_end(key)
+                self._sketch.add(_sketch_key(use.digest, use.start), use.count)
+            while len(self._last) > self._remembered:
+                self._last.popitem(last=False)
 
     def last_use(self, digest: bytes, start: int) -> float:
         """When it was last used, as far as is remembered; 0 when that is not known."""

@@ -1,4 +1,4 @@
-"""The header of an entry file and the footer of stored bytes. Pure: bytes in, values out.
+"""The header of an entry file. Pure: bytes in, values out.
 
 Entry file, little endian: 128 bytes of header, the metadata, then (kind INLINE) the body and its footer.
 
@@ -13,12 +13,12 @@ offset  type       content
 8       u64        validated_at, nanoseconds since 1970
 16      u32        CRC-32 of bytes 8 to 15
 20      u32        length of the metadata
-24      u64        length of the body
+24      u64        length of the body as it is stored
 32      u64        size of the object
 40      u64        generation
 48      u64        observed_at, nanoseconds since 1970
 56      u32        CRC-32 of the metadata
-60      u8, u8     encoding of the body (0 = as it is), log2 of the checksum block (20)
+60      u8, u8     encoding of the body (0 = as it is, 1 = LZ4), log2 of the block (20 when as it is)
 62      18 bytes   reserved, 0
 80      u32        length of the footer
 84      u32        CRC-32 of the header without bytes 6 to 19 and without itself
@@ -28,10 +28,6 @@ offset  type       content
 ======  =========  ==========================================================================
 
 Bytes 6 to 19 are the only ones that ever change in place.
-
-Footer: the CRC-32 of each block of 1 MiB, then 40 bytes: ``S3PR``, encoding u8, log2 of the block u8, u16 0, number of
-blocks u32, stored length u64, original length u64, offset in the object u64 (all ones: as the file's name says), CRC-32
-of everything before it in the footer u32.
 """
 
 import struct
@@ -40,6 +36,22 @@ import zlib
 import attrs
 
 from s3proxy.storage.errors import RecordError
+from s3proxy.storage.footer import (
+    BLOCK,
+    LZ4,
+    PLAIN,
+    PLAIN_BLOCK,
+    TRAILER_SIZE,
+    UNPLACED,
+    BlockChecksums,
+    Footer,
+    body_length,
+    decode_footer,
+    decode_trailer,
+    encode_footer,
+    footer_size,
+    is_known,
+)
 
 __all__ = [
     "BLOCK",
@@ -52,6 +64,9 @@ __all__ = [
     "STAMP_OFFSET",
     "TRAILER_SIZE",
     "UNPLACED",
+    "LZ4",
+    "PLAIN",
+    "PLAIN_BLOCK",
     "BlockChecksums",
     "Footer",
     "Header",
@@ -68,27 +83,21 @@ __all__ = [
 ]
 
 FLIGHT, INLINE, RANGES, HEAD = 0, 1, 2, 3
-BLOCK = 1 << 20
 HEADER_SIZE = 128
-TRAILER_SIZE = 40
 META_MAX = 1 << 20
-UNPLACED = (1 << 64) - 1
-"""Instead of the offset in the object: a part of an upload whose place was not known when it was written. The file's
-name tells it.
-"""
 STAMP_OFFSET = 6
 _VERSION = 1
 _UNCONFIRMED = 1
-_BLOCK_LOG2 = 20
 _HEADER = struct.Struct("<4sBBBBQIIQQQQIBB18xIIQQ24x")
 _STAMP = struct.Struct("<BBQI")
-_TRAILER = struct.Struct("<4sBBHIQQQI")
 _U64 = struct.Struct("<Q")
 
 
 @attrs.frozen(kw_only=True)
 class Header:
-    """The first 128 bytes of an entry file. Times are nanoseconds since 1970."""
+    """The first 128 bytes of an entry file. Times are nanoseconds since 1970; ``block`` is the logarithm of the block's
+    size.
+    """
 
     kind: int
     complete: bool
@@ -103,6 +112,13 @@ class Header:
     footer_length: int
     nonce: int
     instance: int
+    encoding: int = PLAIN
+    block: int = PLAIN_BLOCK
+
+    @property
+    def original_length(self) -> int:
+        """How many bytes the body has when it is decoded."""
+        return self.body_length if self.encoding == PLAIN else self.object_size
 
     @property
     def file_size(self) -> int:
@@ -148,8 +164,8 @@ def encode_header(header: Header) -> bytes:
             header.generation,
             header.observed_at,
             header.meta_crc,
-            0,
-            _BLOCK_LOG2,
+            header.encoding,
+            header.block,
             header.footer_length,
             0,
             header.nonce,
@@ -195,16 +211,15 @@ def decode_header(data: bytes) -> Header:
     if (
         kind > HEAD
         or state > 1
-        or encoding != 0
-        or block != _BLOCK_LOG2
+        or not is_known(encoding, block)
         or meta_length > META_MAX
         or (state and kind == FLIGHT)
     ):
         raise RecordError("the header has a value that this version doesn't know")
     if kind == INLINE:
-        if footer_length != footer_size(body_length):
+        if footer_length != footer_size(body_length if encoding == PLAIN else object_size, encoding, block):
             raise RecordError("the footer's length doesn't fit the body's")
-    elif body_length or footer_length:
+    elif body_length or footer_length or encoding != PLAIN:
         raise RecordError("a body where none can be")
     if stamp_crc != zlib.crc32(data[8:16]):
         validated_at = 0
@@ -222,96 +237,6 @@ def decode_header(data: bytes) -> Header:
         footer_length=footer_length,
         nonce=nonce,
         instance=instance,
+        encoding=encoding,
+        block=block,
     )
-
-
-def footer_size(length: int) -> int:
-    """The footer's length after ``length`` stored bytes."""
-    return -(-length // BLOCK) * 4 + TRAILER_SIZE
-
-
-def body_length(size: int) -> int:
-    """The inverse: how many bytes stand before the footer in a file of ``size`` bytes; 0 when there can't be any."""
-    blocks = -(-(size - TRAILER_SIZE) // (BLOCK + 4))
-    length = size - TRAILER_SIZE - 4 * blocks
-    return length if length > 0 and length + footer_size(length) == size else 0
-
-
-class BlockChecksums:
-    """The CRC-32 of each block of 1 MiB of a stream, computed as it passes."""
-
-    def __init__(self) -> None:
-        self._finished: list[int] = []
-        self._current = 0
-        self._filled = 0
-
-    def update(self, data: bytes) -> None:
-        """Take the next bytes."""
-        view = memoryview(data)
-        while view:
-            piece = view[: BLOCK - self._filled]
-            self._current = zlib.crc32(piece, self._current)
-            self._filled += len(piece)
-            view = view[len(piece) :]
-            if self._filled == BLOCK:
-                self._finished.append(self._current)
-                self._current = self._filled = 0
-
-    def result(self) -> tuple[int, ...]:
-        """One checksum for each block so far, an unfinished one included."""
-        return (*self._finished, self._current) if self._filled else tuple(self._finished)
-
-
-@attrs.frozen(kw_only=True)
-class Footer:
-    """What stands behind stored bytes."""
-
-    checksums: tuple[int, ...]
-    length: int
-    start: int
-
-    def block_is_sound(self, index: int, data: bytes) -> bool:
-        """Whether ``data`` is what was stored as block ``index``."""
-        return index < len(self.checksums) and zlib.crc32(data) == self.checksums[index]
-
-
-def encode_footer(footer: Footer) -> bytes:
-    """The footer's bytes."""
-    count = len(footer.checksums)
-    head = struct.pack(f"<{count}I", *footer.checksums)
-    trailer = _TRAILER.pack(b"S3PR", 0, _BLOCK_LOG2, 0, count, footer.length, footer.length, footer.start, 0)[:-4]
-    return head + trailer + struct.pack("<I", zlib.crc32(trailer, zlib.crc32(head)))
-
-
-def decode_trailer(data: bytes) -> tuple[int, int]:
-    """The stored length and the offset in the object, from the footer's last 40 bytes.
-
-    :raises RecordError: it is not the end of a footer
-    """
-    if len(data) != TRAILER_SIZE:
-        raise RecordError("the footer is cut short")
-    magic, encoding, block, zero, count, stored, original, start, _ = _TRAILER.unpack(data)
-    if (
-        magic != b"S3PR"
-        or encoding
-        or zero
-        or block != _BLOCK_LOG2
-        or stored != original
-        or count != -(-stored // BLOCK)
-    ):
-        raise RecordError("not a footer of this format")
-    return stored, start
-
-
-def decode_footer(data: bytes) -> Footer:
-    """Read a whole footer.
-
-    :raises RecordError: it is damaged or not one
-    """
-    stored, start = decode_trailer(data[-TRAILER_SIZE:])
-    if len(data) != footer_size(stored):
-        raise RecordError("the footer's length doesn't fit the body's")
-    if struct.unpack_from("<I", data, len(data) - 4)[0] != zlib.crc32(data[:-4]):
-        raise RecordError("the footer's checksum is wrong")
-    count = (len(data) - TRAILER_SIZE) // 4
-    return Footer(checksums=struct.unpack_from(f"<{count}I", data), length=stored, start=start)

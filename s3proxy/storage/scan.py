@@ -6,7 +6,15 @@ from collections import deque
 from s3proxy.storage.balance import parse_draft
 from s3proxy.storage.eviction import shard_paths
 from s3proxy.storage.files import is_unread
-from s3proxy.storage.layout import DIRECTORY_FOOTPRINT, EntryName, footprint, parse_generation, parse_range, parse_temp
+from s3proxy.storage.layout import (
+    DIRECTORY_FOOTPRINT,
+    EntryName,
+    footprint,
+    is_encoded,
+    parse_generation,
+    parse_range,
+    parse_temp,
+)
 from s3proxy.storage.reading import is_sound
 from s3proxy.storage.reaper import Reaper
 from s3proxy.storage.recency import is_sidecar, parse_sidecar_name
@@ -31,10 +39,17 @@ class Scan:
     and counted in :attr:`postponed`.
 
     When the pass is over, the ledger knows exactly what the directory holds.
+
+    :param recount: the ledger is to forget what it knows before
+    :param again: the ledger knew it before, and counts what a process that died had put into the trash
     """
 
-    def __init__(self, volume: Volume, reaper: Reaper, *, verify: bool) -> None:
+    def __init__(
+        self, volume: Volume, reaper: Reaper, *, verify: bool, again: bool = False, recount: bool = False
+    ) -> None:
         self._volume = volume
+        self._again = again
+        self._recount = recount
         self._reaper = reaper
         self._verify = verify
         self._shards: deque[tuple[int, str]] | None = None
@@ -69,12 +84,25 @@ class Scan:
         volume = self._volume
         self._others_alive = any(self._is_alive(number) for number in volume.instance.others())
         for name in volume.calls.listdir(f"{volume.root}/trash"):
-            if not volume.is_own_trash(name):
-                volume.delete_tree(f"{volume.root}/trash/{name}", None)
+            path = f"{volume.root}/trash/{name}"
+            if not volume.is_own_trash(name) and not (self._again and self._is_fresh(path)):
+                # What is there is counted with the shard that it came from, which nobody knows any more.
+                volume.delete_tree(path, 0 if self._again else None)
                 self.removed += 1
+        if self._recount:
+            volume.empty_trash()
+            volume.ledger.recount()
+            volume.trash.uncount()
         shards = self._all_shards()
         volume.ledger.finish_untouched({index for index, _ in shards})
         self._shards = deque(shards)
+
+    def _is_fresh(self, path: str) -> bool:
+        """Whether a process that lives may have put it there a moment ago, and is about to delete it itself."""
+        try:
+            return self._volume.now() - self._volume.calls.stat(path).st_ctime < _GRACE / 2
+        except FileNotFoundError:
+            return True
 
     def _all_shards(self) -> list[tuple[int, str]]:
         return [*shard_paths(self._volume), (self._volume.uploads_shard, self._volume.uploads)]
@@ -172,8 +200,7 @@ class Scan:
             child = f"{path}/{text}"
             try:
                 status = volume.calls.stat(child)
-                length = body_length(status.st_size)
-                if is_data(text) and not (length and self._survived(child, 0, length)):
+                if is_data(text) and not (body_length(status.st_size) and self._survived(child, 0)):
                     self.removed += volume.remove_counted(
                         child, volume.uploads_shard, status.st_size, unread=is_unread(status)
                     )
@@ -210,18 +237,16 @@ class Scan:
         elif header is None or header.kind == FLIGHT or header.file_size != found.size:
             if found.size or self._is_left_over(path, None):
                 self.removed += volume.remove_entry(name, inode=found.inode)
-        elif header.kind == INLINE and not self._survived(path, HEADER_SIZE + header.meta_length, header.body_length):
+        elif header.kind == INLINE and not self._survived(path, HEADER_SIZE + header.meta_length):
             self.removed += volume.remove_entry(name, inode=found.inode)
 
-    def _survived(self, path: str, base: int, length: int) -> bool:
+    def _survived(self, path: str, base: int) -> bool:
         """Whether the bytes are sound, in case the host failed when they were written."""
         volume = self._volume
         if volume.doubt_from is None:
             return True
         try:
-            return not volume.is_doubtful(volume.calls.stat(path).st_mtime) or is_sound(
-                volume, path, base=base, length=length
-            )
+            return not volume.is_doubtful(volume.calls.stat(path).st_mtime) or is_sound(volume, path, base=base)
         except FileNotFoundError:
             return True
 
@@ -257,7 +282,8 @@ class Scan:
                 return
         spans = self._clean_directory(path, name)
         covered: tuple[int, int] | None = None
-        for start, stop, file in sorted(spans, key=lambda span: (span[0], -span[1])):
+        # Of a range that is there twice, the encoded one stays.
+        for start, stop, file in sorted(spans, key=lambda span: (span[0], -span[1], not is_encoded(span[2]))):
             if covered is not None and stop <= covered[1]:
                 self._remove_range(file, name)
             elif covered is None or stop > covered[1]:
@@ -281,9 +307,9 @@ class Scan:
             span = parse_range(text)
             try:
                 if span is not None:
-                    length = span[1] - span[0]
-                    whole = volume.calls.stat(child).st_size == length + footer_size(length)
-                    if whole and self._survived(child, 0, length):
+                    size, whole = volume.calls.stat(child).st_size, span[1] - span[0] + footer_size(span[1] - span[0])
+                    # Of an encoded one it is known only that it is smaller; its first reader looks at it.
+                    if (size == whole or (size < whole and is_encoded(text))) and self._survived(child, 0):
                         spans.append((*span, child))
                     else:
                         self._remove_range(child, name)

@@ -1,5 +1,7 @@
 """The store on one local file system: entries and ranges of bytes, by name."""
 
+from collections.abc import Callable
+
 from s3proxy.storage.balance import Balance
 from s3proxy.storage.entry import EntryFacts, StoredEntry
 from s3proxy.storage.eviction import Evictor
@@ -7,12 +9,14 @@ from s3proxy.storage.handles import ReadHandle
 from s3proxy.storage.invalidation import Arm, Renewal, arm, drop, prepare_renewal
 from s3proxy.storage.layout import EntryName
 from s3proxy.storage.lease import Lease, take_lease
+from s3proxy.storage.packing import Packing, pack_entry, pack_range, republish
 from s3proxy.storage.publish import make_header, publish_head, publish_inline, publish_ranges
-from s3proxy.storage.reading import load, open_inline, open_range, ranges
+from s3proxy.storage.reading import listed, load, open_inline, open_range, ranges
 from s3proxy.storage.reaper import Reaper
-from s3proxy.storage.recency import RecencyLog, write_uses
+from s3proxy.storage.recency import RecencyLog, Use, write_uses
 from s3proxy.storage.record import HEAD, INLINE, RANGES
 from s3proxy.storage.scan import Scan
+from s3proxy.storage.scrub import Scrub
 from s3proxy.storage.share import WriteShare
 from s3proxy.storage.staging import Staging
 from s3proxy.storage.sweeper import Sweeper
@@ -26,7 +30,6 @@ __all__ = ["DiskStore", "LEASE_SECONDS"]
 LEASE_SECONDS = 20.0
 _HANDLE_SECONDS = 60.0
 _TOUCH_SECONDS = 600.0
-_COPY_BYTES = 1 << 20
 
 
 class DiskStore:
@@ -54,6 +57,7 @@ class DiskStore:
         cut: int,
         lease_seconds: float,
         was_clean: bool,
+        founder: bool = True,
     ) -> None:
         self.volume = volume
         self.sweeper = sweeper
@@ -68,6 +72,7 @@ class DiskStore:
         self._read: set[EntryName] = set()
         self._lease_seconds = lease_seconds
         self._was_clean = was_clean
+        self._founder = founder
         self._beat_at = volume.now()
 
     @property
@@ -82,19 +87,45 @@ class DiskStore:
 
         :raises OSError: the disk failed
         """
-        return load(self.volume, name)
+        with self.volume.counts.timed("meta_read"):
+            return load(self.volume, name)
 
     def ranges(self, entry: StoredEntry) -> tuple[tuple[int, int], ...]:
         """The published ranges [start, stop) of an entry, sorted. They may overlap."""
         return ranges(self.volume, entry)
 
-    def open_range(self, entry: StoredEntry, start: int, stop: int) -> ReadHandle | None:
-        """Open the range file of exactly these bytes; None when there is none. A damaged one is removed."""
-        return open_range(self.volume, entry, start, stop)
+    def listed(self, entry: StoredEntry) -> tuple[tuple[tuple[int, int], ...], frozenset[tuple[int, int]]]:
+        """The same, and which of them are encoded."""
+        return listed(self.volume, entry)
+
+    def open_range(self, entry: StoredEntry, start: int, stop: int, *, encoded: bool = False) -> ReadHandle | None:
+        """Open the range file of exactly these bytes; None when there is none. A damaged one is put aside.
+
+        What of it was not compared with its checksums yet, the handle's seal knows.
+
+        :param encoded: whether it probably is
+        """
+        with self.volume.counts.timed("range_read"):
+            return open_range(self.volume, entry, start, stop, encoded=encoded)
 
     def open_inline(self, entry: StoredEntry) -> ReadHandle | None:
-        """Open the body of an inline entry; None when the entry is no longer this one. A damaged one is removed."""
-        return open_inline(self.volume, entry)
+        """Open the body of an inline entry; None when the entry is no longer this one. A damaged one is put aside."""
+        with self.volume.counts.timed("range_read"):
+            return open_inline(self.volume, entry)
+
+    # Making it smaller
+
+    def pack_range(self, entry: StoredEntry, start: int, stop: int, *, block: int) -> Packing:
+        """Store a range file of exactly these bytes smaller, if it is worth it. Blocks, for some milliseconds per MiB.
+
+        :param block: logarithm of the size of what is encoded, and has to be decoded, as one
+        :raises OSError: the disk failed; what there was is still there
+        """
+        return pack_range(self.volume, self.evictor, entry, start, stop, block=block)
+
+    def pack_entry(self, entry: StoredEntry, *, block: int) -> Packing:
+        """The same for the body of an inline entry."""
+        return pack_entry(self.volume, self.evictor, entry, block=block, lease_seconds=self._lease_seconds)
 
     # Publishing
 
@@ -131,7 +162,8 @@ class DiskStore:
             observed_at=observed_at,
             unconfirmed=unconfirmed,
         )
-        return publish_inline(self.volume, self.evictor, lease, body, facts, promptly=promptly)
+        with self.volume.counts.timed("meta_write"):
+            return publish_inline(self.volume, self.evictor, lease, body, facts, promptly=promptly)
 
     def publish_head(
         self,
@@ -151,7 +183,8 @@ class DiskStore:
             observed_at=observed_at,
             unconfirmed=unconfirmed,
         )
-        return publish_head(self.volume, self.evictor, lease, facts)
+        with self.volume.counts.timed("meta_write"):
+            return publish_head(self.volume, self.evictor, lease, facts)
 
     def publish_ranges(
         self,
@@ -177,7 +210,8 @@ class DiskStore:
             observed_at=observed_at,
             unconfirmed=unconfirmed,
         )
-        return publish_ranges(self.volume, self.evictor, lease, facts, generation=generation)
+        with self.volume.counts.timed("meta_write"):
+            return publish_ranges(self.volume, self.evictor, lease, facts, generation=generation)
 
     def start_inline(
         self,
@@ -252,28 +286,7 @@ class DiskStore:
             return publish_head(self.volume, self.evictor, lease, facts)
         if entry.kind == RANGES:
             return publish_ranges(self.volume, self.evictor, lease, facts, generation=entry.generation)
-        try:
-            body = self.open_inline(entry)
-        except OSError:
-            lease.release()
-            raise
-        if body is None:
-            lease.release()
-            return None
-        try:
-            writer = self._start_inline(lease, facts)
-            try:
-                while writer.written < writer.length:
-                    wanted = min(_COPY_BYTES, writer.length - writer.written)
-                    data = self.volume.calls.pread(body.fd, wanted, body.base + writer.written)
-                    if not data:
-                        return None
-                    writer.append([data])
-                return writer.commit()
-            finally:
-                writer.close()
-        finally:
-            body.close()
+        return republish(self.volume, self.evictor, lease, entry, facts)
 
     # Uploads
 
@@ -323,12 +336,19 @@ class DiskStore:
         """
         return arm(self.volume, name, self._lease_seconds)
 
+    def void(self, name: EntryName) -> None:
+        """An object changed: what anybody has asked of S3 about it before is not to be handed to those who ask from now
+        on. Costs nothing.
+        """
+        self.volume.void(name)
+
     def drop(self, name: EntryName) -> None:
         """An object changed, or may have: remove its entry, and let nobody publish what was asked for before.
 
         :raises StoreError: the entry may still be there; nothing may be served from the directory
         """
-        drop(self.volume, name)
+        with self.volume.counts.timed("delete"):
+            drop(self.volume, name)
 
     # Room
 
@@ -372,9 +392,19 @@ class DiskStore:
         interval = max(_TOUCH_SECONDS, self.evictor.oldest_age / 16)
         written = write_uses(self.volume, self._log, interval)
         self._balance.ensure(ledger.committed)
-        if ledger.complete:
+        if self._founder and ledger.complete:
             self._balance.lower(ledger.committed)
         return written
+
+    def tell_uses(self, told: Callable[[list[Use]], None]) -> None:
+        """Whoever decides for this process what is kept wants to know what is used, with each :meth:`flush_recency` and
+        in its thread.
+        """
+        self._log.told = told
+
+    def heard_of(self, uses: list[Use]) -> None:
+        """Another process, for which this one decides what is kept, has used these."""
+        self._log.absorb(uses)
 
     # Duties
 
@@ -392,16 +422,26 @@ class DiskStore:
             self._beat_at = now
             self.volume.instance.beat()
 
-    def scan(self) -> Scan:
+    def scan(self, *, again: bool = False, recount: bool = False) -> Scan:
         """A pass over the directory, to be stepped through after a start. Entries are examined unless the last stop was
         a clean one.
+
+        :param again: after a process has died with which this one shares the ledger
+        :param recount: the ledger may be wrong: count everything anew
         """
-        return Scan(self.volume, self._reaper, verify=not self._was_clean)
+        verify = again or not self._was_clean
+        return Scan(self.volume, self._reaper, verify=verify, again=again, recount=recount)
+
+    def scrub(self) -> Scrub:
+        """Passes over the directory to compare everything with its checksums, to be stepped through as long as the
+        process runs.
+        """
+        return Scrub(self.volume)
 
     def close(self) -> None:
         """Close what is kept open and note how full the directory is. Nothing may be used afterwards. Never raises."""
         self.volume.handles.close()
         self.volume.empty_trash()
-        if self.volume.ledger.complete:
+        if self._founder and self.volume.ledger.complete:
             self._balance.close(self.usage())
         self.volume.instance.stop()

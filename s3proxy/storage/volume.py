@@ -5,17 +5,20 @@ import os
 import stat
 import threading
 import zlib
-from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 import attrs
 
+from s3proxy.storage.codec import can_decode
+from s3proxy.storage.counts import StoreCounts
 from s3proxy.storage.entry import StoredEntry, stored_entry
 from s3proxy.storage.errors import RecordError, StoreError
 from s3proxy.storage.files import SystemCalls, is_unread
 from s3proxy.storage.generations import GenerationTable
 from s3proxy.storage.handles import HandleCache
+from s3proxy.storage.hostmemory import HostMemory
 from s3proxy.storage.instance import Instance
 from s3proxy.storage.layout import (
     DIRECTORY_FOOTPRINT,
@@ -24,28 +27,22 @@ from s3proxy.storage.layout import (
     RandomBits,
     footprint,
     generation_name,
-    parse_temp,
     range_directory,
 )
 from s3proxy.storage.ledger import Ledger
-from s3proxy.storage.record import (
-    HEADER_SIZE,
-    INLINE,
-    RANGES,
-    TRAILER_SIZE,
-    UNPLACED,
-    Header,
-    decode_header,
-    decode_trailer,
-)
+from s3proxy.storage.quarantine import Quarantine
+from s3proxy.storage.record import HEADER_SIZE, INLINE, PLAIN, RANGES, Header, decode_header
+from s3proxy.storage.seal import Memory, whole_body
+from s3proxy.storage.trash import Trash
 
-__all__ = ["SMALL_BODY", "CorruptEntry", "Peek", "Touchable", "Volume"]
+__all__ = ["SMALL_BODY", "CorruptEntry", "Damage", "Peek", "Touchable", "Volume"]
 
 SMALL_BODY = 64 << 10
 _WHOLE_READ = SMALL_BODY + (16 << 10)
 _FIRST_READ = 16 << 10
 _VANISHED = (errno.ENOENT, errno.ESTALE)
 _LOCKS = 64
+_FIRST_LOCK = 16
 
 
 @attrs.frozen
@@ -64,11 +61,27 @@ class Peek:
 
 
 class CorruptEntry(RecordError):
-    """The file under an entry's name is damaged, or not ours."""
+    """The file under an entry's name is damaged, or not ours. ``kind``: see :class:`Damage`."""
 
-    def __init__(self, inode: int) -> None:
-        super().__init__("corrupt entry file")
+    def __init__(self, inode: int, reason: str, kind: str = "metadata") -> None:
+        super().__init__(reason)
         self.inode = inode
+        self.kind = kind
+
+
+@attrs.frozen
+class Damage:
+    """A file that turned out not to be what was stored.
+
+    :ivar kind: ``metadata``: the description of an entry, ``range``: bytes of a body, ``missing``: bytes at the end
+    :ivar path: where it was
+    :ivar kept: where it is now; None: it was deleted
+    """
+
+    kind: str
+    path: str
+    reason: str
+    kept: str | None
 
 
 class Touchable(Protocol):
@@ -81,8 +94,8 @@ class Volume:
     """One cache directory, as one process uses it. Thread-safe; every call may block on the disk.
 
     An operation that changes names of one entry holds that entry's lock, which makes the operation one step for the
-    other threads of this process. Between processes nothing depends on it: there the order of the steps is what counts.
-    Nothing waits for room while it holds an entry's lock.
+    other threads of this process, and for the processes with which it shares ``memory``. Between others nothing depends
+    on it: there the order of the steps is what counts. Nothing waits for room while it holds an entry's lock.
     """
 
     def __init__(
@@ -97,6 +110,7 @@ class Volume:
         ledger: Ledger,
         instance: Instance,
         handles: HandleCache,
+        memory: HostMemory | None = None,
     ) -> None:
         self.root = root
         self.format = form
@@ -110,20 +124,27 @@ class Volume:
         self.objects = f"{root}/o"
         self.uploads = f"{root}/up"
         self.uploads_shard = form.shards
-        self._locks = [threading.RLock() for _ in range(_LOCKS)]
-        self._part_locks = [threading.Lock() for _ in range(_LOCKS)]
-        self._trash: deque[tuple[str, int, bool]] = deque()
+        self._locks: list[AbstractContextManager[Any]] = [threading.RLock() for _ in range(_LOCKS)]
+        self._part_locks: list[AbstractContextManager[Any]] = [threading.Lock() for _ in range(_LOCKS)]
+        if memory is not None:
+            self._locks = [memory.lock(_FIRST_LOCK + number) for number in range(_LOCKS)]
+            self._part_locks = [memory.lock(_FIRST_LOCK + _LOCKS + number) for number in range(_LOCKS)]
+        self.trash = Trash(self)
+        self.quarantine = Quarantine(calls, root, ledger.limit)
+        self.soundness = Memory()
+        self.counts = StoreCounts()
+        self.on_damage: Callable[[Damage], None] = lambda damage: None
         self.doubt_from: float | None = None
         self.live: set[Touchable] = set()
         self._marker = self.calls.stat(f"{root}/FORMAT").st_ino
 
     # Names
 
-    def lock(self, name: EntryName) -> threading.RLock:
+    def lock(self, name: EntryName) -> AbstractContextManager[Any]:
         """The lock that serialises this process's changes of one entry."""
         return self._locks[name.digest[4] % _LOCKS]
 
-    def part_lock(self, number: int) -> threading.Lock:
+    def part_lock(self, number: int) -> AbstractContextManager[Any]:
         """The lock that serialises this process's replacements of one staged part."""
         return self._part_locks[number % _LOCKS]
 
@@ -156,6 +177,10 @@ class Volume:
     def bump(self, name: EntryName) -> int:
         """Void what anybody keeps in memory of this entry."""
         return self.generations.bump(name.slot)
+
+    def void(self, name: EntryName) -> int:
+        """The same; and the object changes, or may have: void what anybody has asked of S3 about it."""
+        return self.generations.void(name.slot)
 
     # Directories
 
@@ -212,7 +237,7 @@ class Volume:
         """
         status = self.calls.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
-            raise CorruptEntry(status.st_ino)
+            raise CorruptEntry(status.st_ino, "not a regular file")
         size = status.st_size
         data = self.calls.pread(fd, size if size <= _WHOLE_READ else _FIRST_READ, 0)
         if status.st_nlink == 0:
@@ -224,22 +249,23 @@ class Volume:
             # not corrupt.
             if not any(data[:HEADER_SIZE]):
                 return None
-            raise CorruptEntry(status.st_ino) from problem
-        if not header.complete:
+            raise CorruptEntry(status.st_ino, str(problem)) from problem
+        if not header.complete or (header.encoding != PLAIN and not can_decode()):
             return None
         body_at = HEADER_SIZE + header.meta_length
         if len(data) < body_at:
             data += self.calls.pread(fd, body_at - len(data), len(data))
         meta = data[HEADER_SIZE:body_at]
-        if size != header.file_size or zlib.crc32(meta) != header.meta_crc:
-            raise CorruptEntry(status.st_ino)
+        if size != header.file_size:
+            raise CorruptEntry(status.st_ino, f"{size} bytes instead of {header.file_size}", "missing")
+        if zlib.crc32(meta) != header.meta_crc:
+            raise CorruptEntry(status.st_ino, "the checksum of the metadata is wrong")
         body = None
-        if header.kind == INLINE and header.body_length <= SMALL_BODY and len(data) == size:
-            body = data[body_at : body_at + header.body_length]
-            if body and zlib.crc32(body) != int.from_bytes(data[-TRAILER_SIZE - 4 : -TRAILER_SIZE], "little"):
-                raise CorruptEntry(status.st_ino)
-        elif header.kind == INLINE and self.is_doubtful(status.st_mtime):
-            return None
+        if header.kind == INLINE and header.original_length <= SMALL_BODY and len(data) == size:
+            try:
+                body = whole_body(header, data)
+            except RecordError as problem:
+                raise CorruptEntry(status.st_ino, str(problem), "range") from problem
         return stored_entry(
             name, header, meta, inode=status.st_ino, epoch=epoch, small_body=body, unread=is_unread(status)
         )
@@ -274,16 +300,6 @@ class Volume:
                 return None
             raise
 
-    def trailer_fits(self, fd: int, end: int, *, length: int, start: int) -> bool:
-        """Whether the footer that ends at file offset ``end`` says that it closes ``length`` bytes at ``start`` of an
-        object.
-        """
-        try:
-            found = decode_trailer(self.calls.pread(fd, TRAILER_SIZE, end - TRAILER_SIZE))
-            return found in ((length, start), (length, UNPLACED))
-        except RecordError:
-            return False
-
     # Removing
 
     def unlink(self, path: str) -> bool:
@@ -296,22 +312,38 @@ class Volume:
             raise
         return True
 
-    def remove_counted(self, path: str, shard: int, size: int, *, unread: bool = False) -> bool:
+    def remove_counted(
+        self, path: str, shard: int, size: int, *, unread: bool = False, damage: Damage | None = None
+    ) -> bool:
         """Remove a published file of ``size`` bytes; False when it was gone already.
 
         :param unread: it is counted among the unread ones
+        :param damage: it is damaged: it goes into quarantine
         """
         with self.ledger.changing(shard):
-            if not self.unlink(path):
+            if not (self.unlink(path) if damage is None else self._put_aside(path, damage)):
                 return False
             charge = footprint(size)
             self.ledger.add(shard, -charge, unread=-charge if unread else 0)
         return True
 
-    def remove_entry(self, name: EntryName, *, inode: int | None = None) -> bool:
+    def _put_aside(self, path: str, damage: Damage) -> bool:
+        label = os.path.relpath(path, self.objects).replace("/", "_")
+        try:
+            kept = self.quarantine.admit(path, label, self.now())
+        except OSError as problem:
+            if problem.errno in _VANISHED:
+                return False
+            raise
+        self.counts.damaged(damage.kind)
+        self.on_damage(attrs.evolve(damage, kept=kept))
+        return True
+
+    def remove_entry(self, name: EntryName, *, inode: int | None = None, damage: Damage | None = None) -> bool:
         """Remove an entry file and what it points to, and void the records of it. False when there was none.
 
         :param inode: remove only the file that has this inode
+        :param damage: see :meth:`remove_counted`
         """
         with self.lock(name):
             path = self.entry_path(name)
@@ -320,7 +352,9 @@ class Volume:
                 if found is None or (inode is not None and found.inode != inode):
                     return False
                 if found.counted:
-                    removed = self.remove_counted(path, self.shard_of(name), found.size, unread=found.unread)
+                    removed = self.remove_counted(
+                        path, self.shard_of(name), found.size, unread=found.unread, damage=damage
+                    )
                 else:
                     removed = self.unlink(path)
                 self.retire(name, found)
@@ -344,59 +378,24 @@ class Volume:
 
         :param shard: where what is in it is counted
         """
-        target = f"{self.root}/trash/{self.random.getrandbits(60):015x}"
-        with self.ledger.changing(shard):
-            try:
-                self.calls.rename(path, target)
-            except OSError:
-                return False
-            self._trash.append((target, shard, self.ledger.is_walked(shard)))
-        return True
+        return self.trash.put(path, shard)
 
     @property
     def has_trash(self) -> bool:
         """Whether something waits for :meth:`empty_trash`."""
-        return bool(self._trash)
+        return bool(self.trash)
 
     def is_own_trash(self, name: str) -> bool:
         """Whether a name in ``trash/`` is one that :meth:`empty_trash` will delete."""
-        path = f"{self.root}/trash/{name}"
-        return any(path == own for own, _, _ in list(self._trash))
+        return self.trash.has(name)
 
     def empty_trash(self) -> None:
         """Delete what was renamed away. May take long."""
-        while True:
-            try:
-                path, shard, counted = self._trash.popleft()
-            except IndexError:
-                return
-            self.delete_tree(path, shard, counted=counted)
+        self.trash.empty()
 
-    def delete_tree(self, path: str, shard: int | None, *, counted: bool = True) -> None:
+    def delete_tree(self, path: str, shard: int | None) -> None:
         """Delete a directory that nothing points to. What can't be deleted is left for the next scan.
 
         :param shard: where the files are counted; None when they are not
         """
-        try:
-            names = self.calls.listdir(path)
-        except OSError:
-            return
-        for name in names:
-            child = f"{path}/{name}"
-            try:
-                status = self.calls.stat(child)
-                if stat.S_ISDIR(status.st_mode):
-                    self.delete_tree(child, shard, counted=counted)
-                    continue
-                self.calls.unlink(child)
-            except OSError:
-                continue
-            if shard is not None and parse_temp(name) is None:
-                charge = footprint(status.st_size)
-                self.ledger.add(shard, -charge, counted=counted, unread=-charge if is_unread(status) else 0)
-        try:
-            self.calls.rmdir(path)
-        except OSError:
-            return
-        if shard is not None:
-            self.ledger.add(shard, -DIRECTORY_FOOTPRINT, counted=counted)
+        self.trash.delete_tree(path, shard)

@@ -13,6 +13,7 @@ from s3proxy.storage.handles import OpenFile, RangeKey, ReadHandle
 from s3proxy.storage.layout import DIRECTORY_FOOTPRINT, EntryName, footprint, range_name, temp_name
 from s3proxy.storage.lease import Lease
 from s3proxy.storage.publish import FULL, Room, promote
+from s3proxy.storage.reading import seal_range
 from s3proxy.storage.record import (
     HEADER_SIZE,
     BlockChecksums,
@@ -88,7 +89,8 @@ class Writer:
                 f"{size} bytes after {self.written} of {self.length}{', and finished' if self._finished else ''}"
             )
         try:
-            write_fully(self._volume.calls, self._fd, chunks, self.base + self.written)
+            with self._volume.counts.timed("range_write"):
+                write_fully(self._volume.calls, self._fd, chunks, self.base + self.written)
         except OSError as problem:
             if problem.errno not in FULL:
                 raise
@@ -154,9 +156,10 @@ class Writer:
         if self._finished or self.written != self.length:
             raise ValueError(f"{self.written} of {self.length} bytes{', and finished' if self._finished else ''}")
 
-    def _write_footer(self, length: int) -> None:
-        footer = encode_footer(Footer(checksums=self._checksums.result(), length=length, start=self.start))
-        write_fully(self._volume.calls, self._fd, [footer], self.base + length)
+    def _write_footer(self, length: int) -> Footer:
+        footer = Footer(checksums=self._checksums.result(), length=length, start=self.start)
+        write_fully(self._volume.calls, self._fd, [encode_footer(footer)], self.base + length)
+        return footer
 
 
 class RangeWriter(Writer):
@@ -226,12 +229,16 @@ class RangeWriter(Writer):
 
     def _link(self, length: int, charge: int) -> int | None:
         volume = self._volume
-        self._write_footer(length)
+        footer = self._write_footer(length)
+        status = volume.calls.fstat(self._fd)
         stop = self.start + length
         shard = volume.shard_of(self.name)
-        path = f"{volume.range_path(self._entry, self.start)}/{range_name(self.start, stop)}"
+        directory = volume.range_path(self._entry, self.start)
+        path = f"{directory}/{range_name(self.start, stop)}"
         with volume.ledger.changing(shard):
             try:
+                if volume.inode(f"{directory}/{range_name(self.start, stop, encoded=True)}") is not None:
+                    raise FileExistsError
                 volume.calls.rename_new(self._path, path)
             except FileExistsError:
                 self._remove()
@@ -240,6 +247,9 @@ class RangeWriter(Writer):
                 return None
             volume.ledger.add(shard, charge)
         if self._file is not None:
+            seal = seal_range(volume, self._entry, self.start, path, footer, status)
+            seal.vouch()
+            self._file.seal = seal
             volume.handles.put(
                 RangeKey(self.name.digest, self._entry.generation, self.start, stop), self._file, volume.now()
             )

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from s3proxy.cache.bodycopy import MOST_BEHIND, MOST_HELD_UP, PATIENCE, BodyCopy, CopiedBody
+from s3proxy.cache.bodycopy import MOST_BEHIND, MOST_HELD_UP, PATIENCE, Backlog, BodyCopy, CopiedBody
 from s3proxy.cache.fill import BATCH
 from s3proxy.storage.diskio import DiskBusy
 
@@ -202,7 +202,7 @@ class GivenUpTests(CopyCase):
         """What the disk has not taken is bounded: with more the copy is given up, and its bytes are let go."""
         copy = self.copy(1 << 40)
         piece = bytes(1 << 20)
-        for _ in range(1 + MOST_BEHIND // len(piece)):
+        for _ in range(MOST_BEHIND // len(piece)):
             copy.data_received(piece)
         self.assertFalse(copy._over)
         copy.data_received(piece)
@@ -316,6 +316,86 @@ class GivenUpTests(CopyCase):
         self.take(copy)
         self.thread.finish()
         self.assertEqual(self.results, [None])
+
+
+class TogetherTests(SynchronousTestCase):
+    """Many copies at once."""
+
+    def setUp(self) -> None:
+        self.thread = ManualThread()
+        self.backlog = Backlog(40 * BATCH)
+
+    def copy(self) -> BodyCopy:
+        """One of them, which has a long way to go."""
+        return BodyCopy(
+            Clock(),
+            self.thread,
+            size=1 << 40,
+            chunked=False,
+            checksums=(),
+            here=False,
+            start=FakeKept,
+            failed=lambda error: None,
+            backlog=self.backlog,
+        )
+
+    def test_bounded(self) -> None:
+        """What all of them together keep in memory is bounded: whoever would have more is given up, and the others go
+        on. In the end nothing is counted.
+        """
+        copies = [self.copy() for _ in range(5)]
+        for copy in copies[:4]:
+            for _ in range(10):
+                copy.data_received(bytes(BATCH))
+        self.assertEqual((self.backlog.bytes, self.backlog.full), (40 * BATCH, False))
+        copies[4].data_received(b"x")
+        self.assertEqual([copy._over for copy in copies], [False] * 4 + [True])
+        self.assertEqual(self.backlog.bytes, 40 * BATCH)
+        self.thread.finish()
+        self.assertEqual(self.backlog.bytes, 0)
+        for number, copy in enumerate(copies[:4]):
+            copy.data_received(bytes(BATCH))
+            copy.data_received(b"x")
+            if number % 2:
+                self.thread.finish()
+            copy.abandon()
+        self.thread.finish()
+        self.assertEqual(self.backlog.bytes, 0)
+
+    def test_crowded(self) -> None:
+        """Where many wait, small batches are written and bodies are held up earlier."""
+        copies = [self.copy() for _ in range(2)]
+        copies[0].data_received(bytes(10 * BATCH))
+        copies[1].data_received(bytes(BATCH // 2))
+        self.assertIsNone(copies[1].behind())
+        self.assertEqual(self.thread.waiting, 1)
+        self.backlog.bytes += 15 * BATCH
+        copies[1].data_received(b"x")
+        self.assertEqual(self.thread.waiting, 2)
+        waiting = copies[1].behind()
+        assert waiting is not None
+        self.thread.finish()
+        self.successResultOf(waiting)
+        for copy in copies:
+            copy.abandon()
+
+    def test_failed(self) -> None:
+        """Nor is anything counted after a failure of the disk."""
+        copy = BodyCopy(
+            Clock(),
+            self.thread,
+            size=1 << 40,
+            chunked=False,
+            checksums=(),
+            here=False,
+            start=lambda: FakeKept(fails_at=1),
+            failed=lambda error: None,
+            backlog=self.backlog,
+        )
+        copy.data_received(bytes(BATCH))
+        copy.data_received(b"x")
+        self.thread.finish()
+        self.assertEqual(self.backlog.bytes, 0)
 
 
 class HoldingUpTests(SynchronousTestCase):

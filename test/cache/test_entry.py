@@ -110,6 +110,22 @@ class VersionTests(SynchronousTestCase):
         self.assertFalse(VERSION.same_bytes(attrs.evolve(VERSION, etag=b'"v2"')))
         self.assertFalse(VERSION.same_bytes(attrs.evolve(VERSION, size=1)))
 
+    def test_written_again(self) -> None:
+        """Of what was written through the proxy it is known when, until S3 tells since when it is there."""
+        written = attrs.evolve(VERSION, last_modified=None, written_at=b"Tue, 14 Nov 2023 22:13:20 GMT")
+        self.assertEqual(decode_version(encode_version(written)), written)
+        for modified, again in (
+            (b"Tue, 14 Nov 2023 22:13:21 GMT", False),
+            (b"Tue, 14 Nov 2023 22:13:22 GMT", True),
+            (b"Mon, 13 Nov 2023 22:13:22 GMT", False),
+            (b"yesterday", True),
+        ):
+            self.assertEqual(written.is_rewritten(modified), again)
+            self.assertFalse(VERSION.is_rewritten(modified))
+        known = written.modified_at(b"Tue, 14 Nov 2023 22:13:20 GMT")
+        self.assertIsNone(known.written_at)
+        self.assertIsNone(written.merged(VERSION).written_at)
+
     def test_newer_description_wins(self) -> None:
         """Fields that only the older one has are gone."""
         newer = attrs.evolve(VERSION, headers=Headers([(b"ETag", b'"v1"')]), last_modified=None)

@@ -557,22 +557,6 @@ class FailureTests(TierTestCase):
         self.thread.work()
         self.check_nothing_left()
 
-    def test_no_descriptor(self) -> None:
-        """When the process has no descriptor left, it is as without memory."""
-
-        def none_left(fd: int) -> int:
-            raise OSError(errno.EMFILE, "too many open files")
-
-        self.fails(1)
-        handle = self.file.handle()
-        self.tier.find(entry(), (0, MIB), 0, MIB)
-        with capturedLogs() as events:
-            self.patch(os, "dup", none_left)
-            self.tier.promote(entry(), handle, 0)
-        handle.close()
-        self.assertEqual((len(events), self.thread.calls, self.tier.failed), (1, [], 1))
-        self.check_nothing_left()
-
     def test_fault(self) -> None:
         """A fault of the program is logged."""
 

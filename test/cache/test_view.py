@@ -170,7 +170,7 @@ class CoverageTests(ViewTestCase):
         def fail(entry: object) -> None:
             raise OSError(5, "broken")
 
-        self.patch(self.store, "ranges", fail)
+        self.patch(self.store, "listed", fail)
         self.check(self.view(record), (10, 20, Coverage.MISSING))
 
 
@@ -290,7 +290,7 @@ class ReaderTests(ViewTestCase):
         record = self.ranges((0, 30))
         reader = self.view(record).reader((0, 30))
 
-        def fail(*args: object) -> None:
+        def fail(*args: object, **hints: object) -> None:
             raise OSError(24, "too many open files")
 
         self.patch(self.store, "open_range", fail)
