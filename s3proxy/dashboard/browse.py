@@ -1,9 +1,10 @@
 """Objects in the cache: lists, one object with all that is known of it, and their removal."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import parse_qs, urlencode
 
+import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -19,7 +20,7 @@ from s3proxy.storage.layout import entry_name
 from s3proxy.storage.listing import Listed, describe
 from s3proxy.storage.volume import Volume
 
-__all__ = ["Browser", "id_of", "reference"]
+__all__ = ["Browser", "Pages", "id_of", "name_of", "reference", "search_of"]
 
 MOST_PURGED: Final = 100_000
 """Objects that one order may remove."""
@@ -41,6 +42,59 @@ def id_of(query: str) -> ObjectId | None:
 
     store, bucket, key = value("store").decode("utf-8", "replace") or "aws", value("bucket"), value("key")
     return ObjectId(store, bucket, key) if bucket and key else None
+
+
+def name_of(id: ObjectId) -> str:
+    """``bucket/key`` for people, which is also what is searched."""
+    return text_of(id.bucket + b"/" + id.key)
+
+
+def search_of(query: Mapping[str, str], limit: int) -> Search:
+    """What the parameters of a query look for: prefix, q, sort, folders, offset.
+
+    :raises ValueError: with what they may be
+    """
+    try:
+        return Search(
+            prefix=query.get("prefix", ""),
+            text=query.get("q", ""),
+            order=query.get("sort", "name"),
+            folders=query.get("folders") == "1",
+            offset=max(0, int(query.get("offset", "0"))),
+            limit=limit,
+        )
+    except ValueError:
+        raise ValueError(
+            "sort is name, size or age, with - in front the other way round; offset is a number"
+        ) from None
+
+
+class Pages:
+    """All objects that fit, some at a time, in the order of their names. What goes away meanwhile does no harm.
+
+    :ivar total: how many there were at the beginning
+    """
+
+    def __init__(self, catalog: Catalog, search: Search) -> None:
+        self._catalog = catalog
+        self._search = attrs.evolve(search, offset=0, limit=_PAGE, order="name", folders=False)
+        self._begun = self._over = False
+        self.total = 0
+
+    async def next(self) -> tuple[ObjectId, ...]:
+        """The next ones; none when there are no more. The first time, the whole directory is looked through."""
+        if self._over:
+            return ()
+        if not self._begun:
+            await self._catalog.refresh()
+        found = await self._catalog.find(self._search)
+        if not self._begun:
+            self._begun, self.total = True, found.total
+        self._over = len(found.ids) < _PAGE
+        if found.ids:
+            last = found.ids[-1]
+            self._search = attrs.evolve(self._search, after=(name_of(last), last.store))
+        return found.ids
 
 
 class Browser:
@@ -166,18 +220,62 @@ class Browser:
             if len(found.ids) < _PAGE:
                 return ids
 
-    async def purge(self, ids: list[ObjectId], who: str, what: str = "") -> int:
+    def pages(self, search: Search) -> Pages:
+        """Every object that fits, however many there are."""
+        return Pages(self._catalog, search)
+
+    @property
+    def progress(self) -> float:
+        """How much of the directory has been looked through, from 0 to 1; 1 when nobody looks now."""
+        return self._catalog.progress
+
+    async def look_through(self) -> None:
+        """Look through the whole directory, so that what is found is what is there now."""
+        await self._catalog.refresh()
+
+    async def named(self, name: str) -> list[ObjectId]:
+        """The cached objects of this very name, of whatever store, after a look through the directory."""
+        await self._catalog.refresh()
+        return list((await self._catalog.find(Search(name=name))).ids)
+
+    async def purge(self, ids: Iterable[ObjectId], who: str, what: str = "") -> int:
         """Remove these objects from the cache: the next read of each goes to S3. S3 itself is not touched."""
+        ids = list(ids)
+        await self._remove(ids)
+        self._note_purge(who, len(ids), what or ", ".join(name_of(id) for id in ids))
+        return len(ids)
+
+    async def purge_all(self, search: Search, who: str, what: str, tell: Callable[[int, int], None]) -> int:
+        """Remove every object that fits.
+
+        :param tell: called now and then with how many were removed, and how many there are
+        """
+        pages = self.pages(search)
+        removed = 0
+        try:
+            while ids := await pages.next():
+                await self._remove(ids)
+                removed += len(ids)
+                tell(removed, pages.total)
+        finally:
+            self._note_purge(who, removed, what)
+        return removed
+
+    async def _remove(self, ids: Iterable[ObjectId]) -> None:
         for number, id in enumerate(ids, 1):
             self._manager.drop(id)
             self._catalog.forget(entry_name(id.parts))
+            self._purged(1)
             if number % _AT_ONCE == 0:
                 # Others get their turn.
                 await deferLater(self._clock, 0)
-        self._purged(len(ids))
-        what = what or ", ".join(text_of(id.bucket + b"/" + id.key) for id in ids)
-        self.log.info("{who} removed {count} object(s) from the cache: {what}", who=who, count=len(ids), what=what)
-        return len(ids)
+
+    def _note_purge(self, who: str, count: int, what: str) -> None:
+        self.log.info("{who} removed {count} object(s) from the cache: {what}", who=who, count=count, what=what)
+
+    def close(self) -> None:
+        """End the look through the directory, and its thread."""
+        self._catalog.close()
 
 
 def _page(search: Search, offset: int) -> Search:

@@ -58,6 +58,8 @@ class Search:
 
     :ivar order: name, size or age, with ``-`` in front the other way round
     :ivar folders: gather what lies deeper below the prefix
+    :ivar name: exactly this
+    :ivar after: only what comes behind this name and store in the order of names
     """
 
     prefix: str = ""
@@ -66,10 +68,19 @@ class Search:
     folders: bool = False
     offset: int = 0
     limit: int = 100
+    name: str = ""
+    after: tuple[str, str] | None = None
 
     def condition(self) -> tuple[str, list[Any]]:
         """As SQL, with its parameters."""
-        parts, values = ["1"], []
+        parts: list[str] = ["1"]
+        values: list[Any] = []
+        if self.name:
+            parts.append("name = ?")
+            values.append(self.name)
+        if self.after is not None:
+            parts.append("(name, store) > (?, ?)")
+            values += self.after
         if self.prefix:
             # A range of the index; nothing is greater than the last character there can be.
             parts.append("name >= ? AND name < ?")

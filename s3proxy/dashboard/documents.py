@@ -6,17 +6,17 @@ from typing import Any, Final
 import attrs
 
 from s3proxy.admin.board import HealthBoard, HealthState
-from s3proxy.cache.manager import CacheManager
 from s3proxy.dashboard.requests import text_of
-from s3proxy.dashboard.samples import GAUGES
+from s3proxy.dashboard.samples import GAUGES, OUTCOMES
+from s3proxy.dashboard.sources import IBodies, ITraffic
 from s3proxy.gateway.interfaces import IClientRequest
+from s3proxy.policy.explain import explain
 from s3proxy.policy.rules import Rules
 from s3proxy.policy.rules_file import FIELDS
 from s3proxy.s3.address import ObjectAddress
 from s3proxy.s3.signature import redact_target
-from s3proxy.telemetry.metrics import SOURCES
 from s3proxy.telemetry.record import RequestRecord
-from s3proxy.telemetry.traffic import OTHER, Totals, Traffic
+from s3proxy.telemetry.traffic import OTHER, Totals
 
 __all__ = ["Known", "attention", "buckets", "in_flight", "prefixes", "rule_for", "rules", "summary", "upstreams"]
 
@@ -45,8 +45,8 @@ class Known:
     now: Callable[[], float]
     started_at: float
     board: HealthBoard
-    traffic: Traffic
-    manager: CacheManager
+    traffic: ITraffic
+    manager: IBodies
     running: Callable[[], Iterable[tuple[IClientRequest, RequestRecord]]]
     permits: Callable[[], int]
     upstream: Callable[[], dict[str, Any]]
@@ -71,8 +71,8 @@ def summary(
         "uptime": round(max(0.0, now - known.started_at), 1),
         "health": known.board.check().state.value,
         "draining": known.board.draining,
-        "requests": {source: int(row[f"req_{source}"]) for source in SOURCES},
-        "requests_total": int(sum(row[f"req_{source}"] for source in SOURCES)),
+        "requests": {source: int(row[f"req_{source}"]) for source in OUTCOMES},
+        "requests_total": int(sum(row[f"req_{source}"] for source in OUTCOMES)),
         "reads": int(reads),
         "hits": int(row["hits"]),
         "hit_rate": round(row["hits"] / reads, 6) if reads else None,
@@ -125,7 +125,10 @@ def attention(known: Known, row: dict[str, float], rates: dict[str, float]) -> l
     return found
 
 
-_VIEWS: Final = {"cache": "cache", "rules": "rules", "upstream": "upstream"}
+_VIEWS: Final = {
+    "storage": "cache", "disk_space": "cache", "cache_usage": "cache", "coordination": "instances", "rules": "rules",
+    "upstream": "upstream", "dns": "upstream", "logs": "logs",
+}  # fmt: skip
 
 
 def _totals(totals: Totals) -> dict[str, Any]:
@@ -278,11 +281,11 @@ def rules(known: Known) -> dict[str, Any]:
 def rule_for(known: Known, bucket: bytes, key: bytes) -> dict[str, Any]:
     """The settings that hold for an object, and the first rule that fits it."""
     in_force = known.rules()
-    settings = in_force.resolve(ObjectAddress(store="aws", bucket=bucket, key=key))
-    name = (bucket + b"/" + key).decode("utf-8", "surrogateescape")
+    address = ObjectAddress(store="aws", bucket=bucket, key=key)
+    settings = in_force.resolve(address)
     return {
         "name": text_of(bucket + b"/" + key),
         "first": settings.source,
-        "fitting": [number for number, rule in enumerate(in_force.rules, 1) if rule.glob.fits(name)],
+        "fitting": [number for number, _ in explain(in_force, address).fitting],
         "settings": {name: value for name, value in attrs.asdict(settings).items() if name != "source"},
     }

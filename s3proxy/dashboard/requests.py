@@ -2,18 +2,17 @@
 secrets are left.
 """
 
-import re
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
+from s3proxy.telemetry.accessforms import fields_of
 from s3proxy.telemetry.redaction import redact_text
 
 __all__ = ["LogLines", "matching", "parse_line", "text_of"]
 
-_FIELD: Final = re.compile(rb'"[^"]*"|\[[^\]]*\]|[^ \n]+')
 _FIELDS: Final = 39
 _MOST_LINES: Final = 2000
 LEVELS: Final = ("trace", "debug", "info", "warn", "error", "critical")
@@ -26,7 +25,7 @@ def text_of(name: bytes) -> str:
 
 def parse_line(arrived: float, line: bytes) -> dict[str, Any] | None:
     """A line of the access log as a document; None for one that is not whole."""
-    fields = [field.decode("ascii", "replace") for field in _FIELD.findall(line)]
+    fields = [field.decode("ascii", "replace") for field in fields_of(line)]
     if len(fields) < _FIELDS:
         return None
 

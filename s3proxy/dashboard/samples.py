@@ -4,13 +4,19 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from s3proxy.telemetry.families import FIRST_BYTE_BOUNDS, REQUEST_BOUNDS
-from s3proxy.telemetry.instruments import Counter, Gauge, Histogram, Instruments, Reading
-from s3proxy.telemetry.metrics import SOURCES, Metrics
+from s3proxy.telemetry.instruments import Counter, Gauge, Histogram, Instruments, Reading, Spread
+from s3proxy.telemetry.metrics import Metrics
 
-__all__ = ["COLUMNS", "GAUGES", "SUMS", "Sampler"]
+__all__ = ["COLUMNS", "GAUGES", "OUTCOMES", "SUMS", "Sampler"]
 
-_FROM_CACHE: Final = frozenset({"hit", "stale"})
-_WITHOUT_S3: Final = frozenset({"error"})
+OUTCOMES: Final = ("hit", "miss", "revalidated", "partial", "coalesced", "bypass", "stale", "error")
+"""What became of requests, as people see it: the words of X-Cache in lower case."""
+
+_OUTCOME_OF: Final = {"ram": "hit", "disk": "hit", "write": "bypass"}
+"""Of the sources of the metrics, those with another name; what is no outcome is an error."""
+
+_FROM_CACHE: Final = frozenset({"ram", "disk", "stale"})
+_WITHOUT_S3: Final = frozenset({"local"})
 
 
 def _spread(name: str, bounds: Sequence[float]) -> tuple[str, ...]:
@@ -18,7 +24,7 @@ def _spread(name: str, bounds: Sequence[float]) -> tuple[str, ...]:
 
 
 SUMS: Final = (
-    *(f"req_{source}" for source in SOURCES),
+    *(f"req_{outcome}" for outcome in OUTCOMES),
     "reads", "hits", "read_bytes", "cached_bytes", "sent", "received", "from_s3", "to_s3",
     "saved_get", "saved_head", "saved_bytes", "status_4xx", "status_5xx", "aborts", "shed",
     "upstream_requests", "upstream_errors", "upstream_retries", "fills", "fill_bytes", "evictions", "evicted_bytes",
@@ -44,7 +50,7 @@ class Sampler:
     """
 
     def __init__(
-        self, metrics: Metrics, sources: Iterable[Callable[[], Iterable[Reading]]], lag: Callable[[], float]
+        self, metrics: Metrics, sources: Iterable[Callable[[], Iterable[Reading | Spread]]], lag: Callable[[], float]
     ) -> None:
         self._metrics = metrics
         self._sources = tuple(sources)
@@ -56,11 +62,12 @@ class Sampler:
         reads, hits, read_bytes, cached_bytes = self._metrics.reads()
         row = dict.fromkeys(COLUMNS, 0.0)
         row.update(reads=reads, hits=hits, read_bytes=read_bytes, cached_bytes=cached_bytes)
-        for (_, source, _), child in made.children("s3proxy_http_requests_total").items():
-            row[f"req_{source if source in SOURCES else 'error'}"] += _value(child)
-        for (code,), child in made.children("s3proxy_http_responses_total").items():
+        for (_, code, source), child in made.children("s3proxy_http_requests_total").items():
+            outcome = _OUTCOME_OF.get(source, source)
+            count = _value(child)
+            row[f"req_{outcome if outcome in OUTCOMES else 'error'}"] += count
             if code[0] in "45":
-                row[f"status_{code[0]}xx"] += _value(child)
+                row[f"status_{code[0]}xx"] += count
         for name, column, labels in _TOTALS:
             row[column] += _total(made, name, labels)
         for labels, child in made.children("s3proxy_http_first_byte_seconds").items():
@@ -70,8 +77,10 @@ class Sampler:
         for labels, child in made.children("s3proxy_http_request_duration_seconds").items():
             if labels[0] in ("get", "head"):
                 _add_spread(row, "total", child)
-        for source_of in self._sources:
+        for source_of in (*self._sources, self._metrics.cache.readings):
             for reading in source_of():
+                if isinstance(reading, Spread):
+                    continue
                 place = _READINGS.get((reading.name, reading.labels)) or _READINGS.get((reading.name, None))
                 if place is not None:
                     row[place] += reading.value
@@ -92,9 +101,6 @@ _TOTALS: Final[tuple[tuple[str, str, tuple[str, ...] | None], ...]] = (
     ("s3proxy_requests_shed_total", "shed", None),
     ("s3proxy_upstream_requests_total", "upstream_requests", None),
     ("s3proxy_upstream_errors_total", "upstream_errors", None),
-    ("s3proxy_cache_fills_total", "fills", ("stored",)),
-    ("s3proxy_cache_fill_bytes_total", "fill_bytes", None),
-    ("s3proxy_http_requests_in_flight", "in_flight", None),
 )
 
 _READINGS: Final[dict[tuple[str, tuple[str, ...] | None], str]] = {
@@ -106,7 +112,12 @@ _READINGS: Final[dict[tuple[str, tuple[str, ...] | None], str]] = {
     ("s3proxy_cache_size_bytes", ("ram",)): "ram_bytes",
     ("s3proxy_cache_limit_bytes", ("disk",)): "disk_limit",
     ("s3proxy_cache_limit_bytes", ("ram",)): "ram_limit",
-    ("s3proxy_cache_entries", ("memory",)): "entries",
+    ("s3proxy_cache_metadata_entries", None): "entries",
+    ("s3proxy_cache_fills_total", ("get", "stored")): "fills",
+    ("s3proxy_cache_fills_total", ("get", "partial")): "fills",
+    ("s3proxy_cache_fills_total", ("prefetch", "stored")): "fills",
+    ("s3proxy_cache_fill_bytes_total", None): "fill_bytes",
+    ("s3proxy_http_requests_in_flight", None): "in_flight",
 }
 
 

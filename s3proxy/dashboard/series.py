@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from s3proxy.dashboard.history import History
-from s3proxy.dashboard.samples import COLUMNS, GAUGES, SUMS
+from s3proxy.dashboard.samples import COLUMNS, GAUGES, OUTCOMES, SUMS
 from s3proxy.telemetry.families import FIRST_BYTE_BOUNDS, REQUEST_BOUNDS
-from s3proxy.telemetry.metrics import SOURCES
 
 __all__ = ["MOST_POINTS", "NAMES", "RANGES", "curves", "percentile", "point"]
 
@@ -20,7 +19,7 @@ _IN_ONE_GO: Final = 20
 _QUANTILES: Final = ((50, 0.5), (90, 0.9), (99, 0.99))
 _AT: Final = {name: number for number, name in enumerate(COLUMNS, 2)}
 _RATES: Final = {
-    **{source: f"req_{source}" for source in SOURCES},
+    **{source: f"req_{source}" for source in OUTCOMES},
     "sent": "sent", "received": "received", "from_s3": "from_s3", "to_s3": "to_s3", "saved": "saved_bytes",
     "status_4xx": "status_4xx", "status_5xx": "status_5xx", "aborts": "aborts", "shed": "shed",
     "upstream_errors": "upstream_errors", "evicted": "evicted_bytes", "filled": "fill_bytes",

@@ -15,7 +15,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.web.resource import IResource
 
-from s3proxy.admin.answers import JSON, TEXT, json_body, method_not_allowed, not_found, prepare
+from s3proxy.admin.answers import JSON, TEXT, Refused, json_body, method_not_allowed, not_found, prepare
 from s3proxy.admin.sites import PathResource
 from s3proxy.dashboard.assets import Asset, load_assets
 from s3proxy.dashboard.guard import HEADERS, may_change, names_us
@@ -28,14 +28,6 @@ __all__ = ["Answer", "Api", "Refused", "dashboard_resource"]
 PREFIX: Final = b"/api/v1/"
 _MOST_KEPT: Final = 128
 _KEEP_SECONDS: Final = 1.0
-
-
-class Refused(Exception):
-    """A request that can't be answered as it is. :ivar status: of the answer"""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
 
 
 @attrs.frozen

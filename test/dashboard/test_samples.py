@@ -21,7 +21,8 @@ class SamplerTests(SynchronousTestCase):
             Reading("s3proxy_cache_size_bytes", 70, ("ram",)),
             Reading("s3proxy_cache_evictions_total", 4, ("disk", "capacity")),
             Reading("s3proxy_cache_evictions_total", 9, ("ram", "capacity")),
-            Reading("s3proxy_upstream_retries_total", 6),
+            Reading("s3proxy_upstream_retries_total", 6, ("silent",)),
+            Reading("s3proxy_http_requests_in_flight", 1, ("setup",)),
         ]
         self.sampler = Sampler(self.metrics, [lambda: self.readings], lambda: 0.25)
 

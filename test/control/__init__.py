@@ -1,0 +1,1 @@
+"""Tests for :mod:`s3proxy.control`."""
