@@ -2,8 +2,10 @@
 
     python bench/passthrough.py [--seconds N] [--rounds N] [--idle N]
 
-prints bytes per second and processor time per GiB of both, in turns, and the ratios of each round; then the memory of
-idle tunnels. It needs haproxy. Where the ends do no TLS work, a real ClientHello opens the tunnel, and raw bytes flow:
+prints bytes per second and processor time per GiB of both, in turns, the median of the ratios of all rounds, and how many
+processors others kept busy meanwhile: on a machine that is not quiet, the ratio of processor times says more. Then the
+memory of idle tunnels: of the process without any, of which libraries that all processes share are a part, and what they
+add. It needs haproxy. Where the ends do no TLS work, a real ClientHello opens the tunnel, and raw bytes flow:
 the origin sends a file out of memory, and the client discards in the kernel what comes.
 """
 
@@ -28,7 +30,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.origins import _write_certificate as write_certificate  # noqa: E402
-from bench.process import ROOT, Server, free_port  # noqa: E402
+from bench.process import ROOT, Server, free_port, machine_times  # noqa: E402
 
 __all__ = ["Flow", "main"]
 
@@ -169,13 +171,16 @@ backend encrypted
 
 @attrs.frozen(kw_only=True)
 class Flow:
-    """What one measurement saw: bytes per second, and processor seconds of the server per GiB."""
+    """What one measurement saw: bytes per second, processor seconds of the server per GiB, and processors that were busy
+    with other things than origin, server and client.
+    """
 
     rate: float
     cpu: float
+    others: float
 
 
-def raw_flow(server: Server, connections: int, seconds: float) -> Flow:
+def raw_flow(server: Server, source: Server, connections: int, seconds: float) -> Flow:
     """Bytes through so many tunnels, discarded as they come."""
     selector = selectors.DefaultSelector()
     for _ in range(connections):
@@ -197,7 +202,7 @@ def raw_flow(server: Server, connections: int, seconds: float) -> Flow:
         return total
 
     try:
-        return _measure(server, discard, seconds)
+        return _measure(server, source, discard, seconds)
     finally:
         for key in list(selector.get_map().values()):
             opened: Any = key.fileobj
@@ -205,7 +210,7 @@ def raw_flow(server: Server, connections: int, seconds: float) -> Flow:
         selector.close()
 
 
-def tls_flow(server: Server, connections: int, seconds: float) -> Flow:
+def tls_flow(server: Server, source: Server, connections: int, seconds: float) -> Flow:
     """Bytes of a TLS connection whose ends do what TLS asks of them."""
     context = ssl.create_default_context()
     context.check_hostname = False
@@ -220,15 +225,28 @@ def tls_flow(server: Server, connections: int, seconds: float) -> Flow:
         return total
 
     with sock:
-        return _measure(server, read, seconds)
+        return _measure(server, source, read, seconds)
 
 
-def _measure(server: Server, read: Callable[[float], int], seconds: float) -> Flow:
+def _measure(server: Server, source: Server, read: Callable[[float], int], seconds: float) -> Flow:
+    def ours() -> float:
+        return server.cpu_seconds() + source.cpu_seconds() + time.process_time()
+
     read(time.monotonic() + 0.5)
-    cpu, began = server.cpu_seconds(), time.monotonic()
+    (busy, _), own, cpu, began = machine_times(), ours(), server.cpu_seconds(), time.monotonic()
     total = read(began + seconds)
-    took = time.monotonic() - began
-    return Flow(rate=total / took, cpu=(server.cpu_seconds() - cpu) / (total / GIB))
+    took, cpu, own, others = time.monotonic() - began, server.cpu_seconds() - cpu, ours() - own, machine_times()[0] - busy
+    return Flow(rate=total / took, cpu=cpu / (total / GIB), others=max(0.0, others - own) / took)
+
+
+def shared_bytes(server: Server) -> int:
+    """Resident pages of files: the code of libraries, of which the machine has one copy."""
+    total = 0
+    for pid in server.pids():
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("RssFile:"):
+                total += int(line.split()[1]) * 1024
+    return total
 
 
 def idle_memory(server: Server, count: int) -> tuple[int, int]:
@@ -256,7 +274,7 @@ def idle_memory(server: Server, count: int) -> tuple[int, int]:
             sock.close()
 
 
-CASES: tuple[tuple[str, Callable[[Server, int, float], Flow], int], ...] = (
+CASES: tuple[tuple[str, Callable[[Server, Server, int, float], Flow], int], ...] = (
     ("raw, 1 connection", raw_flow, 1),
     ("raw, 8 connections", raw_flow, 8),
     ("TLS, 1 connection", tls_flow, 1),
@@ -266,8 +284,8 @@ CASES: tuple[tuple[str, Callable[[Server, int, float], Flow], int], ...] = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     parser = argparse.ArgumentParser(description="Measures the passthrough beside HAProxy.")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement (3)")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each is taken (5)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement (1)")
+    parser.add_argument("--rounds", type=int, default=15, help="how often each is taken (15)")
     parser.add_argument("--idle", type=int, default=5000, help="idle tunnels (5000)")
     parser.add_argument("--origin", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -290,21 +308,23 @@ def _compare(folder: Path, options: argparse.Namespace) -> None:
     servers: list[Server] = [Server("origin", port, command, folder=folder)]
     try:
         servers += [s3proxy(folder, port, tls_port), haproxy(folder, port, tls_port)]
-        ours, theirs = servers[1:]
-        print("| case | S3 Proxy | HAProxy | unit | ratio (lowest to highest) | CPU-s/GiB, S3 Proxy | HAProxy |")
-        print("|---|---|---|---|---|---|---|")
+        source, ours, theirs = servers
+        print("| case | S3 Proxy | HAProxy | unit | ratio (lowest to highest) | CPU-s/GiB | HAProxy | others' CPUs |")
+        print("|---|---|---|---|---|---|---|---|")
         for title, flow, connections in CASES:
             rounds: list[tuple[Flow, Flow]] = []
             for number in range(options.rounds):
                 order = (ours, theirs) if number % 2 == 0 else (theirs, ours)
-                found = {server.name: flow(server, connections, options.seconds) for server in order}
+                found = {server.name: flow(server, source, connections, options.seconds) for server in order}
                 rounds.append((found[ours.name], found[theirs.name]))
             print(_row(title, rounds), flush=True)
         if options.idle:
             for server in (ours, theirs):
                 before, after = idle_memory(server, options.idle)
-                print(f"\n{server.name}: {options.idle} idle tunnels, {after / (1 << 20):.1f} MiB resident, ", end="")
-                print(f"{(after - before) / options.idle / 1024:.2f} KiB for each", flush=True)
+                mib = [size / (1 << 20) for size in (after, before, shared_bytes(server))]
+                print(f"\n{server.name}: {options.idle} idle tunnels, {mib[0]:.1f} MiB resident, of which {mib[1]:.1f} ", end="")
+                print(f"MiB without any, and {mib[2]:.1f} MiB shared with other processes; ", end="")
+                print(f"{(after - before) / options.idle / 1024:.2f} KiB for each tunnel", flush=True)
     finally:
         for server in reversed(servers):
             server.stop()
@@ -315,8 +335,9 @@ def _row(title: str, rounds: Sequence[tuple[Flow, Flow]]) -> str:
     theirs = statistics.median(flow.rate for _, flow in rounds) / GIB
     ratios = [one.rate / other.rate for one, other in rounds]
     cpu = [statistics.median(pair[index].cpu for pair in rounds) for index in (0, 1)]
-    spread = f"{ours / theirs:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-    return f"| {title} | {ours:.2f} | {theirs:.2f} | GiB/s | {spread} | {cpu[0]:.3f} | {cpu[1]:.3f} |"
+    spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    others = statistics.median(flow.others for pair in rounds for flow in pair)
+    return f"| {title} | {ours:.2f} | {theirs:.2f} | GiB/s | {spread} | {cpu[0]:.3f} | {cpu[1]:.3f} | {others:.2f} |"
 
 
 if __name__ == "__main__":

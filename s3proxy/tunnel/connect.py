@@ -5,7 +5,7 @@ import socket
 from http import HTTPStatus
 from typing import Any, Protocol
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -22,6 +22,7 @@ from s3proxy.tunnel.tunnel import Ending, Origin
 __all__ = ["ConnectRequest", "Connector"]
 
 ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
+_NO_ROOM = "There are as many tunnels as server.max_concurrent_tunnels allows."
 
 
 class _HandedOver(Protocol):
@@ -99,9 +100,16 @@ class Connector:
             tls=request.tls,
             cipher_suite=request.cipher_suite,
         )
-        work = Deferred.fromCoroutine(self._connect(request, origin))
+        if not self._tunnels.admit():
+            self._refuse(request, origin, errors.slow_down(_NO_ROOM), Ending.OVERLOAD)
+            return succeed(None)
+        work = Deferred.fromCoroutine(self._connect(request, origin)).addBoth(self._over)
         request.when_gone().addCallback(lambda _: work.cancel())
         return work.addErrback(self._not_connected, request, origin).addErrback(self._unanswerable, request)
+
+    def _over(self, result: Any) -> Any:
+        self._tunnels.attempt_over()
+        return result
 
     async def _connect(self, request: ConnectRequest, origin: Origin) -> None:
         origin.host, origin.port = parse_connect(request.target)

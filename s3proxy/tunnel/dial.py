@@ -39,6 +39,7 @@ class _Attempt:
         self._reactor = reactor
         self._ended = ended
         self._watched = False
+        self.began: float = reactor.seconds()
         self.sock = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_STREAM)
         self.sock.setblocking(False)
         self._prepare = prepare
@@ -144,11 +145,18 @@ class _Dial:
             self._go_on()
             return
         self._attempts.remove(attempt)
+        self._blame_silent()
         self._finish((attempt.sock, attempt.ip, attempt.port))
 
-    def _too_late(self) -> None:
+    def _blame_silent(self) -> None:
+        """Those that had their time and were passed over, or would be passed over by each connection to come."""
+        latest = self._reactor.seconds() - self._stagger
         for attempt in self._attempts:
-            self._failed(attempt.ip, attempt.port)
+            if attempt.began <= latest:
+                self._failed(attempt.ip, attempt.port)
+
+    def _too_late(self) -> None:
+        self._blame_silent()
         self._finish(Failure(UpstreamTimeout(f"no connection to {self._host} within {self._seconds:g} s")))
 
     def _finish(self, result: Dialled | Failure) -> None:
@@ -190,6 +198,6 @@ def dial(
     :param limit: seconds for all of it
     :param stagger: seconds after which the next address is dialled besides
     :param prepare: sets options of a socket that is about to be connected
-    :param failed: called with IP and port of each address that could not be reached
+    :param failed: called with IP and port of each address that could not be reached, or kept silent until the end
     """
     return _Dial(reactor, host, addresses, limit=limit, stagger=stagger, prepare=prepare, failed=failed).result

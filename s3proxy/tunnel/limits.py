@@ -1,4 +1,4 @@
-"""How long, and with how much memory, a tunnel may be kept."""
+"""How many tunnels there may be, how long, and with how much memory each may be kept."""
 
 import attrs
 
@@ -9,6 +9,7 @@ __all__ = ["TunnelLimits"]
 class TunnelLimits:
     """Times in seconds, those of open tunnels checked every few seconds; sizes in bytes.
 
+    :ivar most: tunnels at once, and connections that try to become one; 0: as many as come
     :ivar hello_time: from accepting a connection to the end of its ClientHello
     :ivar connect_time: for finding and connecting to the far side, all its addresses together
     :ivar stagger: after which the next address is tried besides one that has not answered
@@ -19,6 +20,7 @@ class TunnelLimits:
     :ivar piece: bytes moved at a time where the kernel can't do it alone; at most twice as many wait in a direction
     """
 
+    most: int = 0
     hello_time: float = 10.0
     connect_time: float = 10.0
     stagger: float = 0.3

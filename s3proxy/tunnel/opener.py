@@ -59,24 +59,26 @@ class Opener:
 
         Fails with NotOpened.
         """
-        opening: Deferred[socket.socket] = Deferred.fromCoroutine(self._open(origin))
+        return Deferred.fromCoroutine(self._open(origin))
 
-        def too_late(_: object, seconds: float) -> socket.socket:
-            raise NotOpened(Ending.TIMEOUT, f"no connection to {origin.host} within {seconds:g} s")
+    def _find(self, host: str, port: int) -> "Deferred[list[tuple[str, int]]]":
+        def too_late(_: object, seconds: float) -> list[tuple[str, int]]:
+            raise UpstreamTimeout(f"no address of {host} within {seconds:g} s")
 
-        return opening.addTimeout(self.limits.connect_time, self.reactor, too_late)
+        return self.addresses.find(host, port).addTimeout(self.limits.connect_time, self.reactor, too_late)
 
     async def _open(self, origin: Origin) -> socket.socket:
         host = origin.host
+        until = self.reactor.seconds() + self.limits.connect_time
         try:
             self.policy.check_host(host)
             self.policy.check_tunnel_port(host, origin.port)
-            addresses = await self.addresses.find(host, origin.port)
+            addresses = await self._find(host, origin.port)
             sock, ip, port = await dial(
                 self.reactor,
                 host,
                 addresses,
-                limit=self.limits.connect_time,
+                limit=max(0.0, until - self.reactor.seconds()),
                 stagger=self.limits.stagger,
                 prepare=self.prepare,
                 failed=lambda ip, port: self.addresses.dialled(ip, port, False),

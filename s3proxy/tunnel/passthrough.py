@@ -31,6 +31,7 @@ _ALERTS = {
     HelloFault.MALFORMED: 50,
     HelloFault.TOO_LONG: 50,
     Ending.LOOP: 80,
+    Ending.OVERLOAD: 80,
     Ending.REFUSED: 49,
     Ending.UNREACHABLE: 80,
     Ending.TIMEOUT: 80,
@@ -104,6 +105,7 @@ class _Newcomer:
         self._hello: ClientHelloReader = ClientHelloReader()
         self._limit: IDelayedCall | None = None
         self._opening: Deferred[Any] | None = None
+        self._admitted = False
         self._origin = Origin(
             listener=LISTENER,
             client_address=client_address,
@@ -116,6 +118,10 @@ class _Newcomer:
         factory = self._factory
         sock.setblocking(False)
         self._socket = sock
+        self._admitted = factory.tunnels.admit()
+        if not self._admitted:
+            self.end(Ending.OVERLOAD)
+            return
         factory.waiting.add(self)
         limit = factory.tunnels.limits.hello_time
         self._limit = factory.reactor.callLater(limit, self.end, Ending.HELLO_TIMEOUT)
@@ -217,6 +223,8 @@ class _Newcomer:
             self._factory.waiting.discard(self)
             self._factory.reactor.removeReader(self)
             self._socket = None
+            if self._admitted:
+                self._factory.tunnels.attempt_over()
         return sock
 
     def end(self, reason: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
 
 from s3proxy.telemetry.instruments import Reading
 from s3proxy.telemetry.record import RequestRecord
@@ -20,6 +21,8 @@ __all__ = ["Tunnels"]
 TICK = 2.0
 """Seconds between two looks at all tunnels; one second while the proxy is stopping."""
 LISTENERS = ("https", "proxy", "tls")
+WARNING_INTERVAL = 60.0
+"""Seconds between two log lines about connections that were turned away."""
 
 _UPSTREAM_ENDED = frozenset((Ending.UPSTREAM_RESET, Ending.UPSTREAM_STALLED, Ending.UNREACHABLE, Ending.TIMEOUT))
 _CLIENT_ENDED = frozenset((Ending.CLIENT_RESET, Ending.CLIENT_STALLED, Ending.CLIENT_LEFT, Ending.HELLO_TIMEOUT))
@@ -32,10 +35,13 @@ class Tunnels:
     :param now: Unix seconds
     :param splice: False: bytes are copied even where the kernel could move them
     :ivar mover: what the tunnels move bytes with
+    :ivar attempts: connections that were admitted, and do not know yet whether they become tunnels
     :ivar counts: tunnels opened, by listener
     :ivar endings: tunnels and attempts that ended, by listener and reason
     :ivar draining: silent tunnels are closed
     """
+
+    log = Logger()
 
     def __init__(
         self,
@@ -51,6 +57,7 @@ class Tunnels:
         self.seconds: Callable[[], float] = reactor.seconds
         self.now = now
         self.mover = Mover(splice, limits.piece)
+        self.attempts = 0
         self.counts: "Counter[str]" = Counter()
         self.endings: "Counter[tuple[str, str]]" = Counter()
         self.draining = False
@@ -63,9 +70,38 @@ class Tunnels:
         self._bytes: "Counter[tuple[str, str]]" = Counter()
         self._ticking: IDelayedCall | None = None
         self._waiting: "list[Deferred[None]]" = []
+        self._turned_away = 0
+        self._warned: float | None = None
 
     def __len__(self) -> int:
         return len(self._open)
+
+    # For those who want one.
+
+    def admit(self) -> bool:
+        """Whether there is room for one more. Who was admitted calls :meth:`attempt_over`, tunnel or not."""
+        most = self.limits.most
+        if most and len(self._open) + self.attempts >= most:
+            self._turn_away(most)
+            return False
+        self.attempts += 1
+        return True
+
+    def attempt_over(self) -> None:
+        """An attempt has led to a tunnel, or to none."""
+        self.attempts -= 1
+
+    def _turn_away(self, most: int) -> None:
+        self._turned_away += 1
+        now = self.seconds()
+        if self._warned is None or now - self._warned >= WARNING_INTERVAL:
+            self.log.warn(
+                "{count} connection(s) got no tunnel: server.max_concurrent_tunnels is {most}",
+                count=self._turned_away,
+                most=most,
+            )
+            self._warned = now
+            self._turned_away = 0
 
     # For tunnels.
 
@@ -202,3 +238,7 @@ class Tunnels:
                 yield Reading("s3proxy_tunnel_bytes_total", carried[listener, direction], (listener, direction))
         for (listener, reason), count in self.endings.items():
             yield Reading("s3proxy_tunnels_ended_total", count, (listener, reason))
+            if listener == "https":
+                yield Reading("s3proxy_passthrough_connections_total", count, (reason,))
+        for direction in ("sent", "received"):
+            yield Reading("s3proxy_passthrough_bytes_total", carried["https", direction], (direction,))

@@ -5,7 +5,7 @@ from collections import deque
 from typing import Any
 
 from twisted.internet.error import ConnectionLost
-from twisted.internet.interfaces import IPushProducer, IReadDescriptor, IWriteDescriptor
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReadDescriptor, IWriteDescriptor
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -16,6 +16,8 @@ from s3proxy.tunnel.tunnel import Ending, Origin, Tunnel
 
 __all__ = ["StreamTunnel"]
 
+GOODBYE = 5.0
+"""Seconds for which the farewell of TLS is waited for."""
 PIECE = 64 * 1024
 """Bytes that are read from the far side at a time."""
 
@@ -37,8 +39,12 @@ class _Client(Protocol):
 class StreamTunnel(Tunnel):
     """Relays between a TLS transport and a connected socket that does not block, and owns both from now on.
 
-    TLS ends in both directions at once: when either side has finished sending, the other gets what is left for it,
-    and the tunnel ends. Held in memory are one piece for each direction and what the transport buffers.
+    Both directions end together: when either side has finished sending, the other gets what is left for it, and the
+    tunnel ends. A client's farewell (close_notify) says in TLS 1.2 that it takes nothing more (RFC 5246 7.2.1), and
+    Twisted's TLS layer, which answers it with its own and closes, has no half-open state in any version. What is spoken
+    within such a tunnel is TLS again, which does not half-close either.
+
+    Held in memory are one piece for each direction and what the transport buffers.
 
     :param transport: carries the client's bytes; a :class:`twisted.protocols.tls.TLSMemoryBIOProtocol`
     :param for_upstream: bytes of the client that were read already
@@ -47,7 +53,7 @@ class StreamTunnel(Tunnel):
 
     __slots__ = (
         "_reactor", "_transport", "_socket", "_pending", "_handed", "_taken", "_paused", "_reading",
-        "_writing", "_client_gone", "_upstream_ended",
+        "_writing", "_client_gone", "_upstream_ended", "_goodbye",
     )  # fmt: skip
 
     def __init__(
@@ -72,6 +78,7 @@ class StreamTunnel(Tunnel):
         self._writing = False
         self._client_gone = False
         self._upstream_ended = False
+        self._goodbye: IDelayedCall | None = None
         super().__init__(tunnels, origin)
         transport.wrappedProtocol = _Client(self)
         transport.registerProducer(self, True)
@@ -106,10 +113,12 @@ class StreamTunnel(Tunnel):
     def client_lost(self, reason: Failure) -> None:
         """Called when the client's connection has ended, however."""
         self._client_gone = True
+        if self._goodbye is not None and self._goodbye.active():
+            self._goodbye.cancel()
         if not self._open:
             return
         if self._upstream_ended:
-            self.end(Ending.FINISHED, reset=False)
+            self.end(Ending.FINISHED if self.sent == self._handed else Ending.CLIENT_RESET, reset=False)
         elif reason.check(ConnectionLost):
             self.end(Ending.CLIENT_RESET)
         elif self._pending:
@@ -230,6 +239,7 @@ class StreamTunnel(Tunnel):
             if reset:
                 self._transport.abortConnection()
             else:
+                self._goodbye = self._reactor.callLater(GOODBYE, self._transport.abortConnection)
                 self._transport.loseConnection()
         if reset:
             close_with_reset(self._socket)

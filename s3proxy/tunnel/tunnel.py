@@ -28,6 +28,7 @@ class Ending:
     UNREACHABLE = "unreachable"
     TIMEOUT = "timeout"
     MALFORMED = "malformed"
+    OVERLOAD = "overload"
     ERROR = "error"
 
 

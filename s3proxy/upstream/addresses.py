@@ -26,6 +26,7 @@ class Addresses:
     :param distributed: use the addresses of a host in turn; otherwise the first one that answers
     :param policy: where connections may lead; None: anywhere, but to this proxy itself
     :param dial: opens a connection by a route to an IP and port, for a probe
+    :param excluded: called with the route by which an address failed that is left out now
     :param reached: called with route, address and connection when a probe finds an address back
     """
 
@@ -41,6 +42,7 @@ class Addresses:
         distributed: bool,
         dial: "Callable[[Route, str, int], Deferred[Any]]",
         reached: Callable[[Route, Address, Any], None],
+        excluded: Callable[[Route], None] = lambda route: None,
     ) -> None:
         self._clock = clock
         self.resolver = resolver
@@ -49,6 +51,7 @@ class Addresses:
         self._policy = policy
         self._distributed = distributed
         self._reached = reached
+        self._told = excluded
         self.prober = Prober(clock, health, dial, resolver.has_address, self._found_again)
         self.exclusions = 0
 
@@ -62,11 +65,11 @@ class Addresses:
         :raises UpstreamUnreachable: there is none
         :raises UpstreamRefused: there is none that may be dialled
         """
-        targets = self.resolver.at_hand(route.host)
+        targets = self.resolver.at_hand(route.host, route.asked)
         if targets is None:
             if self._policy is not None:
                 self._policy.check_host(route.host)
-            targets = await self.resolver.resolve(route.host)
+            targets = await self.resolver.resolve(route.host, route.asked)
         ordered = self._in_order(route, route.port, targets, bool(used))
         usable = [address for address in ordered if not self._health.excluded(address)] or ordered
         return next((address for address in usable if address not in used), usable[0])
@@ -77,7 +80,7 @@ class Addresses:
         :raises UpstreamUnreachable: there is none
         :raises UpstreamRefused: there is none that may be dialled
         """
-        targets = await self.resolver.resolve(route.host)
+        targets = await self.resolver.resolve(route.host, route.asked)
         addresses = self._in_order(route, port, targets)
         found = []
         loop: UpstreamRefused | None = None
@@ -99,7 +102,7 @@ class Addresses:
         """
         self._guard.check(route.host, *address)
         if self._policy is not None:
-            self._policy.check_address(route.host, *address, route.overridden)
+            self._policy.check_address(route.host, *address, route.overridden, route.asked)
 
     def failed(self, route: Route, address: Address) -> None:
         """Note a failure to connect, to shake hands or to answer."""
@@ -107,6 +110,7 @@ class Addresses:
         if cooldown is None:
             return
         self.exclusions += 1
+        self._told(route)
         self.prober.watch(address, route, cooldown)
         self.log.warn(
             "{address} keeps failing and is left out; it is probed in {seconds:g} s",
@@ -142,7 +146,7 @@ class Addresses:
         addresses = [(target.ip, target.port or port) for target in targets]
         if self._policy is not None:
             self._policy.check_host(route.host)
-            addresses = self._policy.permitted(route.host, addresses, route.overridden)
+            addresses = self._policy.permitted(route.host, addresses, route.overridden, route.asked)
         return self._health.in_order(route.host, addresses, self._distributed, again)
 
     def _found_again(self, route: Route, address: Address, connection: Any) -> None:

@@ -1,5 +1,6 @@
 """The upstream side as one object: resolve, pick an address, connect, ask, and try again where that is safe."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from zope.interface import implementer
 
 from s3proxy.upstream.addresses import Addresses
 from s3proxy.upstream.connection import Connect, Dialer, UpstreamConnection
+from s3proxy.upstream.counts import ConnectTimes, EndpointCounts
 from s3proxy.upstream.destinations import DestinationPolicy
 from s3proxy.upstream.exchange import Exchange, Limits, framing
 from s3proxy.upstream.health import Address, AddressHealth
@@ -26,8 +28,9 @@ from s3proxy.upstream.interfaces import (
     UpstreamTLSError,
     UpstreamUnreachable,
 )
+from s3proxy.upstream.nameservers import DEFAULT_SERVERS, DNSClient, Lookup
 from s3proxy.upstream.pool import ConnectionPool, PoolKey, PoolLimits
-from s3proxy.upstream.resolve import DEFAULT_SERVERS, DNSClient, Lookup, Resolver
+from s3proxy.upstream.resolve import Resolver
 from s3proxy.upstream.response import UpstreamResponse
 from s3proxy.upstream.retry import Stage, Tries, next_delay
 from s3proxy.upstream.routing import LoopGuard, Route, Router, show_address
@@ -83,6 +86,8 @@ class Upstream:
     :param policy: where it may connect to; None: anywhere, but to this proxy itself
     :param head_timeout: seconds for the head of an answer: without a body, from the beginning and with all attempts;
         with one, from its end
+    :ivar times: seconds of the steps on the way to a connection
+    :ivar by_endpoint: what was counted by host
     :param lookup: replaces the DNS client
     :param connect: replaces ``connectTCP``
     """
@@ -129,7 +134,8 @@ class Upstream:
         )
         self.socket_options = options
         contexts = ClientContexts(settings.system_ca, seconds=reactor.seconds)
-        self._dialer = Dialer(reactor, contexts, options, settings.connection_timeout, connect)
+        self.times = ConnectTimes()
+        self._dialer = Dialer(reactor, contexts, options, settings.connection_timeout, connect, self.times)
         self._addresses = Addresses(
             reactor,
             Resolver(
@@ -138,6 +144,7 @@ class Upstream:
                 settings.endpoint_overrides,
                 settings.dns_refresh_interval,
                 settings.max_registered_endpoints,
+                self.times.dns,
             ),
             AddressHealth(
                 settings.ip_failure_threshold,
@@ -150,11 +157,31 @@ class Upstream:
             distributed,
             self._dial,
             self._found_again,
+            self._excluded,
         )
         self._governor = Governor(settings.hedged_requests.max_inflight_fraction)
         self._stopped = False
         self.counters = UpstreamCounters()
+        self.by_endpoint = EndpointCounts()
         self.hedges = HedgeCounters()
+
+    def unanswered(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """See :meth:`~s3proxy.upstream.resolve.Resolver.unanswered`."""
+        return self._addresses.resolver.unanswered()
+
+    def lookups(self) -> tuple[int, int]:
+        """Names that were looked up so far, and those of them that no server answered about."""
+        resolver = self._addresses.resolver
+        return resolver.lookups, resolver.failures
+
+    def seconds(self) -> float:
+        """The clock that answers are timed with."""
+        return float(self._reactor.seconds())
+
+    @property
+    def closed(self) -> "Counter[str]":
+        """Connections that have ended, by why."""
+        return self._pool.closed
 
     @property
     def resolver(self) -> Resolver:
@@ -244,7 +271,8 @@ class Upstream:
         if reached:
             self._addresses.connected((ip, port))
         else:
-            self._addresses.failed(Route(ip, port, None), (ip, port))
+            # It was permitted for the host that was asked for; its own class says nothing about a probe.
+            self._addresses.failed(Route(ip, port, None, overridden=True), (ip, port))
 
     async def _request(self, request: UpstreamRequest) -> IUpstreamResponse:
         self._governor.fetches += request.repeatable
@@ -279,12 +307,14 @@ class Upstream:
                     return await self._attempt(request, framed, route, tries, used)
                 return await self._race(request, request.hedging, framed, route, tries, used)
             except _AttemptFailed as failed:
+                failed_at = failed.stage
                 tries = tries.plus(failed.stage)
                 delay = next_delay(failed.stage, request.repeatable, tries, self._settings.upstream_idle_retries)
                 if delay is None:
                     raise failed.error from None
                 self.log.debug("A request to {host} is repeated: {error}", host=request.host, error=failed.error)
             self.counters.retries += 1
+            self.by_endpoint.retried[failed_at.name.lower()] += 1
             if delay > 0:
                 await deferLater(self._reactor, delay)
 
@@ -330,6 +360,7 @@ class Upstream:
                 raise
         else:
             self.counters.connections_reused += 1
+            self._count(self.by_endpoint.reused, route.host)
         self.counters.attempts += 1
         exchange = Exchange(self._reactor, connection, request, framed, self._limits)
         on_idle = self._pool.release if self._settings.keepalive_enabled else None
@@ -362,18 +393,25 @@ class Upstream:
             self.counters.connect_failures += 1
             self._addresses.failed(route, (key.ip, key.port))
             raise _AttemptFailed(Stage.CONNECTING, error) from None
-        self._opened(connection)
+        self._opened(connection, route)
         self._pool.opened(key, connection)
         return connection
 
-    def _opened(self, connection: UpstreamConnection) -> None:
+    def _count(self, counter: "Counter[str]", host: str) -> None:
+        counter[self.by_endpoint.endpoints.label(host)] += 1
+
+    def _opened(self, connection: UpstreamConnection, route: Route) -> None:
+        self._count(self.by_endpoint.opened, route.host)
         self.counters.connections_opened += 1
         self.counters.tls_resumed += connection.tls is not None and connection.tls.resumed
+
+    def _excluded(self, route: Route) -> None:
+        self._count(self.by_endpoint.excluded, route.host)
 
     def _found_again(self, route: Route, address: Address, connection: UpstreamConnection) -> None:
         """A probe reached an excluded address. Its connection serves the next request, if it is of use to one."""
         ip, port = address
-        self._opened(connection)
+        self._opened(connection, route)
         if self._stopped or route.tls is None and route.host == ip or not self._settings.keepalive_enabled:
             connection.close()
         else:

@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
 from s3proxy.upstream import sockets
+from s3proxy.upstream.counts import ConnectTimes
 from s3proxy.upstream.interfaces import UpstreamError, UpstreamUnreachable
 from s3proxy.upstream.routing import Route, show_address
 from s3proxy.upstream.tls import ClientContexts, ConnectionCreator, UpstreamTLS, check_name, handshake_error
@@ -42,13 +43,18 @@ class UpstreamConnection(Protocol):
     :ivar idle_since: the clock's seconds since when nobody uses it
     :ivar requests: exchanges it has begun
     :ivar usable: a request can be sent on it
+    :ivar broken: it ended in the middle of something
     :ivar tls: what made its TLS side; None without TLS
     """
 
     tls: ConnectionCreator | None = None
 
-    def __init__(self, clock: IReactorTime, route: Route, ip: str, port: int) -> None:
+    def __init__(
+        self, clock: IReactorTime, route: Route, ip: str, port: int, times: ConnectTimes | None = None
+    ) -> None:
         self._clock = clock
+        self._times = times
+        self._step = clock.seconds()
         self._route = route
         self._user: Any = None
         self._socket: Any = None
@@ -60,6 +66,7 @@ class UpstreamConnection(Protocol):
         self.opened_at = self.idle_since = clock.seconds()
         self.requests = 0
         self.usable = False
+        self.broken = False
 
     # Dialling.
 
@@ -70,12 +77,16 @@ class UpstreamConnection(Protocol):
     def connectionMade(self) -> None:
         transport: Any = self.transport
         layered = isinstance(transport, UpstreamTLS)
+        if self._times is not None:
+            self._times.tcp.observe(self._since())
         self._socket = transport.transport if layered else transport
         if not layered:
             self._opened()
 
     def handshakeCompleted(self) -> None:
         """Twisted's TLS layer calls this once, when application data may flow."""
+        if self._times is not None:
+            self._times.tls.observe(self._since())
         policy = self._route.tls
         layer: Any = self.transport
         session: SSL.Connection = layer.getHandle()
@@ -89,6 +100,11 @@ class UpstreamConnection(Protocol):
         if self.tls is not None:
             self.tls.shaken(session)
         self._opened()
+
+    def _since(self) -> float:
+        """Seconds that the step that ends now has taken."""
+        before, self._step = self._step, self._clock.seconds()
+        return self._step - before
 
     def dial_failed(self, reason: Failure) -> None:
         """No TCP connection came about."""
@@ -178,6 +194,7 @@ class UpstreamConnection(Protocol):
     def abort(self) -> None:
         """End it at once, whatever is under way."""
         self.usable = False
+        self.broken = True
         self._abort_now()
 
     def _abort_now(self) -> None:
@@ -240,6 +257,7 @@ class Dialer:
 
     :param timeout: seconds for TCP and TLS handshake together
     :param connect: replaces the real ``connectTCP``
+    :param times: gets the seconds that each step takes
     """
 
     def __init__(
@@ -249,7 +267,9 @@ class Dialer:
         options: sockets.SocketOptions,
         timeout: float,
         connect: Connect | None = None,
+        times: ConnectTimes | None = None,
     ) -> None:
+        self._times = times
         self._reactor = reactor
         self._contexts = contexts
         self._timeout = timeout
@@ -262,7 +282,7 @@ class Dialer:
 
         Fails with UpstreamUnreachable, or UpstreamTLSError when the certificate does not hold.
         """
-        connection = UpstreamConnection(self._reactor, route, ip, port)
+        connection = UpstreamConnection(self._reactor, route, ip, port, self._times)
         factory: Any = _OneConnection(connection)
         if route.tls is not None:
             try:

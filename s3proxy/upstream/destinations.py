@@ -27,7 +27,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from s3proxy.upstream.interfaces import UpstreamRefused
-from s3proxy.upstream.routing import host_and_port, ip_literal, longest_suffix, show_address
+from s3proxy.upstream.routing import OverrideKeys, host_and_port, ip_literal, longest_suffix, show_address
 
 __all__ = ["AddressClass", "DestinationPolicy", "address_class", "is_aws_name"]
 
@@ -75,6 +75,7 @@ _V6_CLASSES: tuple[tuple[_V6, AddressClass], ...] = (
     (_V6("fec0::/10"), AddressClass.PRIVATE),
     (_V6("2001::/23"), AddressClass.FORBIDDEN),
     (_V6("2001:db8::/32"), AddressClass.FORBIDDEN),
+    (_V6("3fff::/20"), AddressClass.FORBIDDEN),
     (_V6("2000::/3"), AddressClass.PUBLIC),
 )
 # Networks whose addresses hold an IPv4 address, and how far from the right end that ends.
@@ -170,16 +171,12 @@ class DestinationPolicy:
             self._names = frozenset(entry.removeprefix("*.") for entry in entries)
             self._suffixes = frozenset(entry[2:] for entry in entries if entry.startswith("*."))
         self._own_resolver = own_resolver
-        self._exact: dict[str, _Listed] = {}
-        self._below: dict[str, _Listed] = {}
-        listed: set[tuple[str, int | None]] = set()
+        self._keys = OverrideKeys(overrides or {})
+        self._overrides: dict[str, _Listed] = {}
         for key, values in (overrides or {}).items():
             targets = (host_and_port(value) for value in values)
-            addresses = frozenset((ip, port) for host, port in targets if (ip := ip_literal(host)) is not None)
-            table, name = (self._below, key[2:]) if key.startswith("*.") else (self._exact, key)
-            table[name.lower()] = addresses
-            listed |= addresses
-        self._listed = frozenset(listed)
+            self._overrides[key] = frozenset((ip, port) for host, port in targets if (ip := ip_literal(host)))
+        self._listed: _Listed = frozenset().union(*self._overrides.values())
 
     def check_host(self, host: str) -> None:
         """Look at the name that a client gave, lower case and without brackets.
@@ -202,18 +199,19 @@ class DestinationPolicy:
             raise UpstreamRefused(f"{host}:{port}: tunnels lead to port 443 only")
 
     def permitted(
-        self, host: str, addresses: Iterable[tuple[str, int]], vouched: bool = False
+        self, host: str, addresses: Iterable[tuple[str, int]], vouched: bool = False, asked: int | None = None
     ) -> list[tuple[str, int]]:
         """Those of the addresses (IP and port) that may be dialled for this host.
 
         :param vouched: ``connection_pool.upstream_overrides`` has an entry for the host and port that were asked for
+        :param asked: that port
         :raises UpstreamRefused: when none is left; says why the first may not
         """
         permitted: list[tuple[str, int]] = []
         refusal: UpstreamRefused | None = None
         for ip, port in addresses:
             try:
-                self.check_address(host, ip, port, vouched)
+                self.check_address(host, ip, port, vouched, asked)
             except UpstreamRefused as error:
                 refusal = refusal or error
             else:
@@ -222,38 +220,39 @@ class DestinationPolicy:
             raise refusal
         return permitted
 
-    def check_address(self, host: str, ip: str, port: int, vouched: bool = False) -> None:
+    def check_address(
+        self, host: str, ip: str, port: int, vouched: bool = False, asked: int | None = None
+    ) -> None:
         """Look at one address that is about to be dialled for a host.
 
         :raises UpstreamRefused: it may not be
         """
         kind = address_class(ip)
-        if kind is AddressClass.PUBLIC or self._lists(host, ip, port):
+        if kind is AddressClass.PUBLIC:
+            return
+        listed = self._override(host, asked)
+        if self._lists(listed, host, ip, port):
             return
         if kind is AddressClass.FORBIDDEN:
             remedy = "connection_pool.endpoint_overrides would have to list it"
         else:
-            pinned = self._override(host) is not None
+            pinned = listed is not None
             resolver = kind is AddressClass.PRIVATE and self._own_resolver and is_aws_name(host)
             if pinned or vouched or resolver:
                 return
             remedy = "name it in connection_pool.endpoint_overrides or upstream_overrides if it is meant"
         raise UpstreamRefused(f"{host} leads to {show_address(ip, port)}, which is {kind.value}; {remedy}")
 
-    def _override(self, host: str) -> "_Listed | None":
-        exact = self._exact.get(host)
-        if exact is not None:
-            return exact
-        suffix = longest_suffix(host, self._below)
-        return None if suffix is None else self._below[suffix]
+    def _override(self, host: str, asked: int | None) -> "_Listed | None":
+        key = self._keys.find(host, asked)
+        return None if key is None else self._overrides[key]
 
-    def _lists(self, host: str, ip: str, port: int) -> bool:
+    def _lists(self, listed: "_Listed | None", host: str, ip: str, port: int) -> bool:
         """Whether the very address is listed: for this host, or, for a client that names it itself, for any.
 
         One that is listed with a port is listed on that port only.
         """
         address = ip_literal(ip) or ip
-        listed = self._override(host)
         if listed is None:
             listed = self._listed if ip_literal(host) == address else frozenset()
         return (address, None) in listed or (address, port) in listed

@@ -34,7 +34,13 @@ from s3proxy.upstream.http1 import (
     content_length,
     request_head,
 )
-from s3proxy.upstream.interfaces import UpstreamError, UpstreamRequest, UpstreamTimeout, UpstreamUnreachable
+from s3proxy.upstream.interfaces import (
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamRequest,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
 from s3proxy.upstream.response import UpstreamResponse
 from s3proxy.upstream.retry import Stage
 from s3proxy.upstream.upload import Upload
@@ -231,7 +237,8 @@ class Exchange:
                 if self._ended():
                     return
         except ParseError as error:
-            self._fail(UpstreamError(f"{self._connection.address} sent no proper answer: {error}", sent=True))
+            text = f"{self._connection.address} sent no proper answer: {error}"
+            self._fail(UpstreamProtocolError(text, sent=True))
             return
         response = self._response
         if ended:

@@ -12,12 +12,14 @@ __all__ = [
     "IUpstream",
     "UpstreamBusy",
     "UpstreamError",
+    "UpstreamProtocolError",
     "UpstreamRefused",
     "UpstreamRequest",
     "IUpstreamResponse",
     "UpstreamTimeout",
     "UpstreamTLSError",
     "UpstreamUnreachable",
+    "UpstreamUnresolved",
 ]
 
 
@@ -31,6 +33,14 @@ class UpstreamError(Exception):
 
 class UpstreamUnreachable(UpstreamError):
     """No address, no connection, or the connection was lost before an answer came: 502."""
+
+
+class UpstreamUnresolved(UpstreamUnreachable):
+    """No address: 502."""
+
+
+class UpstreamProtocolError(UpstreamError):
+    """What came is no HTTP answer: 502."""
 
 
 class UpstreamTimeout(UpstreamError):
@@ -73,6 +83,7 @@ class UpstreamRequest:
         chunked`` is added. A ``Content-Length: 0`` without a body stays.
     :ivar body: started when S3 is ready for it (at once, or after ``100 Continue`` when the headers expect that)
     :ivar repeatable: may be sent again after a failure before the first byte of the answer (GET, HEAD without body)
+    :ivar group: of S3's operations, one of :data:`s3proxy.telemetry.operations.GROUPS`, for counts
     :ivar hedging: when it is sent a second time before the first has failed; None: never. Only for repeatable ones.
     """
 
@@ -85,6 +96,7 @@ class UpstreamRequest:
     body_length: int | None = 0
     repeatable: bool = False
     hedging: Hedging | None = None
+    group: str = "other"
 
 
 class IUpstreamResponse(IByteSource):

@@ -1,5 +1,6 @@
 """Connections to S3 that wait for their next request."""
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
 from typing import Protocol
 
@@ -40,10 +41,14 @@ class PoolLimits:
 
 
 class IdleConnection(Protocol):
-    """What the pool needs of a connection."""
+    """What the pool needs of a connection.
+
+    :ivar broken: it ended in the middle of something
+    """
 
     opened_at: float
     idle_since: float
+    broken: bool
 
     def still_open(self) -> bool: ...
 
@@ -60,6 +65,8 @@ class ConnectionPool:
     A connection enters with :meth:`opened`, as one in use; :meth:`release` makes it idle, :meth:`take` gives it out
     again.
 
+    :ivar closed: connections that ended, by why: idle (nobody wanted it), lifetime, limit (there were too many), peer,
+        error (while in use), or stop
     :param on_unused: called once for each :meth:`opened` and each :meth:`take`, when the connection is idle or gone
     """
 
@@ -73,6 +80,7 @@ class ConnectionPool:
         self._key_of: dict[IdleConnection, PoolKey] = {}
         self._timer: IDelayedCall | None = None
         self._closed = False
+        self.closed: "Counter[str]" = Counter()
 
     def opened(self, key: PoolKey, connection: IdleConnection) -> None:
         """A new connection is in use."""
@@ -101,11 +109,24 @@ class ConnectionPool:
             connection = waiting.pop()
             if not waiting:
                 del self._idle[key]
-            if self._fresh(connection) and connection.still_open():
+            if not self._fresh(connection):
+                self._end(connection, self._why_stale(connection))
+            elif connection.still_open():
                 self._used.add(connection)
                 return connection
-            connection.close()
+            else:
+                self._end(connection, "peer")
         return None
+
+    def _end(self, connection: IdleConnection, why: str) -> None:
+        """Close an idle connection."""
+        # When it is gone it is counted already.
+        self._key_of.pop(connection, None)
+        self.closed[why] += 1
+        connection.close()
+
+    def _why_stale(self, connection: IdleConnection) -> str:
+        return "lifetime" if self._clock.seconds() - connection.opened_at >= self._limits.lifetime else "idle"
 
     def release(self, connection: IdleConnection) -> None:
         """A connection is idle. If it is too old it is closed; if there are too many, the oldest idle one is."""
@@ -117,12 +138,12 @@ class ConnectionPool:
 
     def _keep(self, key: PoolKey, connection: IdleConnection) -> None:
         if self._closed or not self._fresh(connection):
-            connection.close()
+            self._end(connection, "stop" if self._closed else self._why_stale(connection))
             return
         waiting = self._idle.setdefault(key, [])
         waiting.append(connection)
         if len(waiting) > self._limits.per_key:
-            waiting.pop(0).close()
+            self._end(waiting.pop(0), "limit")
         elif self._limits.per_host is not None:
             self._trim_host(key.host, self._limits.per_host)
         self._watch()
@@ -150,6 +171,9 @@ class ConnectionPool:
             self._timer.cancel()
             self._timer = None
         idle = [connection for waiting in self._idle.values() for connection in waiting]
+        for connection in idle:
+            self._key_of.pop(connection, None)
+            self.closed["stop"] += 1
         self._idle.clear()
         return idle
 
@@ -169,12 +193,13 @@ class ConnectionPool:
         connection = waiting.pop(0)
         if not waiting:
             del self._idle[key]
-        connection.close()
+        self._end(connection, "limit")
 
     def _lost(self, connection: IdleConnection) -> None:
         key = self._key_of.pop(connection, None)
         if key is None:
             return
+        self.closed["error" if connection.broken else "peer"] += 1
         waiting = self._idle.get(key, [])
         if connection in waiting:
             waiting.remove(connection)
@@ -200,5 +225,5 @@ class ConnectionPool:
             else:
                 del self._idle[key]
             for connection in expired:
-                connection.close()
+                self._end(connection, self._why_stale(connection))
         self._watch()

@@ -106,7 +106,7 @@ class UpstreamResponse:
         # How it ended: None while it has not; True in full; a Failure.
         self._end: bool | Failure | None = None
         self._aborted = False
-        self._on_over: Callable[[], None] | None = None
+        self._on_over: list[Callable[[], None]] = []
         self._idle_timeout = idle_timeout
         self._watch = IdleWatch(clock, idle_timeout, self._silent)
 
@@ -159,11 +159,16 @@ class UpstreamResponse:
         self._over()
 
     def when_over(self, callback: Callable[[], None]) -> None:
-        """Call *callback* once nothing more comes from S3, at once when that is so already. There is only one."""
+        """Call *callback* once nothing more comes from S3, at once when that is so already."""
         if self._end is not None:
             callback()
         else:
-            self._on_over = callback
+            self._on_over.append(callback)
+
+    @property
+    def fault(self) -> Failure | None:
+        """Why the body did not come in full; None: it did, or may, or nobody wanted the rest."""
+        return self._end if isinstance(self._end, Failure) else None
 
     # The exchange's side.
 
@@ -205,8 +210,8 @@ class UpstreamResponse:
             self._tell_end()
 
     def _over(self) -> None:
-        callback, self._on_over = self._on_over, None
-        if callback is not None:
+        callbacks, self._on_over = self._on_over, []
+        for callback in callbacks:
             callback()
 
     def _tell_end(self) -> None:

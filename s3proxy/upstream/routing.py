@@ -1,9 +1,8 @@
 """From the host and port that a client meant to the way S3 is dialled: TLS or plain, port, trust; and no loops."""
 
-import functools
 import ipaddress
 import socket
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from functools import lru_cache
 
 import attrs
@@ -11,7 +10,17 @@ import attrs
 from s3proxy.upstream.interfaces import UpstreamRefused
 from s3proxy.upstream.settings import TransportOverride
 
-__all__ = ["LoopGuard", "Route", "Router", "TLSPolicy", "host_and_port", "ip_literal", "longest_suffix", "show_address"]
+__all__ = [
+    "LoopGuard",
+    "OverrideKeys",
+    "Route",
+    "Router",
+    "TLSPolicy",
+    "host_and_port",
+    "ip_literal",
+    "longest_suffix",
+    "show_address",
+]
 
 _WILDCARDS = frozenset({"", "0.0.0.0", "::"})
 
@@ -38,16 +47,17 @@ class Route:
     :ivar port: port to dial, unless the address itself names one
     :ivar tls: None for plain TCP
     :ivar overridden: an entry of ``upstream_overrides`` applies
+    :ivar asked: the port that the client named; None: no client did
     """
 
     host: str
     port: int
     tls: TLSPolicy | None
     overridden: bool = False
+    asked: int | None = attrs.field(default=None, eq=False)
 
 
 @lru_cache(maxsize=1024)
-@functools.lru_cache(maxsize=1024)
 def ip_literal(text: str) -> str | None:
     """The canonical text of an IP address (v4-mapped ones as IPv4), or None when it is none."""
     try:
@@ -99,6 +109,39 @@ def longest_suffix(host: str, suffixes: Container[str]) -> str | None:
     return None
 
 
+class OverrideKeys:
+    """The keys of ``endpoint_overrides``: ``host``, ``*.suffix``, and both with ``:port``.
+
+    The exact host goes before the longest suffix, and a key with the port that the client named before one without.
+    """
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._exact: dict[tuple[str, int | None], str] = {}
+        self._below: dict[tuple[str, int | None], str] = {}
+        for key in keys:
+            table, text = (self._below, key[2:]) if key.startswith("*.") else (self._exact, key)
+            host, port = host_and_port(text)
+            table[ip_literal(host) or host, port] = key
+        self._suffixes = frozenset(host for host, _ in self._below)
+        self._hosts = frozenset(host for host, _ in self._exact)
+
+    def find(self, host: str, port: int | None) -> str | None:
+        """The key that gives *host* its addresses when a client names it with *port*, or None."""
+        if host in self._hosts:
+            key = self._exact.get((host, port)) or self._exact.get((host, None))
+            if key is not None:
+                return key
+        if not self._suffixes:
+            return None
+        suffix = longest_suffix(host, self._suffixes)
+        while suffix is not None:
+            key = self._below.get((suffix, port)) or self._below.get((suffix, None))
+            if key is not None:
+                return key
+            suffix = longest_suffix(suffix, self._suffixes)
+        return None
+
+
 class Router:
     """Looks routes up.
 
@@ -116,26 +159,19 @@ class Router:
             if port is None:
                 raise ValueError(f"connection_pool.upstream_overrides: {key!r} has no port; write host:port")
             self._overrides.setdefault(port, {})[ip_literal(host) or host] = override
-        self._pinned = {key.lower() for key in endpoint_overrides}
-        self._pinned_suffixes = {key[2:] for key in self._pinned if key.startswith("*.")}
+        self._pinned = OverrideKeys(endpoint_overrides)
 
     def route(self, host: str, port: int) -> Route:
         """The route for requests to *host* (lower case, no brackets) that named *port*, 80 when they named none."""
         host = ip_literal(host) or host
-        pinned = self.pinned_by(host) is not None
+        pinned = self._pinned.find(host, port) is not None
         override = self._override(host, port)
         if override is None:
-            return Route(host, 443, TLSPolicy(tls12_only=pinned))
+            return Route(host, 443, TLSPolicy(tls12_only=pinned), asked=port)
         if override.scheme == "http":
-            return Route(host, port, None, overridden=True)
-        return Route(host, port, TLSPolicy(override.validate_tls, override.ca_file, pinned), overridden=True)
-
-    def pinned_by(self, host: str) -> str | None:
-        """The key of ``endpoint_overrides`` that gives *host* its addresses, or None."""
-        if host in self._pinned:
-            return host
-        suffix = longest_suffix(host, self._pinned_suffixes)
-        return None if suffix is None else "*." + suffix
+            return Route(host, port, None, overridden=True, asked=port)
+        tls = TLSPolicy(override.validate_tls, override.ca_file, pinned)
+        return Route(host, port, tls, overridden=True, asked=port)
 
     def _override(self, host: str, port: int) -> TransportOverride | None:
         hosts = self._overrides.get(port)

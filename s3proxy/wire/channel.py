@@ -5,10 +5,11 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.interfaces import IHandshakeListener, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web import http
+from zope.interface import implementer
 
 from s3proxy.gateway.interfaces import ClientGone
 from s3proxy.gateway.lane import Glance
@@ -68,6 +69,7 @@ class _Step(Enum):
     CLOSED = "closed"
 
 
+@implementer(IHandshakeListener)
 class ClientChannel(http.HTTPChannel):
     """Reads requests, and hands each to its site's resource as soon as its head is complete.
 
@@ -108,8 +110,14 @@ class ClientChannel(http.HTTPChannel):
         self._peer: Any = None
         self._host: Any = None
         self._glance: Glance | None = None
+        self._tls = ("", "")
 
     # The connection
+
+    def handshakeCompleted(self) -> None:
+        """Called by Twisted's TLS layer, once, when application data may flow."""
+        self.site.counters.handshakes += 1
+        self._tls = self.tls_words()
 
     def connectionMade(self) -> None:
         """Called by the transport."""
@@ -260,7 +268,9 @@ class ClientChannel(http.HTTPChannel):
         self._glance = glance = site.glancer.glance(data, self._glance)
         if glance is None:
             return False
-        answer = site.lane.answer(glance, self.client_address, site.listener, files=self.sends_files)
+        answer = site.lane.answer(
+            glance, self.client_address, site.listener, files=self.sends_files, tls=self._tls
+        )
         if answer is None:
             return False
         if isinstance(answer, LargeHit):

@@ -29,6 +29,7 @@ class WireCounters:
     :ivar connections: accepted connections
     :ivar requests: requests handed to the gateway
     :ivar failed_handshakes: connections that ended before TLS was agreed upon
+    :ivar handshakes: connections that agreed upon TLS
     :ivar rejected: answers the listener gave itself, by S3 error code
     :ivar aborted: connections cut by us, by reason: slow_reader, client (found reset), proxy (an answer that could
         not be completed), close (no end of TLS), shutdown, or the error code of a request body that broke when its
@@ -38,6 +39,7 @@ class WireCounters:
     connections: int = 0
     requests: int = 0
     failed_handshakes: int = 0
+    handshakes: int = 0
     rejected: "Counter[str]" = attrs.field(factory=Counter)
     aborted: "Counter[str]" = attrs.field(factory=Counter)
 

@@ -1,6 +1,7 @@
 """Real sockets around tunnels: what plays the client and the far side works in threads and may block."""
 
 import os
+import random
 import socket
 import struct
 from collections.abc import Callable
@@ -18,10 +19,12 @@ from s3proxy.tunnel.registry import Tunnels
 from s3proxy.tunnel.relay import SocketTunnel
 from s3proxy.tunnel.tunnel import Origin
 
-__all__ = ["RelayCase", "connected", "descriptors", "read_all", "reset", "send_all"]
+__all__ = ["LARGE_TESTS", "RelayCase", "connected", "descriptors", "disturb", "read_all", "reset", "send_all"]
 
 Result = TypeVar("Result")
 SECONDS = 20.0
+LARGE_TESTS = os.environ.get("S3PROXY_TEST_LARGE") == "1"
+_MIB = 1 << 20
 
 
 def connected() -> tuple[socket.socket, socket.socket]:
@@ -57,6 +60,28 @@ def reset(sock: socket.socket) -> None:
     """Close with a reset."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
+
+
+def disturb(end: socket.socket, chance: random.Random) -> None:
+    """Do something to one end of a connection, without waiting."""
+    if end.fileno() < 0:
+        return
+    end.setblocking(False)
+    try:
+        what = chance.random()
+        if what < 0.4:
+            end.send(b"x" * chance.choice((1, 1000, _MIB, 8 * _MIB)))
+        elif what < 0.7:
+            end.recv(chance.choice((1, 1000, _MIB)))
+        elif what < 0.85:
+            end.shutdown(socket.SHUT_WR)
+        elif what < 0.93:
+            reset(end)
+        else:
+            end.close()
+    except OSError:
+        # The tunnel, or the other side, has ended before.
+        return
 
 
 def descriptors() -> list[str]:
@@ -135,6 +160,11 @@ class RelayCase(TestCase):
             if self.reactor.seconds() > limit:
                 self.fail("it did not become true")
             await deferLater(self.reactor, 0.01)
+
+    def timers(self) -> list[Any]:
+        """What tunnels and those who want one have left for later."""
+        owners = ("s3proxy.tunnel", "twisted.internet.defer", "twisted.protocols.tls")
+        return [call for call in self.reactor.getDelayedCalls() if call.func.__module__.startswith(owners)]
 
     def reasons(self) -> list[str]:
         """How tunnels have ended."""

@@ -1,19 +1,22 @@
 """Tests for :mod:`s3proxy.tunnel.connect` and :mod:`s3proxy.tunnel.stream`, with the listeners before them."""
 
 import os
+import random
 import shutil
 import socket
 import ssl
 import tempfile
 from pathlib import Path
 from test.support.certificates import CertificateAuthority
-from test.tunnel.stage import SECONDS, RelayCase, descriptors, read_all, reset, send_all
+from test.tunnel.stage import LARGE_TESTS, SECONDS, RelayCase, descriptors, disturb, read_all, reset, send_all
 from test.tunnel.test_passthrough import Book
 from test.wire.harness import reply
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.task import deferLater
 
+from s3proxy.tunnel import stream
 from s3proxy.tunnel.connect import ESTABLISHED, Connector
 from s3proxy.tunnel.limits import TunnelLimits
 from s3proxy.tunnel.opener import Opener
@@ -186,6 +189,30 @@ class _Connecting:
         """400."""
         await self.refused(b"CONNECT other.test HTTP/1.1\r\nHost: x\r\n\r\n", b"400", "malformed")
 
+    async def test_too_many(self: Any) -> None:
+        """503 SlowDown beyond the limit; an attempt counts until it is over."""
+        self.listen(most=1)
+        self.book.addresses["other.test"] = Deferred()
+        first = await self.work(self.connect)
+        await self.work(send_all, first, b"CONNECT other.test:443 HTTP/1.1\r\nHost: x\r\n\r\n")
+        await self.until(lambda: self.book.asked)
+        late = await self.work(self.connect)
+        await self.work(send_all, late, CONNECT)
+        answer = bytearray()
+        while b"</Error>" not in answer:
+            answer += await self.work(late.recv, 65536)
+        self.assertTrue(answer.startswith(b"HTTP/1.1 503 "), answer)
+        self.assertIn(b"<Code>SlowDown</Code>", answer)
+        self.assertIn(b"\r\nRetry-After: ", answer)
+        self.assertEqual(self.reasons(), ["overload"])
+        first.close()
+        await self.until(lambda: len(self.records) == 2)
+        self.assertEqual(self.tunnels.attempts, 0)
+        await self.work(send_all, late, CONNECT)
+        await self.work(self.accept)
+        self.assertEqual(await self.work(read_all, late, len(ESTABLISHED)), ESTABLISHED)
+        self.assertEqual(self.tunnels.attempts, 0)
+
     async def test_client_that_leaves(self: Any) -> None:
         """The attempt is given up with the client."""
         cancelled: list[object] = []
@@ -257,6 +284,49 @@ class _Connecting:
         self.assertEqual(await self.work(read_all, upstream), b"")
         self.assertEqual(self.reasons(), ["idle"])
 
+    async def test_random_sessions(self: Any) -> None:
+        """Whatever clients and far sides do, before and after the tunnel is open: nothing stays. 60 sessions, or five
+        thousand.
+        """
+        self.patch(stream, "GOODBYE", 0.2)
+        self.listen(connect_time=0.2, stall_time=0.3, half_closed_time=0.3)
+        self.server.setblocking(False)
+        chance = random.Random(11)
+        before = len(descriptors())
+        for _ in range(1000 if LARGE_TESTS else 12):
+            ends = []
+            for _ in range(5):
+                host = chance.choice((HOST, HOST, HOST, "other.test", "never.test"))
+                self.book.addresses["never.test"] = Deferred()
+                request = b"CONNECT %b:443 HTTP/1.1\r\nHost: x\r\n\r\n" % host.encode()
+                client = await self.work(self.connect)
+                ends.append(client)
+                await self.work(send_all, client, request[: chance.choice((10, len(request), len(request)))])
+            for _ in range(chance.randrange(30)):
+                await self.work(lambda: None)
+                try:
+                    ends.append(self.server.accept()[0])
+                except BlockingIOError:
+                    pass
+                disturb(chance.choice(ends), chance)
+            if chance.random() < 0.2:
+                await deferLater(self.reactor, 0.5)
+            for end in ends:
+                if end.fileno() >= 0:
+                    (reset if chance.random() < 0.5 else socket.socket.close)(end)
+            await self.until(lambda: not (len(self.tunnels) or self.tunnels.attempts or self.site.connections_open))
+            while True:
+                try:
+                    self.server.accept()[0].close()
+                except BlockingIOError:
+                    break
+        self.tunnels.mover.pipes.close()
+        await self.until(lambda: len(descriptors()) == before)
+        await self.until(lambda: not self.timers())
+        self.assertEqual(len(self.records), sum(self.tunnels.endings.values()))
+
+    test_random_sessions.timeout = 1800  # type: ignore[attr-defined]
+
     async def test_nothing_stays_open(self: Any) -> None:
         """After any end."""
         before = len(descriptors())
@@ -286,6 +356,22 @@ class TLSTests(_Connecting, ConnectCase):
     """CONNECT on the TLS listener."""
 
     listener = "tls"
+
+    async def test_client_that_does_not_say_goodbye(self) -> None:
+        """A client that leaves TLS's farewell unanswered is not waited for, however the tunnel has ended."""
+        self.patch(stream, "GOODBYE", 0.3)
+        for limits in ({"idle_time": 0.2}, {"stall_time": 0.2}):
+            self.listen(**limits)
+            before = len(descriptors())
+            client, upstream = await self.open_tunnel()
+            if "stall_time" in limits:
+                upstream.shutdown(socket.SHUT_WR)
+            await self.until(lambda: not len(self.tunnels))
+            upstream.close()
+            # The client's own is left.
+            await self.until(lambda: len(descriptors()) == before + 1)
+            client.close()
+            self.records.clear()
 
     def factory(self) -> Any:
         folder = Path(tempfile.mkdtemp())

@@ -78,13 +78,21 @@ class DialTests(TestCase):
         self.assertEqual(self.failures, [refusing])
 
     async def test_silent(self) -> None:
-        """An address that is silent is followed by the next after a moment."""
+        """An address that is silent is followed by the next after a moment, and reported when that one answers."""
         silent, answering = self.silent(), self.listening()
         before = len(descriptors())
         sock, ip, port = await self.dial(silent, answering)
         sock.close()
         self.assertEqual((ip, port), answering)
+        self.assertEqual(self.failures, [silent])
         self.assertEqual(len(descriptors()), before)
+
+    async def test_passed_over_too_soon(self) -> None:
+        """One that had less time than that when another answered is not reported."""
+        silent, refusing, answering = self.silent(), self.closed(), self.listening()
+        sock, _, _ = await self.dial(refusing, answering, silent, stagger=60)
+        sock.close()
+        self.assertEqual(self.failures, [refusing])
 
     async def test_none_answers(self) -> None:
         """When all refuse, that is told with the last reason."""

@@ -1,11 +1,14 @@
 """Tests for :mod:`s3proxy.tunnel.passthrough`, on real sockets."""
 
+import os
+import random
 import socket
 from test.tunnel.hellos import client_hello, real_hello, records, server_names
-from test.tunnel.stage import SECONDS, RelayCase, descriptors, read_all, reset, send_all
+from test.tunnel.stage import LARGE_TESTS, SECONDS, RelayCase, descriptors, disturb, read_all, reset, send_all
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.internet.task import deferLater
 
 from s3proxy.tunnel.limits import TunnelLimits
 from s3proxy.tunnel.opener import Opener
@@ -33,6 +36,14 @@ class Book:
 
     def dialled(self, ip: str, port: int, reached: bool) -> None:
         self.reports.append((ip, port, reached))
+
+
+def send_some(sock: socket.socket, data: bytes) -> None:
+    """Send; the proxy may have had enough before."""
+    try:
+        sock.sendall(data)
+    except OSError:
+        return
 
 
 class PassthroughTests(RelayCase):
@@ -211,6 +222,43 @@ class PassthroughTests(RelayCase):
         self.book.addresses[HOST] = Deferred()
         await self.refused(real_hello(HOST), "timeout", b"\x15\x03\x03\x00\x02\x02\x50")
 
+    async def test_silent_far_side(self) -> None:
+        """An address that does not answer until time is up is reported, so that it can be left out."""
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
+            address = server.getsockname()
+            fillers = [socket.socket() for _ in range(4)]
+            for filler in fillers:
+                self.addCleanup(filler.close)
+                filler.setblocking(False)
+                filler.connect_ex(address)
+            self.listen(connect_time=0.5)
+            self.book.addresses[HOST] = [address]
+            await self.refused(real_hello(HOST), "timeout", b"\x15\x03\x03\x00\x02\x02\x50")
+        self.assertEqual(self.book.reports, [(*address, False)])
+
+    async def test_too_many(self) -> None:
+        """Beyond the limit a connection is closed at once, counted, and told once a minute; one that ends makes room,
+        whether it has become a tunnel or not.
+        """
+        self.listen(most=2)
+        waiting, hello = self.connect(), real_hello(HOST)
+        await self.until(lambda: self.passthrough.waiting)
+        client = self.connect()
+        await self.work(send_all, client, hello)
+        await self.work(self.accept)
+        await self.until(lambda: len(self.tunnels) == 1)
+        for _ in range(3):
+            late = self.connect()
+            self.assertEqual(await self.work(read_all, late), b"\x15\x03\x03\x00\x02\x02\x50")
+        self.assertEqual(self.tunnels.endings, {("https", "overload"): 3})
+        waiting.close()
+        await self.until(lambda: not self.passthrough.waiting)
+        self.assertEqual(self.tunnels.attempts, 0)
+        again = self.connect()
+        await self.work(send_all, again, real_hello(HOST))
+        await self.work(self.accept)
+        await self.until(lambda: len(self.tunnels) == 2)
+
     async def test_client_that_leaves_while_the_far_side_is_dialled(self) -> None:
         """The attempt is given up, too."""
         cancelled: list[object] = []
@@ -245,6 +293,54 @@ class PassthroughTests(RelayCase):
             upstream.close()
             await self.until(lambda: not len(self.tunnels))
         self.assertEqual(self.reasons(), ["finished"] * 2)
+
+    async def test_random_sessions(self) -> None:
+        """Whatever clients and far sides do, from the first byte on: nothing stays. 100 sessions, or ten thousand."""
+        self.listen(connect_time=0.2, hello_time=0.2, stall_time=0.3, half_closed_time=0.3)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.book.addresses["closed.test"] = [probe.getsockname()]
+        self.server.setblocking(False)
+        chance = random.Random(13)
+        before = len(descriptors())
+        for _ in range(1000 if LARGE_TESTS else 10):
+            ends = []
+            for _ in range(10):
+                self.book.addresses["never.test"] = Deferred()
+                name = chance.choice((HOST, HOST, HOST, HOST, "closed.test", "never.test", "other.test"))
+                data = real_hello(name) + bytes(chance.choice((0, 0, 100, 20000)))
+                if chance.random() < 0.2:
+                    half = data[: chance.randrange(300)]
+                    data = chance.choice((b"", b"GET / HTTP/1.1\r\n\r\n", half, os.urandom(50)))
+                client = await self.work(self.connect)
+                ends.append(client)
+                await self.work(send_some, client, data)
+            for _ in range(chance.randrange(50)):
+                await self.work(lambda: None)
+                try:
+                    ends.append(self.server.accept()[0])
+                except BlockingIOError:
+                    pass
+                disturb(chance.choice(ends), chance)
+            if chance.random() < 0.2:
+                await deferLater(self.reactor, 0.5)
+            for end in ends:
+                if end.fileno() >= 0:
+                    (reset if chance.random() < 0.5 else socket.socket.close)(end)
+            await self.until(lambda: not (len(self.tunnels) or self.tunnels.attempts or self.passthrough.waiting))
+            while True:
+                try:
+                    self.server.accept()[0].close()
+                except BlockingIOError:
+                    break
+        self.tunnels.mover.pipes.close()
+        await self.until(lambda: len(descriptors()) == before)
+        self.assertEqual(self.timers(), [])
+        self.assertEqual(len(self.records), self.passthrough.accepted)
+        self.assertEqual(sum(self.tunnels.endings.values()), self.passthrough.accepted)
+        self.assertFalse(self.tunnels._randoms)
+
+    test_random_sessions.timeout = 1800  # type: ignore[attr-defined]
 
     async def test_stop(self) -> None:
         """Connections without a tunnel are closed when the proxy stops."""

@@ -3,7 +3,7 @@
 import os
 import random
 import socket
-from test.tunnel.stage import RelayCase, descriptors, read_all, reset, send_all
+from test.tunnel.stage import LARGE_TESTS, RelayCase, descriptors, disturb, read_all, reset, send_all
 from typing import Any
 
 from twisted.internet.defer import gatherResults
@@ -12,7 +12,6 @@ from s3proxy.tunnel import pipes
 from s3proxy.tunnel.pipes import CAN_SPLICE, PipePool
 
 MIB = 1 << 20
-LARGE = os.environ.get("S3PROXY_TEST_LARGE") == "1"
 
 
 class _Relay:
@@ -203,16 +202,16 @@ class _Relay:
         self.assertEqual(readings["s3proxy_tunnels_ended_total", "https", "finished"], 1)
 
     async def test_random_sessions(self: Any) -> None:
-        """Whatever both sides do, and in whatever order, nothing stays open."""
+        """Whatever both sides do, and in whatever order, nothing stays open: 200 sessions, or ten thousand."""
         before = len(descriptors())
         chance = random.Random(7)
-        rounds = 2000 if LARGE else 40
+        rounds = 2000 if LARGE_TESTS else 40
         for _ in range(rounds):
             ends = [self.open() for _ in range(5)]
             for _ in range(12):
                 pair = ends[chance.randrange(len(ends))]
                 end = pair[chance.randrange(2)]
-                _disturb(end, chance)
+                disturb(end, chance)
             await self.work(lambda: None)
             for pair in ends:
                 for end in pair:
@@ -225,26 +224,7 @@ class _Relay:
         self.tunnels.mover.pipes.close()
         self.assertEqual(len(descriptors()), before)
 
-
-def _disturb(end: socket.socket, chance: random.Random) -> None:
-    if end.fileno() < 0:
-        return
-    end.setblocking(False)
-    try:
-        what = chance.random()
-        if what < 0.4:
-            end.send(b"x" * chance.choice((1, 1000, MIB, 8 * MIB)))
-        elif what < 0.7:
-            end.recv(chance.choice((1, 1000, MIB)))
-        elif what < 0.85:
-            end.shutdown(socket.SHUT_WR)
-        elif what < 0.93:
-            reset(end)
-        else:
-            end.close()
-    except OSError:
-        # The tunnel, or the other side, has ended before.
-        return
+    test_random_sessions.timeout = 1800  # type: ignore[attr-defined]
 
 
 class SplicedTests(_Relay, RelayCase):

@@ -25,7 +25,7 @@ from s3proxy.upstream.interfaces import (
     UpstreamTLSError,
     UpstreamUnreachable,
 )
-from s3proxy.upstream.resolve import Answer
+from s3proxy.upstream.nameservers import Answer
 from test.upstream.tools import Authority, Override, ScriptedConnection, ScriptedServer, Settings, Sink, Source
 from test.upstream.tools import a_get, a_put
 

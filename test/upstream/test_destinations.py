@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from s3proxy.upstream.client import Upstream
 from s3proxy.upstream.destinations import AddressClass, DestinationPolicy, address_class, is_aws_name
 from s3proxy.upstream.interfaces import UpstreamRefused
-from s3proxy.upstream.resolve import Answer
+from s3proxy.upstream.nameservers import Answer
 
 S3 = "s3.us-east-1.amazonaws.com"
 EVIL = "evil.example"
@@ -191,6 +191,13 @@ class VouchedTests(SynchronousTestCase):
         self.assertTrue(self.permits(policy, "a.store.lan", "192.168.1.1"))
         self.assertFalse(self.permits(policy, S3, "169.254.169.254"))
 
+    def test_address_for_a_port(self) -> None:
+        """What is listed for a host on the port that clients name is permitted for those clients alone."""
+        policy = DestinationPolicy(overrides={"store.lan:9000": ["10.0.1.100"]})
+        policy.check_address("store.lan", "10.0.1.100", 443, asked=9000)
+        for asked in (80, 443, None):
+            self.assertRaises(UpstreamRefused, policy.check_address, "store.lan", "10.0.1.100", 443, asked=asked)
+
     def test_client_that_names_a_listed_address(self) -> None:
         """A client may name an address that is listed for some host."""
         policy = DestinationPolicy(overrides={S3: ["10.0.1.100", "10.0.1.102:8443"]})
@@ -229,6 +236,13 @@ class VouchedTests(SynchronousTestCase):
             self.assertFalse(self.permits(policy, host, ip), (host, ip))
 
 
+class Connector:
+    """A connection that never comes about."""
+
+    def stopConnecting(self) -> None:
+        """Called by who has waited long enough."""
+
+
 class RebindingTests(SynchronousTestCase):
     """The address that is looked at is the one that is dialled, however often DNS changes its mind."""
 
@@ -238,10 +252,11 @@ class RebindingTests(SynchronousTestCase):
         dialled: list[tuple[str, int]],
         own: frozenset[tuple[str, int]] = frozenset(),
         overrides: Mapping[str, Override] | None = None,
+        policy: DestinationPolicy = DestinationPolicy(),
     ) -> Upstream:
         def connect(ip: str, port: int, factory: Any, seconds: float) -> Any:
             dialled.append((ip, port))
-            raise AssertionError("dialled")
+            return Connector()
 
         def lookup(name: str) -> "Deferred[Answer]":
             return succeed(Answer(tuple(answers()), 0.0))
@@ -251,7 +266,7 @@ class RebindingTests(SynchronousTestCase):
             self.clock,
             Settings(upstream_overrides=overrides or {}),
             own_addresses=lambda: own,
-            policy=DestinationPolicy(),
+            policy=policy,
             lookup=lookup,
             connect=connect,
         )
@@ -268,6 +283,20 @@ class RebindingTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(upstream.find(EVIL, 443)), [("8.8.8.8", 443)])
         self.clock.advance(200)
         self.failureResultOf(upstream.find(EVIL, 443), UpstreamRefused)
+
+    def test_probe_of_a_private_endpoint(self) -> None:
+        """An address that was permitted for a host, and at which tunnels found nobody, is probed, although by itself
+        nobody might reach it.
+        """
+        dialled: list[tuple[str, int]] = []
+        upstream = self.upstream(lambda: ["10.0.1.100"], dialled, policy=DestinationPolicy(own_resolver=True))
+        (address,) = self.successResultOf(upstream.find(S3, 443))
+        for _ in range(3):
+            upstream.dialled(*address, False)
+        self.assertEqual(upstream.snapshot()["excluded"], ["10.0.1.100:443"])
+        self.clock.advance(5)
+        self.assertEqual(dialled, [("10.0.1.100", 443)])
+        upstream.stop()
 
     def test_own_address(self) -> None:
         """The proxy itself is not found, also by a public address that is this machine's."""

@@ -20,6 +20,7 @@ class FakeConnection:
         self.clock = clock
         self.opened_at = self.idle_since = clock.seconds()
         self.open = True
+        self.broken = False
         self.closed = 0
         self.aborted = 0
         self._lost: list[Callable[[Any], None]] = []

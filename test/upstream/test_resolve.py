@@ -1,22 +1,15 @@
 """Tests of s3proxy.upstream.resolve."""
 
-import socket
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.error import TimeoutError
-from twisted.internet.task import Clock, deferLater
-from twisted.names import dns, error, server
-from twisted.names.common import ResolverBase
-from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
 
-from s3proxy.upstream.interfaces import UpstreamUnreachable
-from s3proxy.upstream.resolve import Answer, DNSClient, Resolver, Target, has_route
-from test.support import fake_dns as support
-from test.support.fake_dns import DNSAnswer
+from s3proxy.upstream.interfaces import UpstreamBusy, UpstreamUnreachable
+from s3proxy.upstream.nameservers import Answer
+from s3proxy.upstream.resolve import MOST_LOOKUPS, Resolver, Target
 
 
 class FakeDNS:
@@ -73,13 +66,14 @@ class ResolverTests(SynchronousTestCase):
         self.assertIsNone(self.resolver.at_hand("s3.test"))
 
     def test_overrides_at_hand(self) -> None:
-        """Overrides by addresses are; those by names, and names that a suffix may match, are not."""
+        """Overrides by addresses are; those by names are not."""
         self.resolver = self.make({"a.test": ["192.0.2.1:8", "192.0.2.2"], "b.test": ["192.0.2.1", "other.test"]})
         self.assertEqual(self.resolver.at_hand("a.test"), (Target("192.0.2.1", 8), Target("192.0.2.2")))
         self.assertEqual(self.resolver.at_hand("a.test"), self.successResultOf(self.resolver.resolve("a.test")))
         self.assertIsNone(self.resolver.at_hand("b.test"))
         self.resolver = self.make({"*.test": ["192.0.2.1"], "a.test": ["192.0.2.2"]})
-        self.assertIsNone(self.resolver.at_hand("c.test"))
+        self.assertEqual(self.resolver.at_hand("c.test"), (Target("192.0.2.1"),))
+        self.assertIsNone(self.resolver.at_hand("test"))
         self.assertEqual(self.resolver.at_hand("a.test"), (Target("192.0.2.2"),))
 
     def test_bounds_of_the_ttl(self) -> None:
@@ -227,6 +221,35 @@ class ResolverTests(SynchronousTestCase):
         self.resolver.resolve("s3.test")
         self.assertEqual(self.dns.asked, ["s3.test"])
 
+    def test_overrides_for_a_port(self) -> None:
+        """A key may name the port that clients ask for: it goes before the same key without, and holds for no other."""
+        self.resolver = self.make(
+            {
+                "a.test:9000": ["192.0.2.1"],
+                "a.test": ["192.0.2.2"],
+                "b.test:9000": ["192.0.2.3"],
+                "*.test:9000": ["192.0.2.4"],
+                "*.test": ["192.0.2.5"],
+                "*.c.test:443": ["192.0.2.6"],
+                "[2001:db8:0::1]:80": ["192.0.2.7"],
+            }
+        )
+        for host, port, ip in (
+            ("a.test", 9000, "192.0.2.1"),
+            ("a.test", 80, "192.0.2.2"),
+            ("a.test", None, "192.0.2.2"),
+            ("b.test", 9000, "192.0.2.3"),
+            ("b.test", 80, "192.0.2.5"),
+            ("x.test", 9000, "192.0.2.4"),
+            ("x.c.test", 443, "192.0.2.6"),
+            ("x.c.test", 9000, "192.0.2.4"),
+            ("x.c.test", 80, "192.0.2.5"),
+            ("2001:db8::1", 80, "192.0.2.7"),
+            ("2001:db8::1", 81, "2001:db8::1"),
+        ):
+            self.assertEqual(self.successResultOf(self.resolver.resolve(host, port)), (Target(ip),), (host, port))
+        self.assertEqual(self.dns.asked, [])
+
     def test_overrides_by_name(self) -> None:
         """An override may be a name, which is looked up; if one of several fails the others are used."""
         self.resolver = self.make({"s3.test": ["one.test:8443", "two.test"]})
@@ -250,188 +273,20 @@ class ResolverTests(SynchronousTestCase):
         self.dns.answer("192.0.2.1")
         self.assertEqual(set(self.resolver.known()), {"a.test", "c.test"})
 
-
-class Zone(ResolverBase):
-    """Records for a DNS server; counts the questions."""
-
-    def __init__(self, records: Mapping[tuple[str, int], Sequence[Any]]) -> None:
-        super().__init__()
-        self.records = records
-        self.asked: list[tuple[str, int]] = []
-        self.broken = False
-
-    def _lookup(self, name: bytes, cls: int, kind: int, timeout: object) -> "Deferred[Any]":
-        key = (name.decode().lower(), kind)
-        self.asked.append(key)
-        if self.broken:
-            return fail(Failure(error.ResolverError()))
-        found = self.records.get(key)
-        if found is None:
-            known = key[0] in {name for name, _ in self.records}
-            return succeed(((), (), ())) if known else fail(Failure(error.AuthoritativeDomainError(name)))
-        headers = [dns.RRHeader(name, record.TYPE, dns.IN, record.ttl, record, auth=True) for record in found]
-        return succeed((headers, (), ()))
-
-
-class DNSClientTests(TestCase):
-    """Against a DNS server on the loopback interface."""
-
-    def serve(self, records: Mapping[tuple[str, int], Sequence[Any]]) -> tuple[Zone, str]:
-        """A server over UDP and TCP on one port; gives its zone and address."""
-        zone = Zone(records)
-        factory = server.DNSServerFactory(clients=[zone])
-        factory.noisy = False
-        loop: Any = reactor
-        tcp = loop.listenTCP(0, factory, interface="127.0.0.1")
-        port = tcp.getHost().port
-        protocol = dns.DNSDatagramProtocol(factory, reactor=loop)
-        protocol.noisy = False
-        udp = loop.listenUDP(port, protocol, interface="127.0.0.1")
-        self.addCleanup(tcp.stopListening)
-        self.addCleanup(udp.stopListening)
-        return zone, f"127.0.0.1:{port}"
-
-    async def test_addresses(self) -> None:
-        """All A records, with the shortest TTL on the way to them."""
-        name = "s3.test"
-        records = {
-            (name, dns.A): [
-                dns.Record_CNAME("real.test", ttl=7),
-                dns.Record_A("192.0.2.1", ttl=30),
-                dns.Record_A("192.0.2.2", ttl=20),
-            ]
-        }
-        zone, address = self.serve(records)
-        answer = await DNSClient(reactor, [address]).lookup(name)
-        self.assertEqual(answer, Answer(("192.0.2.1", "192.0.2.2"), 7.0))
-        self.assertEqual(zone.asked, [(name, dns.A)])
-
-    async def test_ipv6_only(self) -> None:
-        """A name without A records is asked for its AAAA records."""
-        zone, address = self.serve({("s3.test", dns.AAAA): [dns.Record_AAAA("2001:db8::1", ttl=30)]})
-        answer = await DNSClient(reactor, [address]).lookup("s3.test")
-        self.assertEqual(answer, Answer(("2001:db8::1",), 30.0))
-
-    async def test_no_such_name(self) -> None:
-        """A server that knows that the name does not exist settles the matter."""
-        zone, address = self.serve({("s3.test", dns.A): [dns.Record_A("192.0.2.1", ttl=30)]})
-        answer = await DNSClient(reactor, [address]).lookup("nothing.test")
-        self.assertEqual(answer, Answer((), 0.0))
-
-    async def test_second_server(self) -> None:
-        """A server that fails is passed over, and the one that answered is asked first the next time."""
-        records = {("s3.test", dns.A): [dns.Record_A("192.0.2.1", ttl=30)]}
-        bad, bad_address = self.serve(records)
-        good, good_address = self.serve(records)
-        bad.broken = True
-        asker = DNSClient(reactor, [bad_address, good_address])
-        for _ in range(2):
-            self.assertEqual((await asker.lookup("s3.test")).ips, ("192.0.2.1",))
-        self.assertEqual((len(bad.asked), len(good.asked)), (1, 2))
-        self.flushLoggedErrors(error.ResolverError)
-
-    async def test_all_servers_fail(self) -> None:
-        """Servers that fail are asked twice around, then the look-up fails."""
-        zone, address = self.serve({})
-        zone.broken = True
-        with self.assertRaises(error.DNSServerError):
-            await DNSClient(reactor, [address]).lookup("s3.test")
-        self.assertEqual(len(zone.asked), 2)
-        self.flushLoggedErrors(error.ResolverError)
-
-    async def test_many_addresses(self) -> None:
-        """An answer too long for a datagram is fetched over TCP."""
-        addresses = [f"192.0.2.{number}" for number in range(1, 101)]
-        records = {("s3.test", dns.A): [dns.Record_A(address, ttl=30) for address in addresses]}
-        zone, address = self.serve(records)
-        asker = DNSClient(reactor, [address])
-        answer = await asker.lookup("s3.test")
-        self.assertEqual(len(answer.ips), 100)
-        asker.close()
-
-
-class ServersTests(TestCase):
-    """Several servers on the loopback interface, of which some do not do what they should."""
-
-    timeout = 20
-
-    def serve(self, answer: DNSAnswer) -> tuple[support.FakeDNS, str]:
-        """A server that knows one name; gives its address, too."""
-        fake = support.FakeDNS(reactor)
-        fake.set(b"s3.test", answer)
-        port = fake.listen()
-        self.addCleanup(lambda: Deferred.fromCoroutine(fake.stop()))
-        return fake, f"127.0.0.1:{port}"
-
-    async def test_silent_server(self) -> None:
-        """A server that is silent costs a third of a second, and is asked last from then on."""
-        silent, silent_address = self.serve(DNSAnswer(silent=True))
-        good, good_address = self.serve(DNSAnswer(ipv4=("192.0.2.1",)))
-        asker = DNSClient(reactor, [silent_address, good_address])
-        loop: Any = reactor
-        began = loop.seconds()
-        self.assertEqual((await asker.lookup("s3.test")).ips, ("192.0.2.1",))
-        self.assertLess(loop.seconds() - began, 0.9)
-        await asker.lookup("s3.test")
-        self.assertEqual((len(silent.queries), len(good.queries)), (1, 2))
-        # Twisted's query is not over before its own time.
-        await deferLater(loop, 1.0)
-
-    async def test_slow_server(self) -> None:
-        """A server that is late is waited for, although the next one has been asked, too."""
-        slow, slow_address = self.serve(DNSAnswer(ipv4=("192.0.2.1",), delay=0.6))
-        failing, failing_address = self.serve(DNSAnswer(rcode=dns.ESERVER))
-        asker = DNSClient(reactor, [slow_address, failing_address])
-        self.assertEqual((await asker.lookup("s3.test")).ips, ("192.0.2.1",))
-        self.assertTrue(failing.queries)
-        await deferLater(reactor, 1.0)  # type: ignore[arg-type]
-
-    async def test_refusing_server(self) -> None:
-        """A server that refuses has not answered; one that knows of no address has."""
-        for rcode in (dns.EREFUSED, dns.ESERVER, dns.ENOTIMP, dns.EFORMAT):
-            refusing, refusing_address = self.serve(DNSAnswer(rcode=rcode))
-            good, good_address = self.serve(DNSAnswer(ipv4=("192.0.2.1",)))
-            answer = await DNSClient(reactor, [refusing_address, good_address]).lookup("s3.test")
-            self.assertEqual(answer.ips, ("192.0.2.1",))
-        empty, empty_address = self.serve(DNSAnswer())
-        answer = await DNSClient(reactor, [empty_address, good_address]).lookup("s3.test")
-        self.assertEqual(answer.ips, ())
-
-    async def test_truncated(self) -> None:
-        """What does not fit into a datagram is asked for over TCP."""
-        fake, address = self.serve(DNSAnswer(ipv4=("192.0.2.1", "192.0.2.2"), truncated=True, canonical_name=b"r.test"))
-        asker = DNSClient(reactor, [address])
-        self.assertEqual((await asker.lookup("s3.test")).ips, ("192.0.2.1", "192.0.2.2"))
-        self.assertEqual([transport for _, _, transport in fake.queries], ["udp", "tcp"])
-        asker.close()
-
-    async def test_both_families(self) -> None:
-        """A name with both kinds of addresses is reached by IPv4, unless this machine has IPv6 only."""
-        both = DNSAnswer(ipv4=("192.0.2.1",), ipv6=("2001:db8::1",))
-        fake, address = self.serve(both)
-        for routed, expected in (
-            ({"192.0.2.1", "2001:db8::1"}, "192.0.2.1"),
-            ({"192.0.2.1"}, "192.0.2.1"),
-            ({"2001:db8::1"}, "2001:db8::1"),
-            (set(), "192.0.2.1"),
-        ):
-            answer = await DNSClient(reactor, [address], routed.__contains__).lookup("s3.test")
-            self.assertEqual(answer.ips, (expected,))
-
-    def test_routes(self) -> None:
-        """There is a route to this machine itself, and none to what is no address."""
-        self.assertTrue(has_route("127.0.0.1"))
-        self.assertFalse(has_route("nonsense"))
-
-    async def test_nobody_else_is_asked(self) -> None:
-        """Names that the system's resolver and the hosts file know are unknown here, and neither is asked."""
-
-        def refuse(*args: object, **names: object) -> None:
-            raise AssertionError("the system's resolver was asked")
-
-        fake, address = self.serve(DNSAnswer())
-        for name in ("getaddrinfo", "gethostbyname", "gethostbyname_ex"):
-            self.patch(socket, name, refuse)
-        asker = DNSClient(reactor, [address])
-        for name in (socket.gethostname(), "ip6-localhost", "localhost.localdomain"):
-            self.assertEqual((await asker.lookup(name)).ips, ())
+    def test_many_at_once(self) -> None:
+        """Only so many names are looked up at the same time: for one more there is no room, and a name whose former
+        addresses are known has those.
+        """
+        self.resolver = self.make({}, max_names=1000)
+        self.resolver.resolve("old.test")
+        self.dns.answer("192.0.2.1", ttl=10)
+        for number in range(MOST_LOOKUPS):
+            self.resolver.resolve(f"n{number}.test").addErrback(lambda _: None)
+        self.failureResultOf(self.resolver.resolve("more.test"), UpstreamBusy)
+        self.clock.advance(2000)
+        self.assertEqual(self.ips("old.test"), ["192.0.2.1"])
+        self.assertEqual(len(self.dns.asked), 1 + MOST_LOOKUPS)
+        self.dns.answer()
+        waiting = self.resolver.resolve("more.test")
+        self.dns.waiting[-1].callback(Answer(("192.0.2.2",), 10.0))
+        self.assertEqual(self.successResultOf(waiting), (Target("192.0.2.2"),))
