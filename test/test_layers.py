@@ -1,9 +1,10 @@
 """Packages import in one direction only.
 
-    tap -> services -> workers
-                    -> wire, dashboard -> admin -> gateway -> policy -> cache -> storage
+    tap, worker -> services -> cluster
+    tap, worker -> services -> cluster
                                               -> upstream
                     -> tunnel -> upstream
+    control (another process) -> policy, config
     everybody -> s3, config.model, telemetry, util
 """
 
@@ -23,10 +24,11 @@ READING = ("policy", "cache", "storage", "upstream")
 
 #: Part of the program to what it may import besides itself; "a.b" allows that module and what is below it.
 ARROWS: dict[str, tuple[str, ...]] = {
+    "control": ("policy", "config", *FOUNDATIONS),
     "tap": ("services", "config", *FOUNDATIONS),
-    "worker": ("services", "config", *FOUNDATIONS),
-    "services": ("workers", "wire", "dashboard", "admin", "tunnel", "gateway", *READING, "config", *FOUNDATIONS),
-    "workers": FOUNDATIONS,
+    "worker": ("services", "cluster", "config", *FOUNDATIONS),
+    "services": ("cluster", "wire", "dashboard", "admin", "tunnel", "gateway", *READING, "config", *FOUNDATIONS),
+    "cluster": FOUNDATIONS,
     "wire": ("gateway", *READING, *FOUNDATIONS),
     "dashboard": ("admin", "gateway", *READING, *FOUNDATIONS),
     "admin": ("gateway", *READING, *FOUNDATIONS),

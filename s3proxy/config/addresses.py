@@ -3,7 +3,15 @@
 import ipaddress
 import re
 
-__all__ = ["host_and_port", "host_name", "host_pattern", "ip_address", "ip_and_port", "override_target"]
+__all__ = [
+    "host_and_port",
+    "host_name",
+    "host_pattern",
+    "ip_address",
+    "ip_and_port",
+    "overridden_host",
+    "override_target",
+]
 
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
 _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
@@ -53,12 +61,20 @@ def ip_and_port(text: str) -> str | None:
     return f"{address}:{port}" if address is not None and ":" not in address else None
 
 
+def overridden_host(text: str) -> str | None:
+    """A host name, ``*.`` and one, or an IP address, also with ``:port``; None when it is none of these."""
+    if text.startswith("*."):
+        below = host_and_port(text[2:])
+        return host_pattern(text) or (None if below is None or ip_and_port(below) else f"*.{below}")
+    return ip_address(text) or host_name(text) or host_and_port(text)
+
+
 def override_target(text: str) -> str | None:
-    """Where an overridden host is dialled: an IP address, ``IP:port``, ``[IPv6]:port`` or a host name, else None."""
+    """Where an overridden host is dialled: an IP address or a host name, also with ``:port``, else None."""
     if text.startswith("[") and text.endswith("]"):
         address = ip_address(text[1:-1])
         return address if address is not None and ":" in address else None
-    return ip_address(text) or ip_and_port(text) or host_name(text)
+    return ip_address(text) or host_name(text) or host_and_port(text)
 
 
 def host_and_port(text: str) -> str | None:

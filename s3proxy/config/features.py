@@ -35,23 +35,13 @@ class Feature:
 
 
 FEATURES: tuple[Feature, ...] = (
-    Feature("serving by several processes", ("server.workers",), lambda c: c.server.workers != 1),
     Feature("the limit on buffered bodies", ("server.max_inflight_buffer_bytes",),
             lambda c: c.server.max_inflight_buffer_bytes > 0),
-    Feature("compression", ("compression", "cache.compression_batch_size"), lambda c: c.compression.enabled,
-            rule_fields=("compression_enabled",)),
-    Feature("scrubbing", (
-        "cache.scrub_interval", f"{_STORAGE}.validation_frequency", f"{_STORAGE}.validation_max_duration",
-        f"{_STORAGE}.validation_threshold_warn", f"{_STORAGE}.validation_threshold_error"),
-        lambda c: c.cache.scrub_interval > 0),
     Feature("coordination of several hosts", ("cache.coordination", f"{_STORAGE}.eviction_lock_timeout"),
             lambda c: c.cache.coordination == "cluster"),
     Feature("the removal of expired objects", ("cache.actively_remove_cached_data",),
             lambda c: c.cache.actively_remove_cached_data),
     Feature("reading without shared downloads", ("cache.download_coordination.enabled",)),
-    Feature("the removal of old logs", (
-        "logging.access_log_retention_days", "logging.app_log_retention_days", "logging.log_cleanup_interval"),
-        lambda c: True),
     Feature("the OTLP export", ("metrics.otlp",), lambda c: c.metrics.otlp.enabled),
     Feature("metrics of single buckets", ("metrics.per_bucket",)),
     Feature("the limit on download bandwidth", ("download_bandwidth",),

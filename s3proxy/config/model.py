@@ -13,14 +13,21 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from s3proxy.config.addresses import host_and_port, host_pattern, ip_address, ip_and_port, override_target
+from s3proxy.config.addresses import (
+    host_and_port,
+    host_pattern,
+    ip_address,
+    ip_and_port,
+    overridden_host,
+    override_target,
+)
 from s3proxy.config.collection_kinds import EntryMap, Listing, ListMap, TextMap
 from s3proxy.config.kinds import Duration, Flag, Integer, Kind, Nullable, Number, Workers
 from s3proxy.config.schema import read_entry, section, setting
 from s3proxy.config.text_kinds import Checked, Choice, Path, Pattern
 
 __all__ = [
-    "Cache", "CallerId", "Compression", "Config", "ConnectionPool", "Dashboard", "DownloadBandwidth",
+    "Admin", "Cache", "CallerId", "Compression", "Config", "ConnectionPool", "Dashboard", "DownloadBandwidth",
     "DownloadCoordination", "Fleet", "Health", "HedgedRequests", "Initialization", "Logging", "MetadataCache",
     "Metrics", "Otlp", "PerBucket", "Server", "SharedStorage", "Tls", "UpstreamOverride",
 ]
@@ -40,10 +47,6 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 
 def _server_address(text: str) -> str | None:
     return ip_address(text) or ip_and_port(text)
-
-
-def _overridden_host(text: str) -> str | None:
-    return ip_address(text) or host_pattern(text)
 
 
 def _url_path(text: str) -> str | None:
@@ -100,6 +103,8 @@ class Server:
     bind_addresses: tuple[str, ...] = setting(Listing(ip_address, "an IP address"), ())
     workers: int | Literal["auto"] = setting(Workers(), "auto")
     max_concurrent_requests: int = setting(Integer(1), 1000)
+    #: 0: no limit.
+    max_concurrent_tunnels: int = setting(_COUNT, 10000)
     request_timeout: float = setting(_TIMEOUT, "30s")
     drain_timeout: float = setting(Duration("0s", "1h"), "30s")
     add_referer_header: bool = setting(_FLAG, True)
@@ -229,6 +234,9 @@ class Logging:
     app_log_retention_days: int = setting(Integer(1, 365), 30)
     log_cleanup_interval: float = setting(Duration("3600s", "604800s"), "24h")
     access_log_file_rotation_interval: float = setting(Duration("60s", "3600s"), "5m")
+    access_log_format: str = setting(Choice(("s3", "s3-strict", "json")), "s3")
+    access_log_requester: bool = setting(_FLAG, False)
+    app_log_format: str = setting(Choice(("text", "json")), "text")
 
 
 @attrs.frozen(kw_only=True)
@@ -254,10 +262,11 @@ class ConnectionPool:
     #: IP addresses, or ``IP:port``; empty: public resolvers.
     dns_servers: tuple[str, ...] = setting(
         Listing(_server_address, "an IP address or IP:port", skip=True, needed=True), ())
-    #: Lower-case host or ``*.suffix`` to IP addresses, ``IP:port``, ``[IPv6]:port`` and host names.
+    #: Lower-case host or ``*.suffix``, also with ``:port``, to IP addresses (IPv6 with a port in brackets) and host
+    #: names, also with ``:port``.
     endpoint_overrides: Mapping[str, tuple[str, ...]] = setting(ListMap(
-        _overridden_host, "a host name, *. and a host name, or an IP address",
-        Listing(override_target, "an IP address, IP:port or host name", skip=True)), {})
+        overridden_host, "a host name, *. and a host name, or an IP address, also with a port",
+        Listing(override_target, "an IP address, IP:port, host name or name:port", skip=True)), {})
     #: ``host:port``, lower case, IPv6 in brackets, to transport.
     upstream_overrides: Mapping[str, UpstreamOverride] = setting(EntryMap(
         host_and_port, "host:port", partial(read_entry, UpstreamOverride), UpstreamOverride), {})
@@ -368,6 +377,15 @@ class Dashboard:
 
 
 @attrs.frozen(kw_only=True)
+class Admin:
+    """admin: the socket that s3proxyctl speaks to."""
+
+    enabled: bool = setting(_FLAG, True)
+    #: Empty: see :func:`s3proxy.config.places.socket_directories`.
+    socket: str = setting(Path(empty=True), "")
+
+
+@attrs.frozen(kw_only=True)
 class CallerId:
     """download_bandwidth.caller_id: who shares the bandwidth with whom."""
 
@@ -408,4 +426,5 @@ class Config:
     health: Health = section(Health)
     metrics: Metrics = section(Metrics)
     dashboard: Dashboard = section(Dashboard)
+    admin: Admin = section(Admin)
     download_bandwidth: DownloadBandwidth = section(DownloadBandwidth)

@@ -14,7 +14,7 @@ from s3proxy.config.model import Config
 from s3proxy.policy.rules_file import FIELDS, Rule
 from s3proxy.s3.address import ObjectAddress
 
-__all__ = ["Rules", "Settings"]
+__all__ = ["SETTING_NAMES", "Rules", "Settings"]
 
 MOST_OBJECTS = 4096
 """Objects whose settings are remembered."""
@@ -28,8 +28,8 @@ LONGEST_NAME = 1100
 K = TypeVar("K")
 V = TypeVar("V")
 
-# Fields of a rule whose setting has another name.
-_NAMES = {"evaluate_conditions_from_cache": "evaluate_conditions", "compression_enabled": "compression"}
+SETTING_NAMES = {"evaluate_conditions_from_cache": "evaluate_conditions", "compression_enabled": "compression"}
+"""Fields of a rule whose setting has another name."""
 
 
 @attrs.frozen(kw_only=True)
@@ -120,6 +120,12 @@ class Rules:
         self._buckets: dict[bytes, _Bucket] = {}
         self._objects: dict[tuple[bytes, bytes], Settings] = {}
         self._combined: dict[tuple[int, ...], Settings] = {}
+        # Of two rules with one pattern, the first one fits first.
+        self._numbers = {rule.glob.pattern: len(self.rules) - n for n, rule in enumerate(reversed(self.rules), 1)}
+
+    def number_of(self, settings: Settings) -> int:
+        """The place, from 0, of the first rule that fitted when these settings were found; -1 without one."""
+        return self._numbers.get(settings.source, -1) if settings.source else -1
 
     def resolve(self, address: ObjectAddress) -> Settings:
         """The settings for this object.
@@ -163,7 +169,7 @@ class Rules:
             for field in FIELDS:
                 value = next((each for rule in rules if (each := getattr(rule, field)) is not None), None)
                 if value is not None:
-                    said[_NAMES.get(field, field)] = value
+                    said[SETTING_NAMES.get(field, field)] = value
             source = rules[0].glob.pattern if rules else ""
             settings = _consistent(attrs.evolve(self._defaults, source=source, **said))
             _remember(self._combined, fitting, settings, MOST_COMBINATIONS)

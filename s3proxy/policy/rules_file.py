@@ -33,8 +33,20 @@ import attrs
 from s3proxy.policy.globs import Glob
 from s3proxy.util.quantities import LONGEST, format_duration, parse_duration
 
-__all__ = ["FIELDS", "LARGEST_PAGE", "LONGEST_FILE", "MOST_RULES", "Rule", "RulesError", "RulesFile", "read_rules"]
+__all__ = [
+    "FIELDS",
+    "FILE_NAME",
+    "LARGEST_PAGE",
+    "LONGEST_FILE",
+    "MOST_RULES",
+    "Rule",
+    "RulesError",
+    "RulesFile",
+    "read_rules",
+]
 
+FILE_NAME = "cache_rules.json"
+"""In the cache directory."""
 LONGEST_FILE = 4 << 20
 """Bytes; what is longer is no file of rules."""
 MOST_RULES = 1024

@@ -12,56 +12,59 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable
 from typing import Any
 
+import attrs
 from prometheus_client import CollectorRegistry
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger, globalLogPublisher
+from twisted.web.resource import IResource
 
 from s3proxy import __version__
+from s3proxy.admin.api import control_resource
 from s3proxy.admin.board import ComponentStatus, HealthBoard, HealthState
 from s3proxy.admin.health import health_resource
 from s3proxy.admin.metrics import metrics_resource
+from s3proxy.admin.refreshing import RefreshingResource
 from s3proxy.admin.sites import admin_site
+from s3proxy.cluster.count import worker_count
 from s3proxy.config.features import inactive_features
 from s3proxy.config.load import Loaded
+from s3proxy.dashboard.browse import Browser
+from s3proxy.dashboard.catalog import Catalog
 from s3proxy.dashboard.documents import Known
 from s3proxy.dashboard.requests import LogLines
-from s3proxy.dashboard.samples import Sampler
-from s3proxy.gateway.lane import Lane
-from s3proxy.gateway.pipeline import Accounts, Gateway
-from s3proxy.gateway.transaction import Parts
 from s3proxy.policy.rules import Rules
-from s3proxy.s3.signature import redact_target
+from s3proxy.services.admin_socket import AdminSocket, socket_path
 from s3proxy.services.cache import CacheService
-from s3proxy.services.certificate import CertificateService
+from s3proxy.services.checks import Checks
+from s3proxy.services.control import LocalOperations
+from s3proxy.services.crew import Crew, HostMetrics
 from s3proxy.services.dashboard import DashboardService, LineKeeper
 from s3proxy.services.directories import NeededDirectory, prepare
+from s3proxy.services.engine import Engine
 from s3proxy.services.errors import StartError
-from s3proxy.services.listeners import AdminListener, BoundPort, PassthroughListener, TrafficListener
-from s3proxy.services.metering import MeteredUpstream, readings_of
+from s3proxy.services.health import upstream_documents
+from s3proxy.services.listeners import AdminListener, BoundPort
+from s3proxy.services.log_cleanup import LogCleanup
 from s3proxy.services.reload import reload
 from s3proxy.services.rules_source import RulesSource
-from s3proxy.telemetry.access import AccessLog
-from s3proxy.telemetry.exit import Exit
+from s3proxy.services.service_manager import ServiceManager, inherited_sockets
+from s3proxy.storage.hostmemory import HostMemory
 from s3proxy.telemetry.lag import LagSampler
 from s3proxy.telemetry.logs import ApplicationLog
 from s3proxy.telemetry.metrics import Metrics
-from s3proxy.tunnel.connect import Connector
-from s3proxy.tunnel.limits import TunnelLimits
-from s3proxy.tunnel.opener import Opener
-from s3proxy.tunnel.passthrough import Passthrough
-from s3proxy.tunnel.registry import Tunnels
-from s3proxy.upstream.client import Upstream
-from s3proxy.upstream.destinations import DestinationPolicy
-from s3proxy.util.malloc import keep_freed_memory
-from s3proxy.wire.pages import PageCache
-from s3proxy.wire.resource import CachingResource
-from s3proxy.wire.site import CachingSite
+from s3proxy.telemetry.retention import Kept
+from s3proxy.telemetry.thread import SerialThread
 
 __all__ = ["ProxyService"]
+
+_GATES = frozenset({"listeners", "upstream", "capacity", "checks", "workers"})
+"""Components of which an unhealthy one means that no traffic is wanted: with the others in trouble, requests are still
+answered.
+"""
 
 
 class ProxyService(MultiService):
@@ -87,22 +90,32 @@ class ProxyService(MultiService):
         self._hostname = socket.gethostname()
         self._instance = f"{self._hostname}:{os.getpid()}"
         self._app_log = ApplicationLog(
-            config.logging.app_log_dir, self._hostname, level=config.logging.log_level, console=sys.__stdout__
+            config.logging.app_log_dir,
+            self._hostname,
+            level=config.logging.log_level,
+            console=sys.__stdout__,
+            style=config.logging.app_log_format,
+            background=True,
         )
+        self._service_manager = ServiceManager(reactor, os.environ)
         server = config.server
         ports = {"http": ("server.http_port", server.http_port), "https": ("server.https_port", server.https_port)}
         if server.mode == "proxy_only":
             ports = {"proxy": ("server.proxy_port", server.proxy_port)}
         if server.tls.enabled:
             ports["tls"] = ("server.tls.tls_proxy_port", server.tls.tls_proxy_port)
-        self._bound = {name: BoundPort(key, port, server.bind_addresses) for name, (key, port) in ports.items()}
+        self._workers = worker_count(server.workers)
+        self._bound = {
+            name: BoundPort(key, port, server.bind_addresses, self._workers) for name, (key, port) in ports.items()
+        }
         self._lines = LogLines()
         self._keep_lines = LineKeeper(self._lines, self._app_log)
         self._dashboard: DashboardService | None = None
+        self._admin_socket: AdminSocket | None = None
+        self._socket_path: str | None = None
+        self._ending = False
         self._privileged = False
-        self._traffic: list[TrafficListener] = []
-        self._passthrough: PassthroughListener | None = None
-        self._certificate: CertificateService | None = None
+        self._memory: int | None = None
 
     def setServiceParent(self, parent: Any) -> None:
         """Become part of the application, and its log observer."""
@@ -134,13 +147,18 @@ class ProxyService(MultiService):
             NeededDirectory("logging.app_log_dir", config.logging.app_log_dir, 0o755),
         ):
             prepare(needed, self._owner)
+        inherited = inherited_sockets(os.environ)
         try:
             for bound in self._bound.values():
-                bound.bind()
+                bound.bind(inherited)
         except StartError:
             for bound in self._bound.values():
                 bound.close()
             raise
+        for each in inherited:
+            self.log.warn("a socket of the service manager is for no listener: {name}", name=each.getsockname())
+            each.close()
+        self._socket_path = socket_path(config, os.environ, self._owner)
         self._privileged = True
 
     def _admin_listeners(self) -> "list[AdminListener]":
@@ -167,7 +185,11 @@ class ProxyService(MultiService):
         self._introduce()
 
         self._started_at = time.time()
-        self._metrics = Metrics(CollectorRegistry())
+        self._metrics = (
+            Metrics(CollectorRegistry())
+            if self._workers == 1
+            else HostMetrics(CollectorRegistry(), lambda: self._crew.snapshots())
+        )
         self._metrics.identify(__version__, self._instance, self._hostname, config.server.mode, self._started_at)
         self._lag = LagSampler(self._reactor, self._metrics.observe_lag, seconds=time.monotonic)
         self._facts = {
@@ -177,82 +199,81 @@ class ProxyService(MultiService):
             "mode": config.server.mode,
         }
         self._board = HealthBoard(time.time, self._facts)
-        self._cache = CacheService(self._reactor, config, self._metrics)
-        manager = self._cache.open()
+        self._cache = CacheService(self._reactor, config, self._metrics, memory=self._share_memory())
+        self._cache.open()
         self._rules = RulesSource(self._reactor, config, self._cache.disk.run, self._use_rules, time.time)
-        rules = self._rules.load()
-        policy = DestinationPolicy(
-            allowlist=config.server.tls.connect_allowlist,
-            overrides=config.connection_pool.endpoint_overrides,
-            own_resolver=bool(config.connection_pool.dns_servers),
-        )
-        self._upstream = Upstream(
-            self._reactor,
-            config.connection_pool,
-            own_addresses=self._own_addresses,
-            policy=policy,
-            head_timeout=config.server.request_timeout,
-        )
-        self._access_log = AccessLog(
-            config.logging.access_log_dir,
-            self._hostname,
-            self._reactor,
-            config.logging.access_log_mode,
-            config.logging.access_log_flush_interval,
-            config.logging.access_log_buffer_size,
-            config.logging.access_log_file_rotation_interval,
-            redact=redact_target,
-        )
-        self._exit = Exit(self._metrics, self._access_log, config.logging.access_log_enabled)
-        self._gateway = Gateway(
-            self._reactor,
-            Parts(
-                clock=self._reactor,
-                cache=manager,
-                upstream=MeteredUpstream(self._upstream, self._metrics),
-                now=time.time,
-                referer=self._referer(),
-            ),
-            rules,
-            Accounts(started=self._exit.started, finished=self._exit.finished),
-            max_requests=config.server.max_concurrent_requests,
-            bypass_headers=config.cache.cache_bypass_headers_enabled,
-            instance=self._instance,
-        )
-        self._tunnels = Tunnels(self._reactor, self._exit.tunnel_ended, time.time, instance=self._instance)
-        self._opener = Opener(
-            reactor=self._reactor,
-            policy=policy,
-            addresses=self._upstream,
-            limits=TunnelLimits(connect_time=config.connection_pool.connection_timeout),
-            prepare=self._upstream.socket_options.apply,
-        )
-        self._lane = Lane(
-            manager,
-            rules,
-            self._exit,
-            now=time.time,
-            desk=self._gateway,
-            instance=self._instance,
-        )
+        self._rules.load()
+        self._serving: Engine | Crew = self._engine() if self._workers == 1 else self._make_crew()
         self._add_children()
-        self._add_dashboard()
+        self._add_operators()
         self._watch()
         super().startService()
-        self._upstream.start()
-        keep_freed_memory()
         self._lag.start()
-        if config.logging.access_log_enabled:
-            try:
-                self._access_log.start()
-            except OSError as error:
-                raise StartError(f"logging.access_log_dir: {error}") from None
-        self._board.started()
         self._listen_for_hangup()
         # Behind the reactor's own start, which sets handlers for these, too.
         self._reactor.callWhenRunning(self._end_on_signal)
+        if self._workers == 1:
+            self._ready()
+
+    def _ready(self) -> None:
+        """Traffic is welcome."""
+        self._board.started()
         names = sorted(name for bound in self._bound.values() for name in bound.names())
         self.log.info("ready: {where}", where=", ".join(f"{ip}:{port}" for ip, port in names))
+        self._service_manager.ready("serving", alive=lambda: self._too_late() is None)
+
+    def _engine(self) -> Engine:
+        """The one that serves, in this process."""
+        return Engine(
+            self._reactor,
+            self._config,
+            bound=self._bound,
+            cache=self._cache,
+            rules=self._rules,
+            metrics=self._metrics,
+            lag=self._lag,
+            own_addresses=self._own_addresses,
+            hostname=self._hostname,
+            instance=self._instance,
+        )
+
+    def _share_memory(self) -> HostMemory | None:
+        """What the workers will share with this process; None: there are none."""
+        if self._workers == 1:
+            return None
+        try:
+            self._memory = HostMemory.make()
+            return HostMemory(self._memory, 0, founder=True)
+        except OSError as error:
+            raise StartError(f"server.workers: no memory to share: {error}; set it to 1") from None
+
+    def _make_crew(self) -> Crew:
+        """Several processes that serve."""
+        assert self._memory is not None
+        self._crew = Crew(
+            self._reactor,
+            self._config,
+            workers=self._workers,
+            bound=self._bound,
+            memory=self._memory,
+            cache=self._cache,
+            own_addresses=self._own_addresses,
+            hostname=self._hostname,
+            lines=self._lines,
+            ready=self._ready,
+            failed=self._not_ready,
+        )
+        return self._crew
+
+    def _not_ready(self, why: str) -> None:
+        """A worker can't start: then none of them would, now or later."""
+        print(f"s3proxy: {why}", file=sys.__stderr__, flush=True)
+        self._reactor.addSystemEventTrigger("after", "shutdown", self._exit_with, 1)
+        self._end()
+
+    def _exit_with(self, code: int) -> None:
+        self._app_log.flush()
+        os._exit(code)
 
     def _open_logs(self) -> None:
         try:
@@ -279,149 +300,162 @@ class ProxyService(MultiService):
         if waiting:
             self.log.info("not in this version, although configured: {features}", features=", ".join(waiting))
 
-    def _referer(self) -> bytes | None:
-        if not self._config.server.add_referer_header:
-            return None
-        return f"s3proxy/{__version__} ({self._hostname})".encode("ascii", "replace")
-
     def _add_children(self) -> None:
         config = self._config
         self._cache.setServiceParent(self)
+        self._checks = Checks(self._reactor, config, self._cache)
+        self._checks.setServiceParent(self)
         self._rules.setServiceParent(self)
+        logs = config.logging
+        self._cleanup = LogCleanup(
+            self._reactor,
+            Kept(
+                access_dir=logs.access_log_dir,
+                access_days=logs.access_log_retention_days,
+                app_dir=logs.app_log_dir,
+                app_days=logs.app_log_retention_days,
+                hostname=self._hostname,
+            ),
+            logs.log_cleanup_interval,
+            time.time,
+        )
+        self._cleanup.setServiceParent(self)
         if config.health.enabled:
-            site = admin_site(health_resource(self._board, config.health.endpoint), self._reactor)
+            site = admin_site(self._fresh(health_resource(self._board, config.health.endpoint)), self._reactor)
             AdminListener(
                 self._reactor, "health.port", config.health.port, config.health.bind_address, site
             ).setServiceParent(self)
         if config.metrics.enabled:
-            resource = metrics_resource(self._metrics, config.metrics.endpoint, config.metrics.format)
+            resource = metrics_resource(self._metrics.snapshot, config.metrics.endpoint, config.metrics.format)
             AdminListener(
                 self._reactor,
                 "metrics.port",
                 config.metrics.port,
                 config.metrics.bind_address,
-                admin_site(resource, self._reactor),
+                admin_site(self._fresh(resource, "snapshot"), self._reactor),
             ).setServiceParent(self)
-        self._add_traffic()
+        self._serving.setServiceParent(self)
 
-    def _add_traffic(self) -> None:
-        """The listeners for clients."""
-        tls = None
-        if "tls" in self._bound:
-            files = self._config.server.tls
-            self._certificate = CertificateService(
-                self._reactor, files.cert_path, files.key_path, self._cache.disk.run
-            )
-            tls = self._certificate.load()
-            self._certificate.setServiceParent(self)
-        connector = Connector(self._reactor, self._tunnels, self._opener)
+    def _fresh(self, resource: IResource, wanted: str = "facts") -> IResource:
+        """A resource whose answers are made of what the workers say, if there are any; they are asked first."""
+        if self._workers == 1:
+            return resource
 
-        def handle(request: Any) -> "Deferred[None]":
-            return (connector if request.method == b"CONNECT" else self._gateway).handle(request)
+        def refresh(request: Any) -> "Deferred[None]":
+            latest = wanted == "facts" and request.path.endswith(b"/requests")
+            return self._crew.refresh(f"{wanted},latest" if latest else wanted)
 
-        pages = PageCache(self._cache.disk.run)
-        for name, bound in self._bound.items():
-            if name == "https":
-                self._passthrough = PassthroughListener(
-                    self._reactor, bound, Passthrough(self._reactor, self._tunnels, self._opener)
-                )
-                self._passthrough.setServiceParent(self)
-                continue
-            resource = CachingResource(self._gateway.handle if name == "http" else handle)
-            site = CachingSite(resource, self._reactor, name, lane=self._lane)
-            traffic = TrafficListener(self._reactor, bound, site, pages, tls if name == "tls" else None)
-            traffic.setServiceParent(self)
-            self._traffic.append(traffic)
+        return RefreshingResource(resource, refresh)
 
-    def _add_dashboard(self) -> None:
-        config = self._config.dashboard
-        if not config.enabled:
-            return
+    def _add_operators(self) -> None:
+        """What people look with: the dashboard, and the socket of s3proxyctl."""
         assert self._cache.manager is not None and self._cache.store is not None
-        sites = [traffic.site for traffic in self._traffic]
-        self._dashboard = DashboardService(
-            self._reactor,
-            known=Known(
-                facts=self._facts,
-                now=time.time,
-                clock=self._reactor.seconds,
-                started_at=self._started_at,
-                board=self._board,
-                traffic=self._exit.traffic,
-                manager=self._cache.manager,
-                running=lambda: self._gateway.running,
-                permits=lambda: self._gateway.max_requests,
-                upstream=self._upstream.snapshot,
-                rules=lambda: self._rules.rules,
-            ),
-            sampler=Sampler(
-                self._metrics, [readings_of(self._gateway, self._cache, self._upstream, sites)], self._lag.worst
-            ),
-            metrics=self._metrics,
-            exit=self._exit,
-            lines=self._lines,
-            volume=self._cache.store.volume,
-            run=self._cache.disk.run,
-            config=self._config,
-            hostname=self._hostname,
+        manager, volume, run = self._cache.manager, self._cache.store.volume, self._cache.disk.run
+        known = Known(
+            facts=self._facts,
+            now=time.time,
+            clock=self._reactor.seconds,
+            started_at=self._started_at,
+            board=self._board,
+            traffic=self._serving.traffic,
+            manager=self._serving.manager,
+            running=self._serving.requests,
+            permits=self._serving.permits,
+            upstream=self._serving.upstream,
+            rules=lambda: self._rules.rules,
         )
-        self._dashboard.setServiceParent(self)
+        catalog = Catalog(self._reactor, SerialThread(self._reactor, "catalog"), volume)
+        self._browser = Browser(
+            self._reactor, manager, volume, catalog, run, known.rules, known.now, self._note_purged
+        )
+        if self._config.dashboard.enabled:
+            self._dashboard = DashboardService(
+                self._reactor,
+                known=known,
+                sampler=self._serving,
+                metrics=self._metrics,
+                exit=self._serving,
+                lines=self._lines,
+                browser=self._browser,
+                volume=volume,
+                run=run,
+                config=self._config,
+                hostname=self._hostname,
+                fresh=self._fresh,
+            )
+            self._dashboard.setServiceParent(self)
+        if self._socket_path is not None:
+            operations = LocalOperations(
+                self._reactor,
+                known=known,
+                sampler=self._serving,
+                metrics=self._metrics,
+                browser=self._browser,
+                volume=volume,
+                run=run,
+                listeners=self._client_listeners,
+                end=self._end_soon,
+            )
+            site = admin_site(self._fresh(control_resource(operations)), self._reactor)
+            self._admin_socket = AdminSocket(self._reactor, self._socket_path, site)
+            self._admin_socket.setServiceParent(self)
+
+    def _note_purged(self, count: int) -> None:
+        for _ in range(count):
+            self._metrics.cache_invalidated("purge")
+
+    def _client_listeners(self) -> list[tuple[str, str, int]]:
+        return [(name, ip, port) for name, bound in self._bound.items() for ip, port in sorted(bound.names())]
 
     def _watch(self) -> None:
         """Who tells health and metrics."""
-        self._board.add("cache", self._cache.health)
-        self._board.add("rules", self._rules.health)
-        self._board.add("upstream", self._upstream_health)
-        self._board.add("listeners", self._listener_health)
-        if self._certificate is not None:
-            self._board.add("certificate", self._certificate.health)
-            self._metrics.observe_source(self._certificate.readings)
+        own = {"listeners": self._listener_health, "logs": self._log_health}
+        components = {**self._checks.components(), "rules": self._rules.health, **self._serving.health(), **own}
+        for name, component in components.items():
+            self._board.add(name, component, gates=name in _GATES)
+        self._board.show_upstreams(lambda: upstream_documents(self._serving.upstream()))
         self._board.add_liveness(self._too_late)
         for source in (
             self._board.readings,
             self._app_log.readings,
-            self._access_log.readings,
+            self._cleanup.readings,
             self._rules.readings,
-            self._tunnels.readings,
-            readings_of(self._gateway, self._cache, self._upstream, [traffic.site for traffic in self._traffic]),
+            self._checks.readings,
         ):
             self._metrics.observe_source(source)
 
-    def _upstream_health(self) -> ComponentStatus:
-        snapshot = self._upstream.snapshot()
-        dead = [
-            name
-            for name, host in snapshot["hosts"].items()
-            if host["addresses"] and not (set(host["addresses"]) - set(host["excluded"]))
-        ]
-        if dead:
-            return ComponentStatus(
-                "upstream", HealthState.DEGRADED, f"No address answers for {', '.join(sorted(dead))}.", data=snapshot
-            )
-        excluded = ", ".join(snapshot["excluded"])
-        message = f"Left out until they answer a probe: {excluded}." if excluded else ""
-        return ComponentStatus("upstream", HealthState.HEALTHY, message, data=snapshot)
-
     def _listener_health(self) -> ComponentStatus:
         failed = [child.error for child in self._admin_listeners() if child.error]
-        data: dict[str, object] = {
-            "connections": sum(traffic.site.connections_open for traffic in self._traffic),
-            "requests": self._gateway.in_flight,
-            "tunnels": len(self._tunnels),
-        }
+        if self._admin_socket is not None and self._admin_socket.error:
+            failed.append(self._admin_socket.error)
+        status = self._serving.health()["listeners"]()
         if failed:
-            return ComponentStatus("listeners", HealthState.DEGRADED, " ".join(failed), data=data)
-        return ComponentStatus("listeners", HealthState.HEALTHY, data=data)
+            text = " ".join((*failed, status.message)).strip()
+            return attrs.evolve(status, state=HealthState.DEGRADED, message=text)
+        return status
+
+    def _log_health(self) -> ComponentStatus:
+        status = self._serving.health()["logs"]()
+        if self._app_log.failure:
+            text = f"The application log can't be written: {self._app_log.failure}. {status.message}".strip()
+            return attrs.evolve(status, state=HealthState.DEGRADED, message=text)
+        return status
 
     def _too_late(self) -> str | None:
         limit = self._config.health.liveness_max_lag
         lag = self._lag.current()
-        return f"The event loop is {lag:.1f} s late." if lag > limit else None
+        if lag > limit:
+            return f"The event loop is {lag:.1f} s late."
+        return self._crew.too_late(limit) if self._workers > 1 else None
 
     def _listen_for_hangup(self) -> None:
-        """SIGUSR1 opens the log files anew; SIGHUP does so, too, and reads the configuration again."""
+        """SIGUSR1 opens the log files anew; SIGHUP does so, too, and reads the configuration again; SIGUSR2 replaces
+        the workers.
+        """
         signal.signal(signal.SIGUSR1, lambda *_: self._reactor.callFromThread(self._reopen_logs))
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._reload))
+        if self._workers > 1:
+            signal.signal(signal.SIGUSR2, lambda *_: self._reactor.callFromThread(self._crew.roll))
 
     def _end_on_signal(self) -> None:
         """SIGTERM and SIGINT end the process with exit code 0 when everything is stopped.
@@ -429,77 +463,61 @@ class ProxyService(MultiService):
         The reactor's own handlers would have it die of the signal in the end, which looks like a failure to whoever
         waits for it.
         """
-        ending = False
-
-        def end() -> None:
-            nonlocal ending
-            if not ending:
-                ending = True
-                self._reactor.stop()
-
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._reactor.callFromThread(end))
+            signal.signal(number, lambda *_: self._reactor.callFromThread(self._end))
+
+    def _end(self) -> None:
+        if not self._ending:
+            self._ending = True
+            self._reactor.stop()
+
+    def _end_soon(self, delay: float) -> float:
+        """Say from now on that no traffic is wanted, and end in ``delay`` seconds as a signal would have it; gives back
+        how many seconds requests have from then on.
+        """
+        self._board.start_draining()
+        # Whoever asked for it is answered first.
+        self._reactor.callLater(max(0.1, delay), self._end)
+        return self._config.server.drain_timeout
 
     def _reopen_logs(self) -> None:
         self._app_log.reopen()
-        self._access_log.reopen()
+        self._serving.reopen_logs()
         self.log.info("the log files are opened anew")
 
     def _reload(self) -> None:
+        self._service_manager.reloading()
         self._reopen_logs()
         config = reload(self._config, self._load)
         if config is not None:
             self._config = config
-            self._exit.logging = config.logging.access_log_enabled
             self._app_log.set_level(config.logging.log_level)
             self._cache.reconfigure(config)
+        self._serving.reload(config)
         self._rules.reload(config)
-        if self._certificate is not None:
-            self._certificate.reload()
+        self._service_manager.ready()
 
     def _use_rules(self, rules: Rules) -> None:
         """Serve under these rules, and what else the configuration says, from now on."""
-        self._lane.reconfigure(rules)
-        self._gateway.reconfigure(
-            rules,
-            max_requests=self._config.server.max_concurrent_requests,
-            bypass_headers=self._config.cache.cache_bypass_headers_enabled,
-        )
+        self._serving.use_rules(rules)
 
     def stopService(self) -> "Deferred[None]":
         """Drain, flush, close: fires when all of it is done."""
         return Deferred.fromCoroutine(self._stop())
 
-    def _endings(self) -> "Iterator[Coroutine[Any, Any, None]]":
-        """The ends of all listeners, which take place side by side."""
-        limit = self._config.server.drain_timeout
-        for listener in self._traffic:
-            yield listener.drain(limit)
-        yield self._drain_tunnels(limit)
-
-    async def _drain_tunnels(self, limit: float) -> None:
-        if self._passthrough is not None:
-            await self._passthrough.close()
-        left = len(self._tunnels)
-        done = self._tunnels.drain()
-        cut = self._reactor.callLater(limit, self._tunnels.abort_all)
-        await done
-        if cut.active():
-            cut.cancel()
-        elif left:
-            self.log.warn("tunnels were still in use after {limit} s and were cut", limit=limit)
-
     async def _stop(self) -> None:
         self.log.info("stopping: requests under way have {limit} s", limit=self._config.server.drain_timeout)
+        self._service_manager.stopping("requests under way end")
         self._board.start_draining()
-        await DeferredList([Deferred.fromCoroutine(ending) for ending in self._endings()], consumeErrors=False)
+        await self._serving.drain(self._config.server.drain_timeout)
         if self._dashboard is not None:
             await self._dashboard.close()
+        self._browser.close()
         await self._cache.close()
-        await self._upstream.stop()
+        await self._serving.close()
         self._lag.stop()
-        await self._access_log.close()
         await super().stopService()
         if self._config.dashboard.enabled:
             globalLogPublisher.removeObserver(self._keep_lines)
+        self._service_manager.stop()
         self.log.info("stopped")

@@ -4,28 +4,36 @@ import errno
 import os
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from s3proxy.admin.board import ComponentStatus, HealthState
 from s3proxy.cache.manager import CacheManager, CacheSettings
 from s3proxy.cache.ram import RamTier
 from s3proxy.config.check import effective_ram_cache_size
 from s3proxy.config.model import Config
+from s3proxy.policy.rules import Rules
 from s3proxy.services.directories import try_to_write
 from s3proxy.services.errors import StartError
 from s3proxy.services.memory import available_memory
+from s3proxy.services.packing import packing_rules
+from s3proxy.services.scrubbing import Scrubbing, Validation
+from s3proxy.services.storing import disk_readings, store_readings
 from s3proxy.storage.disk import DiskStore, open_store
 from s3proxy.storage.diskio import DiskBusy, DiskIO
 from s3proxy.storage.errors import StoreError
 from s3proxy.storage.filesystem import page_cache_suffices
 from s3proxy.storage.generations import GenerationTable
+from s3proxy.storage.hostmemory import HostMemory
+from s3proxy.storage.scan import Scan
+from s3proxy.storage.volume import Damage
+from s3proxy.telemetry.instruments import Reading, Spread
 from s3proxy.telemetry.metrics import Metrics
 
 __all__ = ["CacheService"]
@@ -46,8 +54,12 @@ LAST_WRITES = 5.0
 """Seconds for what is under way to get onto the disk at the end."""
 TURN = 0.01
 """Seconds between two looks at that."""
+CLEAN_UP = 60.0
+"""Seconds after the end of another process until what it may have left behind is looked for."""
 SCAN_PAUSE = 1.0
 """Seconds after which the scan tries again when no thread was to be had."""
+DAMAGE_REPORTS = 10.0
+"""Seconds between two log lines about damaged files."""
 SETTLED = 5.0
 """Seconds after an error of the disk before it is tried whether it works again."""
 
@@ -59,17 +71,16 @@ class _Counted:
         self._metrics = metrics
 
     def entry_stored(self, size: int) -> None:
-        self._metrics.cache_filled("stored", size)
+        """The manager counts it."""
 
     def entry_declined(self) -> None:
-        self._metrics.cache_filled("declined")
+        """The manager counts it."""
 
     def fill_failed_verification(self) -> None:
-        self._metrics.cache_filled("failed")
-        self._metrics.cache_verification_failed("range")
+        self._metrics.cache_error("checksum")
 
     def invalidated(self) -> None:
-        self._metrics.cache_invalidated("write")
+        """Whoever writes counts it, and knows what was written."""
 
     def disk_failed(self, error: BaseException) -> None:
         code = getattr(error, "errno", None)
@@ -85,6 +96,7 @@ class _Counted:
 class CacheService(Service):
     """:ivar manager: the cache, from the start of the service on
 
+    :param memory: shared with other processes that use the directory; its founder looks after it for all of them
     :param copies: whether what is used most is copied into memory; None: if the file system makes it worth while
     """
 
@@ -97,6 +109,7 @@ class CacheService(Service):
         metrics: Metrics,
         now: Callable[[], float] = time.time,
         *,
+        memory: HostMemory | None = None,
         copies: bool | None = None,
     ) -> None:
         self._reactor = reactor
@@ -104,12 +117,19 @@ class CacheService(Service):
         self._metrics = metrics
         self._now = now
         self._copies = copies
+        self._memory = memory
+        self._leads = memory is None or memory.founder
+        self._cleaning: IDelayedCall | None = None
         self._ram_size = 0
         self.disk = DiskIO(reactor, threads=config.cache.metadata_io_concurrency)
         self.store: DiskStore | None = None
         self.manager: CacheManager | None = None
         self._loops: list[LoopingCall] = []
+        self._reviews: tuple[Scrubbing, Validation] | tuple[()] = ()
+        self._unreported = 0
+        self._next_report = float("-inf")
         self._scanning: Deferred[Any] | None = None
+        self._scan_is_over = True
 
     def open(self) -> CacheManager:
         """Open the directory; before the service starts, and before anything uses the manager.
@@ -117,7 +137,7 @@ class CacheService(Service):
         :raises StartError: with the remedy
         """
         cache = self._config.cache
-        generations = GenerationTable()
+        generations = GenerationTable() if self._memory is None else self._memory.generations
         try:
             self.store = open_store(
                 cache.cache_dir,
@@ -129,13 +149,14 @@ class CacheService(Service):
                 target_percent=cache.eviction_target_percent,
                 write_percent=cache.write_cache_percent,
                 upload_expiry=cache.incomplete_upload_ttl,
+                memory=self._memory,
             )
         except (StoreError, OSError) as error:
             raise StartError(f"cache.cache_dir: {cache.cache_dir}: {error}") from None
         self._compare_with_file_system()
         self._ram_size = self._effective_ram_size()
         ram = self._open_ram()
-        descriptions, _ = self._shares(ram is not None)
+        descriptions, _ = self._shares(ram is not None and ram.plain)
         self.manager = CacheManager(
             self._reactor,
             self.store,
@@ -152,18 +173,24 @@ class CacheService(Service):
             ),
             now=self._now,
             events=_Counted(self._metrics),
+            counts=self._metrics.cache,
             ram=ram,
         )
+        self.store.volume.on_damage = lambda damage: self._reactor.callFromThread(self._damaged, damage)
+        upkeep = self._reactor, self.disk.run, self._upkeep_failed, self.store, cache
+        self._reviews = Scrubbing(*upkeep), Validation(*upkeep)
         return self.manager
 
     def reconfigure(self, config: Config) -> None:
         """Another size of the RAM cache from now on."""
         before, self._config = self._config, config
+        for review in self._reviews:
+            review.reconfigure(config.cache)
         if _ram_keys(before) == _ram_keys(config):
             return
         self._ram_size = self._effective_ram_size()
         if self.manager is not None:
-            self.manager.resize_memory(*self._shares(self.manager.ram is not None))
+            self.manager.resize_memory(*self._shares(self.manager.ram is not None and self.manager.ram.plain))
 
     def _compare_with_file_system(self) -> None:
         """Say so when the disk will be full before the cache is."""
@@ -189,22 +216,24 @@ class CacheService(Service):
     def _shares(self, with_copies: bool) -> tuple[int, int]:
         """Bytes for descriptions with small bodies, and for these and copies together.
 
-        Where copies are made, descriptions may have half, and copies whatever these leave. Enough for descriptions
-        there is always, and what is less than twice of that is theirs alone.
+        Where copies of everything are made, descriptions may have half; copies have whatever these leave. Enough for
+        descriptions there is always, and what is less than twice of that is theirs alone.
         """
-        if not with_copies or self._ram_size < 2 * DESCRIPTIONS:
+        if self._ram_size < 2 * DESCRIPTIONS:
             return max(self._ram_size, DESCRIPTIONS), 0
-        return self._ram_size // 2, self._ram_size
+        return self._ram_size // 2 if with_copies else self._ram_size, self._ram_size
 
     def _open_ram(self) -> RamTier | None:
-        """The tier for larger bodies; None: the kernel's page cache does as well without it, or the system can't."""
+        """The tier for larger bodies: for encoded ones alone, where the kernel's page cache does as well without it.
+        None: the system can't.
+        """
         assert self.store is not None
-        wanted = self._copies
-        if wanted is None:
-            wanted = not page_cache_suffices(self.store.root, "FORMAT")
-        if not wanted or not RamTier.is_possible():
+        plain = self._copies
+        if plain is None:
+            plain = not page_cache_suffices(self.store.root, "FORMAT")
+        if not RamTier.is_possible():
             return None
-        _, total = self._shares(True)
+        _, total = self._shares(plain)
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         return RamTier(
             self.disk.run,
@@ -212,6 +241,7 @@ class CacheService(Service):
             total=total,
             files=MOST_FILES if descriptors < 0 else min(MOST_FILES, descriptors // 8),
             algorithm=self._config.cache.eviction_algorithm,
+            plain=plain,
         )
 
     def startService(self) -> None:
@@ -223,7 +253,50 @@ class CacheService(Service):
         self._every(STORE_PULSE, self._pulse)
         self._every(SWEEP, self._sweep)
         self._every(RECENCY, self._flush_recency)
-        self._scanning = Deferred.fromCoroutine(self._scan())
+        if self._leads:
+            self._begin_scan(again=False)
+            for review in self._reviews:
+                review.start()
+
+    def use_rules(self, rules: Rules) -> None:
+        """Which bodies are stored smaller from now on."""
+        if self.manager is not None:
+            self.manager.packer.rules = packing_rules(self._config, rules)
+
+    def _damaged(self, damage: Damage) -> None:
+        """A stored file was put aside."""
+        assert self.manager is not None
+        self.manager.counts.drops["corrupt"] += 1
+        self._unreported += 1
+        now = self._reactor.seconds()
+        if now < self._next_report:
+            return
+        self._next_report = now + DAMAGE_REPORTS
+        self.log.warn(
+            "{count} stored file(s) turned out to be damaged and will be got from S3 again; the last one was {path} "
+            "({reason}), which is now {kept}",
+            count=self._unreported,
+            path=damage.path,
+            reason=damage.reason,
+            kept=damage.kept or "deleted",
+        )
+        self._unreported = 0
+
+    def clean_up_soon(self) -> None:
+        """A process that used the directory has died, or may have: what it left behind is looked for in a while."""
+        if self.running and self._cleaning is None:
+            self._cleaning = self._reactor.callLater(CLEAN_UP, self._clean_up)
+
+    def _clean_up(self) -> None:
+        self._cleaning = None
+        if self._scan_is_over:
+            self._begin_scan(again=True)
+        else:
+            self.clean_up_soon()
+
+    def _begin_scan(self, *, again: bool) -> None:
+        self._scan_is_over = False
+        self._scanning = Deferred.fromCoroutine(self._scan(again))
         self._scanning.addErrback(self._upkeep_failed)
 
     def _every(self, seconds: float, call: Callable[[], Any]) -> None:
@@ -255,6 +328,10 @@ class CacheService(Service):
     def _sweep(self) -> "Deferred[Any] | None":
         """Evict, if it is due. A sweep may take long, and must not hold up the signs of life."""
         assert self.store is not None
+        if not self._leads:
+            # What this process itself has set aside to be deleted.
+            volume = self.store.volume
+            return self.disk.run(volume.empty_trash).addErrback(self._upkeep_failed) if volume.has_trash else None
         if not self.store.sweeper.due():
             return None
         return self.disk.run(self.store.sweeper.run).addErrback(self._upkeep_failed)
@@ -263,18 +340,32 @@ class CacheService(Service):
         assert self.store is not None
         return self.disk.run(self.store.flush_recency).addErrback(self._upkeep_failed)
 
-    async def _scan(self) -> None:
-        """What an earlier run left behind; in threads, step by step, until the service stops. Between two steps others
-        get their turn, be there only one thread.
+    async def _scan(self, again: bool) -> None:
+        """What an earlier run left behind, or another process that died; in threads, step by step, until the service
+        stops. Between two steps others get their turn, be there only one thread.
         """
         assert self.store is not None
-        scan = self.store.scan()
+        scan = self.store.scan(again=True) if again else self.store.scan()
         over = False
-        while self.running and not over:
-            try:
-                over = await self.disk.run(lambda: not self.running or scan.step())
-            except DiskBusy:
-                await deferLater(self._reactor, SCAN_PAUSE)
+        try:
+            while self.running and not over:
+                try:
+                    over = await self.disk.run(self._scan_step, scan)
+                except DiskBusy:
+                    await deferLater(self._reactor, SCAN_PAUSE)
+        finally:
+            self._scan_is_over = True
+
+    def _scan_step(self, scan: Scan) -> bool:
+        """In a thread. Whether the scan is over."""
+        assert self.store is not None
+        if not self.running:
+            return True
+        counts, before = self.store.volume.counts, scan.removed
+        with counts.timed("scan"):
+            over = scan.step()
+        counts.repaired("orphan_file", scan.removed - before)
+        return over
 
     def _upkeep_failed(self, reason: Failure) -> None:
         if reason.check(DiskBusy):
@@ -288,6 +379,9 @@ class CacheService(Service):
     async def close(self) -> None:
         """Stop the upkeep and the bodies under way, let writes end, close the directory."""
         super().stopService()
+        if self._cleaning is not None:
+            self._cleaning.cancel()
+            self._cleaning = None
         for loop in self._loops:
             if loop.running:
                 loop.stop()
@@ -297,7 +391,11 @@ class CacheService(Service):
             while self.manager.fills_in_flight and self._reactor.seconds() < limit:
                 await deferLater(self._reactor, TURN)
             self.manager.end()
+        for review in self._reviews:
+            review.stop()
         self.disk.stop()
+        if self._reviews:
+            self._reviews[0].scrub.close()
         if self.store is not None:
             try:
                 self.store.close()
@@ -305,6 +403,18 @@ class CacheService(Service):
                 self.log.warn("closing the cache directory: {error}", error=error)
 
     # For operators.
+
+    def readings(self) -> Iterator[Reading | Spread]:
+        """For :meth:`s3proxy.telemetry.metrics.Metrics.observe_source`."""
+        yield from disk_readings(self.disk)
+        if self.manager is None or self.store is None:
+            return
+        yield from store_readings(self.store)
+        yield Reading("s3proxy_cache_limit_bytes", self.limit, ("disk",))
+        yield Reading("s3proxy_cache_metadata_entries", self.manager.entries_in_memory)
+        yield Reading("s3proxy_cache_metadata_entries_limit", self._config.cache.metadata_cache.max_entries)
+        yield Reading("s3proxy_cache_size_bytes", self.manager.bytes_in_memory, ("ram",))
+        yield Reading("s3proxy_cache_limit_bytes", self.ram_limit, ("ram",))
 
     @property
     def limit(self) -> int:
@@ -315,21 +425,6 @@ class CacheService(Service):
     def ram_limit(self) -> int:
         """Bytes that it may use in memory."""
         return max(self._ram_size, DESCRIPTIONS)
-
-    def health(self) -> ComponentStatus:
-        """The state of the cache directory."""
-        manager, store = self.manager, self.store
-        if manager is None or store is None:
-            return ComponentStatus("cache", HealthState.DEGRADED, "The cache directory is not open.")
-        data: dict[str, object] = {"usage_bytes": store.usage(), "limit_bytes": self._config.cache.max_cache_size}
-        if manager.guard.last_error is not None:
-            return ComponentStatus(
-                "cache",
-                HealthState.DEGRADED,
-                f"The cache directory fails ({manager.guard.last_error[1]}); requests are answered from S3.",
-                data=data,
-            )
-        return ComponentStatus("cache", HealthState.HEALTHY, data=data)
 
 
 def _ram_keys(config: Config) -> tuple[bool, int, bool]:

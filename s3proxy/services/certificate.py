@@ -135,12 +135,16 @@ class CertificateService(Service):
             messages.append(f"The certificate in {self._cert_path} expires on {_date(certificate.expires_at)}.")
         if self._problem is not None:
             messages.append(f"A newer certificate can't be used: {self._problem}.")
-        state = HealthState.DEGRADED if messages else HealthState.HEALTHY
-        return ComponentStatus("certificate", state, " ".join(messages), data=data)
+        if left <= 0:
+            state = HealthState.UNHEALTHY
+        else:
+            state = HealthState.DEGRADED if messages else HealthState.HEALTHY
+        return ComponentStatus("tls", state, " ".join(messages), data=data)
 
     def readings(self) -> Iterable[Reading]:
         """For :meth:`s3proxy.telemetry.metrics.Metrics.observe_source`."""
-        yield Reading("s3proxy_tls_certificate_expiry_timestamp_seconds", self.tls.certificate.expires_at)
+        at = self.tls.certificate.expires_at
+        yield Reading("s3proxy_tls_certificate_not_after_timestamp_seconds", at, ("tls",))
 
 
 def _date(at: float) -> str:

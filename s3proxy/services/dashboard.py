@@ -12,29 +12,28 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import ILogObserver, LogEvent, Logger
 from twisted.python.failure import Failure
+from twisted.web.resource import IResource
 from zope.interface import implementer
 
 from s3proxy.admin.sites import admin_site
 from s3proxy.config.model import Config
 from s3proxy.dashboard import documents
-from s3proxy.dashboard.browse import Browser, id_of
-from s3proxy.dashboard.catalog import Catalog, Search
+from s3proxy.dashboard.browse import Browser, id_of, search_of
+from s3proxy.dashboard.catalog import Search
 from s3proxy.dashboard.documents import Known
 from s3proxy.dashboard.events import Hub, message
 from s3proxy.dashboard.guard import names_of
 from s3proxy.dashboard.history import History, HistoryError, encode
 from s3proxy.dashboard.instances import INTERVAL, Cards
 from s3proxy.dashboard.requests import LEVELS, LogLines, matching
-from s3proxy.dashboard.samples import Sampler
 from s3proxy.dashboard.series import NAMES, RANGES, curves, point
 from s3proxy.dashboard.site import Answer, Api, Query, Refused, dashboard_resource
+from s3proxy.dashboard.sources import ILatest, ISampler
 from s3proxy.services.listeners import AdminListener
 from s3proxy.storage.diskio import DiskBusy
 from s3proxy.storage.volume import Volume
-from s3proxy.telemetry.exit import Exit
 from s3proxy.telemetry.logs import ApplicationLog, format_line
 from s3proxy.telemetry.metrics import Metrics
-from s3proxy.telemetry.thread import SerialThread
 
 __all__ = ["DashboardService", "LineKeeper"]
 
@@ -73,6 +72,7 @@ class DashboardService(MultiService):
     """See the module.
 
     :param run: calls a function in a thread for disk work
+    :param fresh: wraps the root of the site if something must be asked for before it can answer
     :ivar listener: of the page and its API
     """
 
@@ -83,14 +83,16 @@ class DashboardService(MultiService):
         reactor: Any,
         *,
         known: Known,
-        sampler: Sampler,
+        sampler: ISampler,
         metrics: Metrics,
-        exit: Exit,
+        exit: ILatest,
         lines: LogLines,
+        browser: Browser,
         volume: Volume,
         run: Callable[..., "Deferred[Any]"],
         config: Config,
         hostname: str,
+        fresh: Callable[[IResource], IResource] = lambda resource: resource,
     ) -> None:
         super().__init__()
         self._reactor = reactor
@@ -105,18 +107,15 @@ class DashboardService(MultiService):
         self._file = os.path.join(config.cache.cache_dir, "dashboard", f"{hostname}-{port}.history")
         self._history = History()
         self._hub = Hub(reactor.seconds)
-        self._catalog = Catalog(reactor, SerialThread(reactor, "catalog"), volume)
         self._cards = Cards(volume)
-        self._browser = Browser(
-            reactor, known.manager, volume, self._catalog, run, known.rules, known.now, self._note_purged
-        )
+        self._browser = browser
         self._row: dict[str, float] = {}
         self._past: list[tuple[float, dict[str, float]]] = []
         self._last_at = 0.0
         self._told = 0
         self._loops: list[LoopingCall] = []
         self._saving: Deferred[Any] | None = None
-        site = admin_site(dashboard_resource(self._api(hostname)), reactor)
+        site = admin_site(fresh(dashboard_resource(self._api(hostname))), reactor)
         self.listener = AdminListener(
             reactor, "dashboard.port", self._config.port, self._config.bind_address, site
         )  # fmt: skip
@@ -184,16 +183,11 @@ class DashboardService(MultiService):
             if loop.running:
                 loop.stop()
         self._hub.close()
-        self._catalog.close()
         await gatherResults([self._save(), self._run(self._cards.remove).addErrback(self._failed)])
 
     def _failed(self, reason: Failure) -> None:
         if not reason.check(DiskBusy):
             self.log.failure("the dashboard", reason)
-
-    def _note_purged(self, count: int) -> None:
-        for _ in range(count):
-            self._metrics.cache_invalidated("purge")
 
     # The history.
 
@@ -358,18 +352,9 @@ class DashboardService(MultiService):
 
     async def _objects(self, query: Query) -> Answer:
         try:
-            search = Search(
-                prefix=query.get("prefix", ""),
-                text=query.get("q", ""),
-                order=query.get("sort", "name"),
-                folders=query.get("folders") == "1",
-                offset=max(0, int(query.get("offset", "0"))),
-                limit=_limit(query, 100),
-            )
-        except ValueError:
-            raise Refused(
-                400, "sort is name, size or age, with - in front the other way round; offset is a number."
-            ) from None
+            search = search_of(query, _limit(query, 100))
+        except ValueError as error:
+            raise Refused(400, f"{error}.") from None
         return Answer(await self._browser.objects(search))
 
     async def _object(self, query: Query) -> Answer:

@@ -2,6 +2,7 @@
 
 import errno
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import Service
@@ -27,31 +28,64 @@ class BoundPort:
     """One configured port on all its addresses.
 
     :param key: the configuration key that names the port, for messages
+    :param slots: how many processes will serve it; each address has a socket for each of them
+    :ivar slots: the sockets, by slot
+    :ivar slot: which of them are served by this process
     """
 
-    def __init__(self, key: str, port: int, addresses: tuple[str, ...]) -> None:
+    def __init__(self, key: str, port: int, addresses: tuple[str, ...], slots: int = 1) -> None:
         self.key = key
         self.port = port
         self.addresses = addresses or ("",)
-        self.sockets: list[socket.socket] = []
+        self.slots: list[list[socket.socket]] = [[] for _ in range(slots)]
+        self.slot = 0
 
-    def bind(self) -> None:
-        """Bind every address.
+    @classmethod
+    def adopted(cls, key: str, port: int, slots: list[list[socket.socket]], slot: int) -> "BoundPort":
+        """A port that another process has bound."""
+        bound = cls(key, port, ())
+        bound.slots = slots
+        bound.slot = slot
+        return bound
 
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """Those that are served by this process."""
+        return self.slots[self.slot]
+
+    def bind(self, inherited: "list[socket.socket] | None" = None) -> None:
+        """Bind every address, unless a service manager has bound this port already.
+
+        :param inherited: sockets of the service manager; those of this port are taken out, whatever their addresses
         :raises StartError: with the remedy
         """
+        given = [each for each in inherited or () if each.getsockname()[1] == self.port]
+        if inherited is not None and given:
+            inherited[:] = [each for each in inherited if each not in given]
+            for sockets in self.slots:
+                # Whoever is quicker serves it.
+                sockets += given
+            return
         for address in self.addresses:
             try:
-                self.sockets.append(bind_socket(self.port, address))
+                # This one tells whether the port is free: of those that share a port, any number can be bound.
+                first = bind_socket(self.port, address)
+                if len(self.slots) == 1:
+                    self.sockets.append(first)
+                    continue
+                port = first.getsockname()[1]
+                first.close()
+                for sockets in self.slots:
+                    sockets.append(bind_socket(port, address, reuse_port=True))
             except CannotListenError as error:
                 self.close()
                 raise StartError(_remedy(self.key, self.port, address, error.socketError)) from None
 
     def close(self) -> None:
         """Give the sockets up."""
-        sockets, self.sockets = self.sockets, []
-        for each in sockets:
-            each.close()
+        for sockets in self.slots:
+            while sockets:
+                sockets.pop().close()
 
     def names(self) -> frozenset[tuple[str, int]]:
         """The addresses and ports as the kernel knows them."""
@@ -78,6 +112,46 @@ def _remedy(key: str, port: int, address: str, error: BaseException) -> str:
     return f"{key}: can't listen on {where}: {text}; {remedy}"
 
 
+class _Accepting:
+    """The slots of a port from which connections are accepted.
+
+    :param adopt: begins to accept connections on a socket; the port works on a duplicate
+    """
+
+    log = Logger()
+
+    def __init__(self, bound: BoundPort, adopt: Callable[[socket.socket], IListeningPort]) -> None:
+        self._bound = bound
+        self._adopt = adopt
+        self._ports: dict[int, list[IListeningPort]] = {}
+
+    def begin(self, slot: int) -> None:
+        """Accept what arrives for a slot. :raises StartError: with the remedy"""
+        if slot in self._ports:
+            return
+        ports = self._ports[slot] = []
+        for each in self._bound.slots[slot]:
+            try:
+                ports.append(self._adopt(each))
+            except CannotListenError as error:
+                raise StartError(_remedy(self._bound.key, self._bound.port, "", error.socketError)) from None
+
+    def stop(self, slot: int) -> None:
+        """Accept nothing more of what arrives for a slot: another process does."""
+        for port in self._ports.pop(slot, ()):
+            maybeDeferred(port.stopListening).addErrback(
+                lambda reason: self.log.failure("a listener could not be stopped", reason)
+            )
+
+    async def end(self) -> None:
+        """Accept nothing more at all."""
+        ports = [port for ports in self._ports.values() for port in ports]
+        self._ports.clear()
+        for port in ports:
+            await maybeDeferred(port.stopListening)
+        self._bound.close()
+
+
 class TrafficListener(Service):
     """A data listener: accepts from when it starts until it is told to drain.
 
@@ -99,23 +173,27 @@ class TrafficListener(Service):
         self.site = site
         self._factory: Any = site if tls is None else tls_factory(reactor, tls, site)
         self._page_cache = page_cache
-        self._ports: list[IListeningPort] = []
+        self._accepting = _Accepting(bound, self._adopt)
+
+    def _adopt(self, sock: socket.socket) -> IListeningPort:
+        return adopt_files(self._reactor, sock, self._factory, page_cache=self._page_cache)
 
     def startService(self) -> None:
         """Accept connections."""
         super().startService()
-        for each in self.bound.sockets:
-            try:
-                self._ports.append(adopt_files(self._reactor, each, self._factory, page_cache=self._page_cache))
-            except CannotListenError as error:
-                raise StartError(_remedy(self.bound.key, self.bound.port, "", error.socketError)) from None
+        self._accepting.begin(self.bound.slot)
+
+    def take_over(self, slot: int) -> None:
+        """Accept what arrives for another slot, too."""
+        self._accepting.begin(slot)
+
+    def give_back(self, slot: int) -> None:
+        """No longer accept it."""
+        self._accepting.stop(slot)
 
     async def drain(self, limit: float) -> None:
         """Accept nothing more, let requests end for ``limit`` seconds, then cut what is left."""
-        for port in self._ports:
-            await maybeDeferred(port.stopListening)
-        self._ports.clear()
-        self.bound.close()
+        await self._accepting.end()
         left = self.site.connections_open
         done: Deferred[None] = self.site.drain()
         cut = self._reactor.callLater(limit, self.site.abort_all)
@@ -132,24 +210,28 @@ class PassthroughListener(Service):
     def __init__(self, reactor: Any, bound: BoundPort, passthrough: Passthrough) -> None:
         self._reactor = reactor
         self._passthrough = passthrough
-        self._ports: list[IListeningPort] = []
+        self._accepting = _Accepting(bound, self._adopt)
         self.bound = bound
+
+    def _adopt(self, sock: socket.socket) -> IListeningPort:
+        return adopt_passthrough(self._reactor, sock, self._passthrough)
 
     def startService(self) -> None:
         """Accept connections."""
         super().startService()
-        for each in self.bound.sockets:
-            try:
-                self._ports.append(adopt_passthrough(self._reactor, each, self._passthrough))
-            except CannotListenError as error:
-                raise StartError(_remedy(self.bound.key, self.bound.port, "", error.socketError)) from None
+        self._accepting.begin(self.bound.slot)
+
+    def take_over(self, slot: int) -> None:
+        """Accept what arrives for another slot, too."""
+        self._accepting.begin(slot)
+
+    def give_back(self, slot: int) -> None:
+        """No longer accept it."""
+        self._accepting.stop(slot)
 
     async def close(self) -> None:
         """Accept nothing more, and close what has no tunnel yet."""
-        for port in self._ports:
-            await maybeDeferred(port.stopListening)
-        self._ports.clear()
-        self.bound.close()
+        await self._accepting.end()
         self._passthrough.abort_waiting()
 
 

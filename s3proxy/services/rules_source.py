@@ -22,13 +22,12 @@ from s3proxy.cache.fill import RunInThread
 from s3proxy.config.features import rule_remarks
 from s3proxy.config.model import Config
 from s3proxy.policy.rules import Rules
-from s3proxy.policy.rules_file import LONGEST_FILE, RulesError, RulesFile, read_rules
+from s3proxy.policy.rules_file import FILE_NAME, LONGEST_FILE, RulesError, RulesFile, read_rules
 from s3proxy.storage.diskio import DiskBusy
 from s3proxy.telemetry.instruments import Reading
 
 __all__ = ["FILE_NAME", "RulesSource", "rules_problems"]
 
-FILE_NAME = "cache_rules.json"
 MOST_OFTEN = 1.0
 """Seconds between two looks at the file, at least."""
 

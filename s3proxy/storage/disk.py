@@ -196,7 +196,8 @@ def _prepare(calls: SystemCalls, root: str, max_size: int) -> tuple[Format, bool
             try:
                 calls.mkdir(f"{root}/{name}", 0o700)
             except FileExistsError:
-                continue
+                if not stat.S_ISDIR(os.stat(f"{root}/{name}").st_mode):
+                    raise
     except StoreError:
         raise
     except FileExistsError as problem:

@@ -6,11 +6,16 @@ import os
 import stat
 from collections.abc import Sequence
 
-__all__ = ["UNREAD_BIT", "UNREAD_MODE", "SystemCalls", "is_unread", "write_fully"]
+__all__ = ["NO_FILE", "READING", "UNREAD_BIT", "UNREAD_MODE", "SystemCalls", "is_unread", "write_fully"]
 
 _IOV_MAX = 1024
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
+READING = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+"""How stored files are opened. O_NONBLOCK means nothing for files; a named pipe that somebody put there must not block.
+"""
+NO_FILE = (errno.ELOOP, errno.ENXIO)
+"""What that fails with when the name is that of a symbolic link, or of a socket."""
 UNREAD_BIT = stat.S_IXGRP
 """In the mode of a file: it was written through, and nobody has read it yet. The bit means nothing else here, and every
 walk sees it without opening the file.

@@ -81,7 +81,7 @@ class Instance:
         try:
             beat = self._calls.fstat(fd).st_mtime
             record = json.loads(self._calls.pread(fd, 4096, 0))
-        except ValueError:
+        except (ValueError, IsADirectoryError):
             record = None
         finally:
             self._calls.close(fd)
@@ -114,7 +114,7 @@ class Instance:
         """Remove the heartbeat of an instance that is dead."""
         try:
             self._calls.unlink(self._heartbeat_path(number))
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError):
             return
 
     def _heartbeat_path(self, number: int) -> str:

@@ -98,6 +98,10 @@ def take_lease(volume: Volume, name: EntryName, timeout: float) -> Lease | None:
         except FileNotFoundError:
             volume.make_shard(name)
             continue
+        except NotADirectoryError:
+            volume.heal_shard(os.path.dirname(path))
+            volume.make_shard(name)
+            continue
         return _new_lease(volume, name, fd)
     return None
 

@@ -75,7 +75,7 @@ def named_in(volume: Volume, shard: str) -> Iterator[Named]:
     """
     try:
         names = volume.calls.listdir(shard)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     for text in names:
         name = EntryName.from_text(text)
@@ -97,7 +97,7 @@ def describe(volume: Volume, name: EntryName, *, ranges: bool = True) -> Listed 
     :raises OSError: the disk failed
     """
     try:
-        fd = volume.calls.open(volume.entry_path(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = volume.calls.open(volume.entry_path(name), READING)
     except FileNotFoundError:
         return None
     try:

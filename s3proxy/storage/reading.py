@@ -7,7 +7,7 @@ import stat
 from s3proxy.storage.codec import can_decode
 from s3proxy.storage.entry import StoredEntry
 from s3proxy.storage.errors import RecordError
-from s3proxy.storage.files import is_unread
+from s3proxy.storage.files import NO_FILE, READING, is_unread
 from s3proxy.storage.handles import OpenFile, RangeKey, ReadHandle
 from s3proxy.storage.layout import SEGMENT, EntryName, is_encoded, parse_range, range_name
 from s3proxy.storage.record import HEADER_SIZE, INLINE, RANGES, UNPLACED, Footer, Header, decode_header
@@ -40,17 +40,17 @@ def load(volume: Volume, name: EntryName) -> StoredEntry | None:
     path = volume.entry_path(name)
     for _ in range(2):
         try:
-            fd = volume.calls.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
+            fd = volume.calls.open(path, READING)
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as problem:
             if problem.errno in (errno.ESTALE, errno.ETXTBSY):
                 continue
-            if problem.errno != errno.ELOOP:
+            if problem.errno not in NO_FILE:
                 raise
             inode = volume.inode(path)
             if inode is not None:
-                remove_damaged(volume, name, CorruptEntry(inode, "a symbolic link"))
+                remove_damaged(volume, name, CorruptEntry(inode, "not a regular file"))
             return None
         try:
             return volume.read_entry(fd, name, epoch)
@@ -140,13 +140,13 @@ def _find(volume: Volume, entry: StoredEntry, start: int, stop: int, encoded: bo
 
 def _open(volume: Volume, entry: StoredEntry, path: str, start: int, stop: int) -> OpenFile | None:
     try:
-        fd = volume.calls.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = volume.calls.open(path, READING)
     except OSError as problem:
         if problem.errno in _GONE:
             return None
-        if problem.errno != errno.ELOOP:
+        if problem.errno not in NO_FILE:
             raise
-        condemn_range(volume, entry.name, path, None, "a symbolic link")
+        condemn_range(volume, entry.name, path, None, "not a regular file")
         return None
     file = OpenFile(volume.calls, fd)
     kind = "range"
@@ -210,7 +210,7 @@ def condemn_range(volume: Volume, name: EntryName, path: str, inode: object, rea
 def open_inline(volume: Volume, entry: StoredEntry) -> ReadHandle | None:
     """Open the body of an inline entry; None when the entry is no longer this one. A damaged one is put aside."""
     try:
-        fd = volume.calls.open(volume.entry_path(entry.name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = volume.calls.open(volume.entry_path(entry.name), READING)
     except OSError as problem:
         if problem.errno in _GONE:
             return None
@@ -263,7 +263,7 @@ def _fits(footer: Footer, header: Header) -> bool:
 
 def is_sound(volume: Volume, path: str, *, base: int = 0) -> bool:
     """Whether the bytes from file offset ``base`` on are what the footer at the end of the file says. Reads them all."""
-    fd = volume.calls.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    fd = volume.calls.open(path, READING)
     try:
         for _ in sound_blocks(volume.calls, fd, base=base, stop=volume.calls.fstat(fd).st_size):
             pass

@@ -144,7 +144,11 @@ class Scan:
         """Clean and sum up the first shard of the queue; returns how many names it has."""
         assert self._shards is not None
         ledger = self._volume.ledger
-        names = self._volume.calls.listdir(path)
+        try:
+            names = self._volume.calls.listdir(path)
+        except NotADirectoryError:
+            self._volume.heal_shard(path)
+            names = []
         if index == self._volume.uploads_shard:
             self._clean_uploads(path, names)
         else:

@@ -114,7 +114,7 @@ class Scrub:
                 self._save()
             try:
                 names = self._volume.calls.listdir(path)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 continue
             for text in names:
                 name = EntryName.from_text(text)

@@ -15,7 +15,7 @@ from s3proxy.storage.codec import can_decode
 from s3proxy.storage.counts import StoreCounts
 from s3proxy.storage.entry import StoredEntry, stored_entry
 from s3proxy.storage.errors import RecordError, StoreError
-from s3proxy.storage.files import SystemCalls, is_unread
+from s3proxy.storage.files import NO_FILE, READING, SystemCalls, is_unread
 from s3proxy.storage.generations import GenerationTable
 from s3proxy.storage.handles import HandleCache
 from s3proxy.storage.hostmemory import HostMemory
@@ -201,6 +201,10 @@ class Volume:
                 self.check()
                 raise problem
 
+    def heal_shard(self, path: str) -> None:
+        """Something that is no directory has the name of a shard: put it aside."""
+        self._put_aside(path, Damage("metadata", path, "not a directory", None))
+
     def make_directory(self, path: str, shard: int) -> bool:
         """Make one directory and count it; False when it exists already."""
         try:
@@ -273,11 +277,11 @@ class Volume:
     def peek(self, path: str) -> Peek | None:
         """Read only the header of the file at ``path``; None when there is no such file."""
         try:
-            fd = self.calls.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fd = self.calls.open(path, READING)
         except OSError as problem:
             if problem.errno in _VANISHED:
                 return None
-            if problem.errno != errno.ELOOP:
+            if problem.errno not in NO_FILE:
                 raise
             return Peek(None, 0, self.calls.stat(path).st_ino)
         try:
@@ -321,8 +325,11 @@ class Volume:
         :param damage: it is damaged: it goes into quarantine
         """
         with self.ledger.changing(shard):
-            if not (self.unlink(path) if damage is None else self._put_aside(path, damage)):
-                return False
+            try:
+                if not (self.unlink(path) if damage is None else self._put_aside(path, damage)):
+                    return False
+            except IsADirectoryError:
+                return self.discard_directory(path, shard)
             charge = footprint(size)
             self.ledger.add(shard, -charge, unread=-charge if unread else 0)
         return True

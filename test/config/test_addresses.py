@@ -2,7 +2,15 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from s3proxy.config.addresses import host_and_port, host_name, host_pattern, ip_address, ip_and_port, override_target
+from s3proxy.config.addresses import (
+    host_and_port,
+    host_name,
+    host_pattern,
+    ip_address,
+    ip_and_port,
+    overridden_host,
+    override_target,
+)
 
 
 class Addresses(SynchronousTestCase):
@@ -46,10 +54,20 @@ class Addresses(SynchronousTestCase):
         })
 
     def test_override_target(self) -> None:
-        """Addresses with and without ports, and names without."""
+        """Addresses and names, with and without ports."""
         self.compare(override_target, {
             "10.0.0.1": "10.0.0.1", "10.0.0.1:80": "10.0.0.1:80", "::1": "::1", "[::1]": "::1", "[::1]:80": "[::1]:80",
-            "VPCE.example": "vpce.example", "vpce.example:80": None, "*.example": None, "[10.0.0.1]": None, "": None,
+            "VPCE.example": "vpce.example", "vpce.example:80": "vpce.example:80", "*.example": None,
+            "[10.0.0.1]": None, "": None,
+        })
+
+    def test_overridden_host(self) -> None:
+        """Names, suffixes and addresses, with and without ports."""
+        self.compare(overridden_host, {
+            "Store.lan": "store.lan", "Store.lan:9000": "store.lan:9000", "*.Lan": "*.lan", "*.Lan:443": "*.lan:443",
+            "10.0.0.1": "10.0.0.1", "10.0.0.1:80": "10.0.0.1:80", "::0001": "::1", "[::0001]:80": "[::1]:80",
+            "*": None, "*:80": None, "*.10.0.0.1:80": None, "*.10.0.0.1": None, "store.lan:0": None,
+            "store.lan:": None, "*.store.lan:x": None, "[::1]": None, "": None,
         })
 
     def test_host_and_port(self) -> None:

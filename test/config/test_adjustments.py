@@ -85,7 +85,7 @@ class Adjustments(Loading):
             "[10.0.0.1, 10.0.0.300, \"10.0.0.2:8443\", vpce-1.s3.example, \"[::1]:5\"]\n"
             "    \"*.s3.example\": [\"::1\"]\n"
             "    \"*\": [10.0.0.1]\n"
-            "    \"x.example:443\": [10.0.0.1]\n"
+            "    \"x.example:0\": [10.0.0.1]\n"
             "    y.example: [not/a/name]\n"
             "  upstream_overrides:\n"
             "    \"Store.lan:443\": {scheme: https}\n"

@@ -45,7 +45,7 @@ class Values(SynchronousTestCase):
             "server", "server.tls", "cache", "cache.shared_storage", "cache.download_coordination",
             "cache.initialization", "cache.metadata_cache", "logging", "connection_pool",
             "connection_pool.hedged_requests", "compression",
-            "health", "metrics", "metrics.otlp", "metrics.per_bucket", "dashboard", "download_bandwidth",
+            "health", "metrics", "metrics.otlp", "metrics.per_bucket", "dashboard", "admin", "download_bandwidth",
             "download_bandwidth.caller_id", "download_bandwidth.fleet"])
 
     def test_frozen(self) -> None:

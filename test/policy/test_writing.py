@@ -80,6 +80,7 @@ class PlanTests(SynchronousTestCase):
         ):
             self.assertIs(self.plan(fields, length), reason, fields)
         self.assertIs(self.plan(headers(), write_cache_enabled=False), Reason.WRITE)
+        self.assertIs(self.plan(headers(), read_cache_enabled=False), Reason.WRITE)
 
 
 class DescriptionTests(SynchronousTestCase):
@@ -136,6 +137,10 @@ class DescriptionTests(SynchronousTestCase):
     def test_not_known(self) -> None:
         """Values that S3 changes, joins or refuses."""
         self.assertIsNone(described_by(headers(x_amz_meta_name="grün".encode())))
+        self.assertIsNone(described_by(headers(x_amz_meta_name=b"=?UTF-8?Q?gr=C3=BCn?=")))
+        self.assertIsNone(described_by(headers(x_amz_meta_name=b"a\tb")))
+        self.assertIsNone(described_by(headers(x_amz_meta_name=b"a\x7f")))
+        self.assertIsNone(described_by(headers(x_amz_storage_class=b"GLACIER")))
         self.assertIsNone(described_by(headers(content_disposition=b'attachment; filename="\xe4"')))
         repeated = Headers([(b"x-amz-meta-a", b"1"), (b"X-Amz-Meta-A", b"2")])
         self.assertIsNone(described_by(repeated))

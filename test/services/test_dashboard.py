@@ -13,6 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.admin.board import HealthBoard
 from s3proxy.config.model import Cache, Config, Dashboard
+from s3proxy.dashboard.browse import Browser
+from s3proxy.dashboard.catalog import Catalog
 from s3proxy.dashboard.documents import Known
 from s3proxy.dashboard.requests import LogLines
 from s3proxy.dashboard.samples import Sampler
@@ -55,6 +57,10 @@ class DashboardCase(SynchronousTestCase):
             upstream=lambda: {"hosts": {}, "excluded": []},
             rules=lambda: self.stocked.rules,
         )
+        catalog = Catalog(self.reactor, ImmediateThread(), harness.store.volume)
+        browser = Browser(
+            self.reactor, harness.cache, harness.store.volume, catalog, self.run_call, known.rules, known.now, self.purged
+        )
         service = DashboardService(
             self.reactor,
             known=known,
@@ -62,12 +68,12 @@ class DashboardCase(SynchronousTestCase):
             metrics=self.metrics,
             exit=self.exit,
             lines=self.lines,
+            browser=browser,
             volume=harness.store.volume,
             run=self.run_call,
             config=self.config(),
             hostname="proxy-1",
         )
-        self.patch(service._catalog, "_thread", ImmediateThread())
         service.startService()
         return service
 
@@ -83,6 +89,10 @@ class DashboardCase(SynchronousTestCase):
 
     def run_call(self, work: Callable[..., Any], *args: Any) -> "Deferred[Any]":
         return execute(work, *args)
+
+    def purged(self, count: int) -> None:
+        for _ in range(count):
+            self.metrics.cache_invalidated("purge")
 
     def now(self) -> float:
         return 1_800_000_000.0 + self.reactor.seconds()

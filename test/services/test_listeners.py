@@ -46,6 +46,22 @@ class BoundPortTests(SynchronousTestCase):
         self.assertIn("ss -ltnp", text)
         self.assertEqual(bound.sockets, [])
 
+    def test_bound_by_a_service_manager(self) -> None:
+        """Sockets of this port that somebody else has bound are served, those of other ports are left; nothing more is
+        bound.
+        """
+        given = [socket.create_server((address, 0)) for address in ("127.0.0.1", "127.0.0.1")]
+        port = given[0].getsockname()[1]
+        second = socket.create_server(("127.0.0.2", port))
+        for each in (*given, second):
+            self.addCleanup(each.close)
+        inherited = [given[1], given[0], second]
+        bound = BoundPort("server.http_port", port, ("127.0.0.1", "192.0.2.1"))
+        self.addCleanup(bound.close)
+        bound.bind(inherited)
+        self.assertEqual(bound.sockets, [given[0], second])
+        self.assertEqual(inherited, [given[1]])
+
     def test_remedies(self) -> None:
         """Each cause has its own."""
         for code, port, words in (

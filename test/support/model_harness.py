@@ -27,7 +27,8 @@ from s3proxy.storage.disk import open_store
 from s3proxy.storage.diskio import DiskBusy
 from s3proxy.storage.generations import GenerationTable
 from s3proxy.storage.part_writer import read_part
-from s3proxy.storage.upload_names import is_data, parse_record, parse_staging
+from s3proxy.storage.layout import entry_name
+from s3proxy.storage.upload_names import is_data, parse_record, parse_staging, staging_name
 from test.storage.support import finish_scan, recount
 from test.support.gateway import HOST, GatewayHarness
 from test.support.model_clients import ModelClient
@@ -235,6 +236,14 @@ class ModelHarness(GatewayHarness):
             files = _open_files("/memfd:s3proxy")
             assert len(files) <= len(cache.ram), f"{len(cache.ram)} pieces, but {len(files)} memory files"
 
+
+    def staged_parts(self, key: bytes, upload_id: bytes) -> list[str]:
+        """What is kept of the parts of a multipart upload."""
+        name = entry_name((*STORE, key))
+        try:
+            return sorted(os.listdir(f"{self.store.volume.uploads}/{staging_name(name, upload_id)}"))
+        except FileNotFoundError:
+            return []
 
     def check_uploads(self, crashed: bool) -> None:
         """Below ``up/`` there is nothing but whole parts; when the uploads have expired, nothing at all.

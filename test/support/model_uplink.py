@@ -12,6 +12,7 @@ from s3proxy.gateway.forward import LATE
 from s3proxy.s3.headers import HOP_BY_HOP
 from s3proxy.upstream.interfaces import UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from test.support.model_clients import Intake, Writer
+from test.support.model_multipart import Abort, Complete
 from test.support.model_orders import Told, refusal
 from test.support.model_s3 import Exchange, S3Response, WriteFault
 
@@ -206,6 +207,20 @@ class Uplink:
             self.problems.append(f"cut without a reason: {writer}")
         self.settled(writer)
         self._wait_for_the_end(writer)
+        if response is not None and response.status < 300 and b"<Error>" not in response.sent:
+            self._judge_leftovers(writer)
+
+    def _judge_leftovers(self, writer: Writer) -> None:
+        """Of an upload that is over nothing is kept for later, unless somebody is still at it."""
+        world, order = self._world, writer.order
+        if not isinstance(order, (Abort, Complete)) or world.threads.waiting or world.damaged:
+            return
+        others = [each for each in world.writers if each is not writer and each.client.ended is None]
+        if any(getattr(each.order, "id", None) == order.id for each in others):
+            return
+        left = world.harness.staged_parts(order.key, order.id)
+        if left and writer.client.ended == "finished":
+            self.problems.append(f"{left} left behind {writer}")
 
     def _wait_for_the_end(self, writer: Writer) -> None:
         """Nobody knows whether S3 will act: if it does so soon, nobody sees less a while later."""

@@ -270,8 +270,8 @@ class Stage:
     # The state of the proxy
 
     def cache_state(self) -> tuple[str, str]:
-        """State and message of the component ``cache`` of the health document."""
-        found = next(part for part in self.proxy.health()["components"] if part["name"] == "cache")
+        """State and message of the component ``storage`` of the health document."""
+        found = next(part for part in self.proxy.health()["components"] if part["name"] == "storage")
         return found["status"], found["message"]
 
     def sockets(self) -> int:

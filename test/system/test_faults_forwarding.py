@@ -308,6 +308,37 @@ class AnswerTests(ForwardingCase):
         self.assertEqual(self.arrived().values(b"host"), [HOST])
 
 
+class FixedEndpointTests(ForwardingCase):
+    """All of S3's names lead to one place."""
+
+    config: ClassVar[dict[str, Any]] = {}
+
+    @classmethod
+    def _start(cls) -> None:
+        super()._start()
+        cls.proxy.stop()
+        cls.proxy.configure(
+            {
+                "connection_pool": {
+                    "endpoint_overrides": {"*.amazonaws.com": [f"127.0.0.1:{cls.server.port}"]},
+                    "upstream_overrides": {"amazonaws.com:80": {"scheme": "http"}},
+                }
+            }
+        )
+        cls.proxy.start()
+
+    def test_sg22_any_host(self) -> None:
+        """SG-22: whichever host a client means, it is served from the one endpoint that is configured, and Host stays
+        the client's.
+        """
+        for host in (HOST, b"bucket.s3.eu-west-1.amazonaws.com", b"s3.dualstack.ap-south-1.amazonaws.com"):
+            self.server.reset()
+            for method in (b"PUT", b"GET"):
+                answer = self.send(method, b"/b/sg22", [(b"Content-Length", b"0")] * (method == b"PUT"), host=host)
+                self.assertEqual(answer.status, 200)
+            self.assertEqual([request.values(b"host") for request in self.server.requests], [[host]] * 2)
+
+
 class ForwardProxyTests(ForwardingCase):
     """Mode proxy_only, and the same under TLS."""
 

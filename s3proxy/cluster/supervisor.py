@@ -1,0 +1,363 @@
+"""Keeps a number of workers serving: starts them, replaces those that end, and has each slot of the listeners served.
+
+Every listener has one listening socket per *slot*, which the supervisor holds for as long as it lives; the kernel
+spreads connections evenly over the slots (SO_REUSEPORT). A worker accepts from the sockets of its own slot. When it
+ends, another one stands in for it at once, so that nobody waits in a queue that no process looks at, and gives the slot
+back when the successor is ready. As the sockets stay, no connection is refused meanwhile.
+"""
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, Final, Protocol
+
+import attrs
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import AlreadyCalled, AlreadyCancelled
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.protocols.amp import Command
+from twisted.python.failure import Failure
+
+from s3proxy.cluster.commands import Drain, GiveBack, TakeOver
+
+__all__ = ["ISpawner", "IWorkerProcess", "State", "Supervisor", "Worker", "WorkerFailed"]
+
+FIRST_DELAY: Final = 0.2
+"""Seconds before a worker is started again that has ended twice in a row; twice as many each further time."""
+LONGEST_DELAY: Final = 30.0
+STEADY: Final = 60.0
+"""Seconds of service after which a worker's end is no longer one in a row."""
+START_LIMIT: Final = 60.0
+"""Seconds until a worker has to be ready."""
+END_GRACE: Final = 10.0
+"""Seconds that a worker may take for the rest when its requests have ended."""
+ANSWER_LIMIT: Final = 10.0
+"""Seconds for the answer to an order."""
+
+
+class WorkerFailed(Exception):
+    """A worker ended, or had to be ended, before it was ready."""
+
+
+class State(str, Enum):
+    """What a worker is doing."""
+
+    STARTING = "starting"
+    SERVING = "serving"
+    LEAVING = "leaving"
+    GONE = "gone"
+
+
+class IWorkerProcess(Protocol):
+    """A process of a worker."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def order(self, command: type[Command], **arguments: Any) -> "Deferred[dict[str, Any]]":
+        """Tell the worker something; fires with its answer, and fails when it can't answer any more."""
+
+    def kill(self) -> None:
+        """End the process at once (SIGKILL), if it runs."""
+
+
+class ISpawner(Protocol):
+    """Whoever makes processes."""
+
+    def spawn(self, worker: "Worker") -> IWorkerProcess:
+        """Start a process for this worker, whose :meth:`Worker.is_ready` and :meth:`Worker.has_ended` it calls.
+
+        :raises OSError: the system has no process, memory or descriptor left
+        """
+
+
+class Worker:
+    """One worker, from its start to its end.
+
+    :ivar number: which worker it is, for people: from 1, that of the slot
+    :ivar seat: no other living worker has it
+    """
+
+    def __init__(self, owner: "Supervisor", slot: int, seat: int, began_at: float) -> None:
+        self._owner = owner
+        self.slot = slot
+        self.number = slot + 1
+        self.seat = seat
+        self.began_at = began_at
+        self.served_from = 0.0
+        self.state = State.STARTING
+        self.process: IWorkerProcess | None = None
+        self.limit: IDelayedCall | None = None
+
+    @property
+    def pid(self) -> int:
+        """Of its process; 0: it has none."""
+        return 0 if self.process is None else self.process.pid
+
+    def is_ready(self) -> None:
+        """The process accepts connections."""
+        self._owner._ready(self)
+
+    def has_ended(self, how: str) -> None:
+        """The process is gone."""
+        self._owner._ended(self, how)
+
+
+@attrs.define
+class _Slot:
+    failures: int = 0
+    restart: IDelayedCall | None = None
+    replacing: "Deferred[None] | None" = None
+
+
+class Supervisor:
+    """See the module. Belongs to the reactor's thread.
+
+    :param gone: called with each worker that has ended
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, clock: IReactorTime, spawner: ISpawner, workers: int, gone: Callable[[Worker], None] = lambda worker: None
+    ) -> None:
+        self._clock = clock
+        self._spawner = spawner
+        self._gone = gone
+        self._slots = [_Slot() for _ in range(workers)]
+        self._workers: list[Worker] = []
+        self._standing_in: dict[int, Worker] = {}
+        self._starting: Deferred[None] | None = None
+        self._started = False
+        self._stopping: list[Deferred[None]] | None = None
+        self._drain_limit = 0.0
+        self.restarts = 0
+
+    # For people, and for those who ask the workers.
+
+    @property
+    def size(self) -> int:
+        """How many workers there should be."""
+        return len(self._slots)
+
+    @property
+    def workers(self) -> tuple[Worker, ...]:
+        """All that have a process, also those that are on their way in or out."""
+        return tuple(self._workers)
+
+    @property
+    def serving(self) -> tuple[Worker, ...]:
+        """Those that accept connections."""
+        return tuple(worker for worker in self._workers if worker.state is State.SERVING)
+
+    def missing(self) -> tuple[int, ...]:
+        """The numbers of the workers that don't serve at present, though others may stand in for them."""
+        there = {worker.slot for worker in self.serving}
+        return tuple(slot + 1 for slot in range(self.size) if slot not in there)
+
+    # Orders.
+
+    def start(self, drain_limit: float) -> "Deferred[None]":
+        """Start all workers. Fires when all of them serve.
+
+        :param drain_limit: seconds that requests may take when a worker is replaced
+        :return: fails with :class:`WorkerFailed` when one can't
+        """
+        self._drain_limit = drain_limit
+        self._starting = Deferred()
+        starting = self._starting
+        for slot in range(self.size):
+            self._spawn(slot)
+        return starting
+
+    def roll(self) -> "Deferred[None]":
+        """Replace every worker by a new one, one after the other: each leaves when its successor serves. Fires when all
+        successors do.
+
+        :return: fails with :class:`WorkerFailed` when a successor can't serve; its predecessor goes on, and so do those
+            whose turn it was not yet
+        """
+        return Deferred.fromCoroutine(self._roll())
+
+    async def _roll(self) -> None:
+        for number, slot in enumerate(self._slots):
+            if self._stopping is not None:
+                return
+            if slot.replacing is not None:
+                raise WorkerFailed(f"worker {number + 1} is being replaced already")
+            if self._serving_in(number) is None:
+                # Its turn comes by itself.
+                continue
+            slot.replacing = Deferred()
+            waiting = slot.replacing
+            self._spawn(number)
+            await waiting
+
+    def stop(self, limit: float) -> "Deferred[None]":
+        """Let every worker end its requests, for so many seconds, and end. Fires when all have.
+
+        Idempotent: those who ask again are told of the same end.
+        """
+        if self._stopping is None:
+            self._stopping = []
+            for slot in self._slots:
+                if slot.restart is not None:
+                    _cancel(slot.restart)
+                    slot.restart = None
+            for worker in self.workers:
+                self._let_go(worker, limit)
+        if not self._workers:
+            return succeed(None)
+        done: Deferred[None] = Deferred()
+        self._stopping.append(done)
+        return done
+
+    def broadcast(self, command: type[Command], **arguments: Any) -> None:
+        """Tell all workers, those that are on their way in included."""
+        for worker in self.workers:
+            if worker.state is not State.LEAVING:
+                self.order(worker, command, **arguments).addErrback(self._no_answer, worker)
+
+    def order(self, worker: Worker, command: type[Command], **arguments: Any) -> "Deferred[dict[str, Any]]":
+        """Tell one worker; fires with its answer, and fails when there is none within some seconds."""
+        assert worker.process is not None
+        return worker.process.order(command, **arguments).addTimeout(ANSWER_LIMIT, self._clock)
+
+    # What happens.
+
+    def _spawn(self, number: int) -> None:
+        slot = self._slots[number]
+        slot.restart = None
+        taken = {worker.seat for worker in self._workers}
+        # The first seat is the supervisor's own.
+        seat = next(seat for seat in range(1, len(taken) + 2) if seat not in taken)
+        worker = Worker(self, number, seat, self._clock.seconds())
+        self._workers.append(worker)
+        try:
+            worker.process = self._spawner.spawn(worker)
+        except OSError as error:
+            self._ended(worker, f"could not be started: {error}")
+            return
+        worker.limit = self._clock.callLater(START_LIMIT, self._too_slow, worker)
+
+    def _too_slow(self, worker: Worker) -> None:
+        self.log.error("worker {number} is not ready after {limit} s and is killed", number=worker.number,
+                       limit=START_LIMIT)  # fmt: skip
+        assert worker.process is not None
+        worker.process.kill()
+
+    def _ready(self, worker: Worker) -> None:
+        if worker.state is not State.STARTING:
+            return
+        if worker.limit is not None:
+            _cancel(worker.limit)
+            worker.limit = None
+        if self._stopping is not None:
+            return
+        predecessors = [each for each in self.serving if each.slot == worker.slot]
+        worker.state = State.SERVING
+        worker.served_from = self._clock.seconds()
+        for each in predecessors:
+            self._let_go(each, self._drain_limit)
+        self._assign()
+        slot = self._slots[worker.slot]
+        waiting, slot.replacing = slot.replacing, None
+        if waiting is not None:
+            waiting.callback(None)
+        if not self._started and not self.missing():
+            self._started = True
+            starting, self._starting = self._starting, None
+            if starting is not None:
+                starting.callback(None)
+
+    def _let_go(self, worker: Worker, limit: float) -> None:
+        """The worker ends its requests, and then itself."""
+        if worker.state is State.LEAVING:
+            return
+        worker.state = State.LEAVING
+        assert worker.process is not None
+        if worker.limit is not None:
+            _cancel(worker.limit)
+        worker.limit = self._clock.callLater(limit + END_GRACE, worker.process.kill)
+        self.order(worker, Drain, limit=limit).addErrback(self._no_answer, worker)
+
+    def _ended(self, worker: Worker, how: str) -> None:
+        if worker.state is State.GONE:
+            return
+        before, worker.state = worker.state, State.GONE
+        self._workers.remove(worker)
+        if worker.limit is not None:
+            _cancel(worker.limit)
+            worker.limit = None
+        for slot in [slot for slot, other in self._standing_in.items() if other is worker]:
+            del self._standing_in[slot]
+        self._gone(worker)
+        if self._stopping is not None:
+            if not self._workers:
+                waiting, self._stopping = self._stopping, []
+                for each in waiting:
+                    each.callback(None)
+            return
+        self._assign()
+        if before is State.LEAVING:
+            self.log.info("worker {number} ({pid}) has left: {how}", number=worker.number, pid=worker.pid, how=how)
+            return
+        self._lost(worker, before, how)
+
+    def _lost(self, worker: Worker, before: State, how: str) -> None:
+        """A worker that should be there is not."""
+        slot = self._slots[worker.slot]
+        self.log.error("worker {number} ({pid}) {how}", number=worker.number, pid=worker.pid, how=how)
+        problem = WorkerFailed(f"worker {worker.number} {how}")
+        if not self._started and self._starting is not None:
+            starting, self._starting = self._starting, None
+            starting.errback(problem)
+            return
+        if before is State.STARTING and slot.replacing is not None:
+            waiting, slot.replacing = slot.replacing, None
+            waiting.errback(problem)
+        if self._serving_in(worker.slot) is not None or slot.restart is not None:
+            return
+        if before is State.SERVING and self._clock.seconds() - worker.served_from >= STEADY:
+            slot.failures = 0
+        slot.failures += 1
+        self.restarts += 1
+        delay = 0.0 if slot.failures == 1 else min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(slot.failures - 2, 20))
+        if any(each.slot == worker.slot and each.state is State.STARTING for each in self._workers):
+            return
+        slot.restart = self._clock.callLater(delay, self._spawn, worker.slot)
+
+    def _serving_in(self, slot: int) -> Worker | None:
+        return next((worker for worker in self.serving if worker.slot == slot), None)
+
+    def _assign(self) -> None:
+        """Have somebody stand in for each worker that is missing, and nobody for those that are not."""
+        for slot in range(self.size):
+            present = self._standing_in.get(slot)
+            if present is not None and (present.state is not State.SERVING or self._serving_in(slot) is not None):
+                del self._standing_in[slot]
+                if present.state is State.SERVING:
+                    self.order(present, GiveBack, slot=slot).addErrback(self._no_answer, present)
+            if slot in self._standing_in or self._serving_in(slot) is not None or not self._started:
+                continue
+            burdens = list(self._standing_in.values())
+            substitute = min(self.serving, key=burdens.count, default=None)
+            if substitute is not None:
+                self._standing_in[slot] = substitute
+                self.order(substitute, TakeOver, slot=slot).addErrback(self._no_answer, substitute)
+
+    def _no_answer(self, reason: Failure, worker: Worker) -> None:
+        if worker.state is not State.GONE:
+            self.log.warn(
+                "worker {number} ({pid}) does not do as it is told: {error}",
+                number=worker.number,
+                pid=worker.pid,
+                error=reason.getErrorMessage() or reason.type.__name__,
+            )
+
+
+def _cancel(call: IDelayedCall) -> None:
+    try:
+        call.cancel()
+    except (AlreadyCalled, AlreadyCancelled):
+        return
