@@ -2,10 +2,10 @@
 
     python bench/passthrough.py [--seconds N] [--rounds N] [--idle N]
 
-prints bytes per second and processor time per GiB of both, in turns, the median of the ratios of all rounds, and how many
-processors others kept busy meanwhile: on a machine that is not quiet, the ratio of processor times says more. Then the
-memory of idle tunnels: of the process without any, of which libraries that all processes share are a part, and what they
-add. It needs haproxy. Where the ends do no TLS work, a real ClientHello opens the tunnel, and raw bytes flow:
+prints bytes per second and processor time per GiB of both, in turns, the median of the ratios of all rounds, and how
+many processors others kept busy meanwhile: on a machine that is not quiet, the ratio of processor times says more. Then
+the memory of idle tunnels: of the process without any, of which libraries that all processes share are a part, and what
+they add. It needs haproxy. Where the ends do no TLS work, a real ClientHello opens the tunnel, and raw bytes flow:
 the origin sends a file out of memory, and the client discards in the kernel what comes.
 """
 
@@ -171,8 +171,8 @@ backend encrypted
 
 @attrs.frozen(kw_only=True)
 class Flow:
-    """What one measurement saw: bytes per second, processor seconds of the server per GiB, and processors that were busy
-    with other things than origin, server and client.
+    """What one measurement saw: bytes per second, processor seconds of the server per GiB, and how many processors were
+    busy with other things than origin, server and client.
     """
 
     rate: float
@@ -235,8 +235,9 @@ def _measure(server: Server, source: Server, read: Callable[[float], int], secon
     read(time.monotonic() + 0.5)
     (busy, _), own, cpu, began = machine_times(), ours(), server.cpu_seconds(), time.monotonic()
     total = read(began + seconds)
-    took, cpu, own, others = time.monotonic() - began, server.cpu_seconds() - cpu, ours() - own, machine_times()[0] - busy
-    return Flow(rate=total / took, cpu=cpu / (total / GIB), others=max(0.0, others - own) / took)
+    took, cpu = time.monotonic() - began, server.cpu_seconds() - cpu
+    others = machine_times()[0] - busy - (ours() - own)
+    return Flow(rate=total / took, cpu=cpu / (total / GIB), others=max(0.0, others) / took)
 
 
 def shared_bytes(server: Server) -> int:
@@ -322,8 +323,8 @@ def _compare(folder: Path, options: argparse.Namespace) -> None:
             for server in (ours, theirs):
                 before, after = idle_memory(server, options.idle)
                 mib = [size / (1 << 20) for size in (after, before, shared_bytes(server))]
-                print(f"\n{server.name}: {options.idle} idle tunnels, {mib[0]:.1f} MiB resident, of which {mib[1]:.1f} ", end="")
-                print(f"MiB without any, and {mib[2]:.1f} MiB shared with other processes; ", end="")
+                print(f"\n{server.name}: {options.idle} idle tunnels, {mib[0]:.1f} MiB resident; {mib[1]:.1f} MiB ", end="")
+                print(f"without any, {mib[2]:.1f} MiB shared with other processes; ", end="")
                 print(f"{(after - before) / options.idle / 1024:.2f} KiB for each tunnel", flush=True)
     finally:
         for server in reversed(servers):

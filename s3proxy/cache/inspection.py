@@ -15,7 +15,6 @@ from s3proxy.cache.memfile import SMALL, InMemory, copy_sealed
 from s3proxy.cache.spans import FileSpan, MemorySpan
 from s3proxy.storage.errors import Damaged
 from s3proxy.storage.handles import ReadHandle
-from s3proxy.storage.seal import Seal
 from s3proxy.util.deferreds import SharedResult
 
 __all__ = ["AHEAD", "DecodedWindow", "Inspector", "Look"]
@@ -73,7 +72,7 @@ class Inspector:
     def __init__(self, run: RunInThread) -> None:
         self.decoded = 0
         self._run = run
-        self._comparing: dict[tuple[Seal, int], SharedResult[Look]] = {}
+        self._comparing: dict[tuple[tuple[object, ...], int], SharedResult[Look]] = {}
 
     def compare(self, handle: ReadHandle, position: int, stop: int) -> "Deferred[Look]":
         """Compare the blocks with these bytes of the object with their checksums.
@@ -83,15 +82,15 @@ class Inspector:
         seal = handle.seal
         assert seal is not None
         start = position - handle.start
-        first = seal.footer.block_at(start)
-        known = self._comparing.get((seal, first))
+        place = seal.identity, seal.footer.block_at(start)
+        known = self._comparing.get(place)
         if known is None:
-            known = self._comparing[seal, first] = SharedResult()
+            known = self._comparing[place] = SharedResult()
             held = handle.share()
 
             def over(result: object) -> None:
                 held.close()
-                del self._comparing[seal, first]
+                del self._comparing[place]
                 if isinstance(result, Failure) and not result.check(OSError):
                     self.log.failure("comparing stored bytes with their checksums", result)
                 known.fire(_look(result) if isinstance(result, Failure) else Look.SOUND)
@@ -102,7 +101,8 @@ class Inspector:
     def is_comparing(self, handle: ReadHandle, position: int) -> bool:
         """Whether the block with this byte of the object is being looked at."""
         seal = handle.seal
-        return seal is not None and (seal, seal.footer.block_at(position - handle.start)) in self._comparing
+        assert seal is not None
+        return (seal.identity, seal.footer.block_at(position - handle.start)) in self._comparing
 
     def decode(self, handle: ReadHandle, position: int, stop: int) -> "Deferred[DecodedWindow | Look]":
         """Decode bytes from ``position`` on: to the end of their block, or of some small ones, at most up to ``stop``.

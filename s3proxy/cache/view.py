@@ -116,6 +116,7 @@ class BodyReader:
         self._prompt = prompt
         self._window: DecodedWindow | None = None
         self._damaged_at = -1
+        self._closed = False
         self._fills: list[Fill] = []
         self._own: list[Fill] = [] if own is None else [own]
         self._origin: Fill | None = None
@@ -241,7 +242,10 @@ class BodyReader:
 
     def _inspected(self, result: "DecodedWindow | Look") -> None:
         if isinstance(result, DecodedWindow):
+            self._drop_window()
             self._window = result
+            if self._closed:
+                self._drop_window()
         elif result is Look.FAILED or (result is Look.DAMAGED and self._damaged_at == self.position):
             # Or the file could not be put aside, and is found again and again.
             self.unreadable = True
@@ -309,6 +313,7 @@ class BodyReader:
 
     def close(self) -> None:
         """Leave. Idempotent."""
+        self._closed = True
         self._drop_window()
         while self._fills:
             self._leave(self._fills[0])

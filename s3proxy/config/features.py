@@ -42,8 +42,6 @@ FEATURES: tuple[Feature, ...] = (
     Feature("the removal of expired objects", ("cache.actively_remove_cached_data",),
             lambda c: c.cache.actively_remove_cached_data),
     Feature("reading without shared downloads", ("cache.download_coordination.enabled",)),
-    Feature("the OTLP export", ("metrics.otlp",), lambda c: c.metrics.otlp.enabled),
-    Feature("metrics of single buckets", ("metrics.per_bucket",)),
     Feature("the limit on download bandwidth", ("download_bandwidth",),
             lambda c: c.download_bandwidth.max_bytes_per_sec > 0),
 )
@@ -78,7 +76,6 @@ NOT_NEEDED: tuple[str, ...] = (
     "cache.metadata_cache.enabled",
     "cache.metadata_cache.stale_handle_max_retries",
     "connection_pool.pool_check_interval",
-    "health.check_interval",
     "metrics.collection_interval",
 )
 

@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 import attrs
 
 from s3proxy.control.outcome import Unreachable, Usage
-from s3proxy.s3.signature import redact_target
 
 __all__ = ["Target", "Warmed", "read_targets", "report", "warm"]
 
@@ -37,8 +36,8 @@ class Target:
 
     @property
     def shown(self) -> str:
-        """For people, without its signature."""
-        return redact_target(f"{self.host}{self.target}".encode("latin-1", "replace")).decode("latin-1")
+        """For people, without what signs it."""
+        return f"{self.host}{self.target.partition('?')[0]}"
 
 
 @attrs.frozen(kw_only=True)

@@ -49,6 +49,7 @@ from s3proxy.services.errors import StartError
 from s3proxy.services.health import upstream_documents
 from s3proxy.services.listeners import AdminListener, BoundPort
 from s3proxy.services.log_cleanup import LogCleanup
+from s3proxy.services.otlp import OtlpExporter
 from s3proxy.services.reload import reload
 from s3proxy.services.rules_source import RulesSource
 from s3proxy.services.service_manager import ServiceManager, inherited_sockets
@@ -57,6 +58,7 @@ from s3proxy.telemetry.lag import LagSampler
 from s3proxy.telemetry.logs import ApplicationLog
 from s3proxy.telemetry.metrics import Metrics
 from s3proxy.telemetry.retention import Kept
+from s3proxy.telemetry.snapshot import Snapshot
 from s3proxy.telemetry.thread import SerialThread
 
 __all__ = ["ProxyService"]
@@ -305,6 +307,8 @@ class ProxyService(MultiService):
         self._cache.setServiceParent(self)
         self._checks = Checks(self._reactor, config, self._cache)
         self._checks.setServiceParent(self)
+        if config.metrics.otlp.enabled:
+            self._exporter().setServiceParent(self)
         self._rules.setServiceParent(self)
         logs = config.logging
         self._cleanup = LogCleanup(
@@ -346,6 +350,29 @@ class ProxyService(MultiService):
             return self._crew.refresh(f"{wanted},latest" if latest else wanted)
 
         return RefreshingResource(resource, refresh)
+
+    def _exporter(self) -> OtlpExporter:
+        """Of metrics, to an OTLP collector."""
+
+        def collect() -> "Snapshot | Deferred[Snapshot]":
+            if self._workers == 1:
+                return self._metrics.snapshot()
+            return self._crew.refresh("snapshot").addCallback(lambda _: self._metrics.snapshot())
+
+        resource = {
+            "service.name": "s3-proxy",
+            "service.version": __version__,
+            "service.instance.id": self._instance,
+            "host.name": self._hostname,
+        }
+        return OtlpExporter(
+            self._reactor,
+            self._config.metrics.otlp,
+            snapshot=collect,
+            resource=resource,
+            exported=self._metrics.exported,
+            started_at=self._started_at,
+        )
 
     def _add_operators(self) -> None:
         """What people look with: the dashboard, and the socket of s3proxyctl."""

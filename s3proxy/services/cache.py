@@ -350,7 +350,7 @@ class CacheService(Service):
         try:
             while self.running and not over:
                 try:
-                    over = await self.disk.run(self._scan_step, scan)
+                    over = await self.disk.run(lambda: self._scan_step(scan))
                 except DiskBusy:
                     await deferLater(self._reactor, SCAN_PAUSE)
         finally:

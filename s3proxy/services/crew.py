@@ -69,24 +69,29 @@ def share_of(config: Config, workers: int, ram: int) -> Config:
     :param ram: bytes that the memory cache of the whole proxy may take
     """
 
-    def part(limit: int) -> int:
-        return max(1, -(-limit // workers))
+    def part(limit: int, least: int = 1) -> int:
+        return max(least, -(-limit // workers))
 
+    def part_if_any(limit: int, least: int = 1) -> int:
+        return part(limit, least) if limit else 0
+
+    server, cache, pool, rate = config.server, config.cache, config.connection_pool, config.download_bandwidth
     return attrs.evolve(
         config,
         server=attrs.evolve(
-            config.server, max_concurrent_requests=part(config.server.max_concurrent_requests)
+            server,
+            max_concurrent_requests=part(server.max_concurrent_requests),
+            max_inflight_buffer_bytes=part_if_any(server.max_inflight_buffer_bytes, 1 << 20),
         ),
         cache=attrs.evolve(
-            config.cache,
+            cache,
             max_ram_cache_size=part(ram),
             metadata_cache=attrs.evolve(
-                config.cache.metadata_cache, max_entries=part(config.cache.metadata_cache.max_entries)
+                cache.metadata_cache, max_entries=part(cache.metadata_cache.max_entries, 100)
             ),
         ),
-        connection_pool=attrs.evolve(
-            config.connection_pool, max_connections=part(config.connection_pool.max_connections)
-        ),
+        connection_pool=attrs.evolve(pool, max_connections=part(pool.max_connections)),
+        download_bandwidth=attrs.evolve(rate, max_bytes_per_sec=part_if_any(rate.max_bytes_per_sec)),
     )  # fmt: skip
 
 

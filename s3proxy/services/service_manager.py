@@ -74,7 +74,7 @@ class ServiceManager:
                 sock.setblocking(False)
                 sock.sendto("\n".join(words).encode("utf-8", "replace"), address)
         except OSError as error:
-            _log.warn("the service manager at NOTIFY_SOCKET could not be told {words}: {error}", words=words, error=error)
+            _log.warn("the service manager could not be told {words}: {error}", words=words, error=error)
 
 
 def _one_line(text: str) -> str:

@@ -39,7 +39,11 @@ def shard_paths(volume: Volume) -> list[tuple[int, str]]:
             if index < volume.format.shards:
                 found.append((index, f"{volume.objects}/{name}"))
             continue
-        for inner in volume.calls.listdir(f"{volume.objects}/{name}"):
+        try:
+            names = volume.calls.listdir(f"{volume.objects}/{name}")
+        except NotADirectoryError:
+            continue
+        for inner in names:
             try:
                 found.append((index << 8 | int(inner, 16), f"{volume.objects}/{name}/{inner}"))
             except ValueError:

@@ -4,7 +4,7 @@ import os
 
 from s3proxy.storage.residency import resident
 
-__all__ = ["file_system_of", "page_cache_suffices"]
+__all__ = ["file_system_of", "is_networked", "page_cache_suffices"]
 
 MOUNTS = "/proc/self/mountinfo"
 """All mounts that this process sees; proc(5)."""
@@ -46,6 +46,17 @@ def _unescaped(field: str) -> str:
     return field
 
 
+def _is_remote(kind: str | None) -> bool:
+    return kind is not None and (kind in _REMOTE or kind.startswith("fuse."))
+
+
+def is_networked(directory: str, mounts: str = MOUNTS) -> bool:
+    """Whether other hosts may use the directory: then it takes a moment until they see what is written here, and not
+    always in the order in which it was written.
+    """
+    return _is_remote(file_system_of(directory, mounts))
+
+
 def page_cache_suffices(directory: str, file: str, mounts: str = MOUNTS) -> bool:
     """Whether bytes that were read a moment ago can be sent again without anything else: the kernel has them in memory,
     and says so.
@@ -56,11 +67,10 @@ def page_cache_suffices(directory: str, file: str, mounts: str = MOUNTS) -> bool
     :param file: a file in the directory that is not empty
     """
     kind = file_system_of(directory, mounts)
-    if kind is not None:
-        if kind in _IN_MEMORY:
-            return True
-        if kind in _REMOTE or kind.startswith("fuse."):
-            return False
+    if kind in _IN_MEMORY:
+        return True
+    if _is_remote(kind):
+        return False
     try:
         fd = os.open(os.path.join(directory, file), os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

@@ -63,9 +63,15 @@ class HostLedger(Ledger):
             self._vacate(self._seat)
 
     def vacate(self, seat: int) -> None:
-        """The process that had this seat is gone: so is what it had set aside."""
+        """The process that had this seat is gone: so is what it had set aside, and what it was changing."""
         with self._host_lock:
             self._vacate(seat)
+            if self._unwalked:
+                # Whose changes these were is not known. Those of the living count as over, too: one that ends now is
+                # noticed by the version, and one that ends later makes the sum of one shard wrong by one file.
+                for shard, count in enumerate(self._active):
+                    if count:
+                        self._active[shard] = self._versions[shard] = 0
 
     def _vacate(self, seat: int) -> None:
         for column in _OF_THE_LIVING:

@@ -29,6 +29,7 @@ class Instance:
         self.number = new_generation(random)
         self.started_at = 0.0
         self._path = self._heartbeat_path(self.number)
+        self._neighbours: dict[int, bool] = {}
 
     def start(self) -> None:
         """Write the first heartbeat.
@@ -71,6 +72,20 @@ class Instance:
         if record.get("host") == self._host and isinstance(record.get("pid"), int):
             return _start_time(record["pid"]) == record.get("start")
         return self._now() - beat < _SILENCE
+
+    def is_here(self, number: int) -> bool:
+        """Whether the process that calls itself ``number`` runs, or ran, on this host, and in the same process
+        namespace.
+
+        :raises OSError: that can't be told
+        """
+        known = self._neighbours.get(number)
+        if known is None:
+            found = self._read(number)
+            if found is None:
+                return False
+            known = self._neighbours[number] = found[0].get("host") == self._host
+        return known
 
     def _read(self, number: int) -> tuple[dict[str, Any], float] | None:
         """What the heartbeat says (nothing, if it is damaged) and when it last beat; None when there is none."""

@@ -18,6 +18,7 @@ from s3proxy.storage.lease import Lease, revoke, take_lease
 from s3proxy.storage.reading import remove_damaged
 from s3proxy.storage.record import HEADER_SIZE, STAMP_OFFSET, decode_header, encode_stamp, nanoseconds, seconds
 from s3proxy.storage.volume import CorruptEntry, Volume
+from s3proxy.util.intervals import Interval
 
 __all__ = ["Arm", "Renewal", "arm", "drop", "prepare_renewal"]
 
@@ -212,11 +213,18 @@ def _renewed(entry: StoredEntry, moment: int, epoch: int) -> StoredEntry:
     return attrs.evolve(entry, validated_at=seconds(moment), unconfirmed=False, epoch=epoch)
 
 
-def prepare_renewal(volume: Volume, name: EntryName, timeout: float) -> Renewal | None:
+def prepare_renewal(
+    volume: Volume,
+    name: EntryName,
+    timeout: float,
+    *,
+    asks: Interval | None = None,
+    instead_of: int | None = None,
+) -> Renewal | None:
     """Open the entry, then take the lease: in this order, so that an entry that is replaced in between is not confirmed
     by mistake.
 
-    None: there is no entry, or somebody else holds the lease.
+    None: there is no entry, or somebody else holds the lease. The other arguments are those of :func:`take_lease`.
     """
     epoch = volume.generations.get(name.slot)
     try:
@@ -229,7 +237,7 @@ def prepare_renewal(volume: Volume, name: EntryName, timeout: float) -> Renewal 
     try:
         entry = volume.read_entry(fd, name, epoch)
         if entry is not None:
-            lease = take_lease(volume, name, timeout)
+            lease = take_lease(volume, name, timeout, asks=asks, instead_of=instead_of)
         if entry is None or lease is None:
             return None
         renewal = Renewal(volume, entry, fd, lease)

@@ -7,6 +7,7 @@
 ``.../<start>-<length>``              range file, both numbers hexadecimal
 ``.../<start>-<length>.z``            the same, encoded
 ``.../t.<start>-<length>.<I>.<n>``    range that instance I is writing
+``.../f.<start>-<length>.<I>.<n>``    claim: instance I is getting these bytes, which become one range or several
 ``.../a.<I>``                         when instance I last used which range
 ``.../<segment>/``                    one sub-directory for each GiB of offset, when the object is larger than 1 GiB
 ``up/``                               uploads under way, see :mod:`s3proxy.storage.upload_names`
@@ -35,6 +36,7 @@ __all__ = [
     "Format",
     "RandomBits",
     "TempName",
+    "claim_name",
     "cut_boundaries",
     "cut_for",
     "entry_name",
@@ -64,7 +66,7 @@ _NAME_SHARE = 128
 _TEXT = re.compile(r"[a-z2-7]{32}\Z")
 _RANGE = re.compile(r"(0|[1-9a-f][0-9a-f]{0,15})-([1-9a-f][0-9a-f]{0,15})(?:\.z)?\Z")
 _ENCODED = ".z"
-_TEMP = re.compile(r"t\.(0|[1-9a-f][0-9a-f]{0,15})-([1-9a-f][0-9a-f]{0,15})\.([0-9a-f]{15})\.[0-9a-f]{1,16}\Z")
+_TEMP = re.compile(r"([tf])\.(0|[1-9a-f][0-9a-f]{0,15})-([1-9a-f][0-9a-f]{0,15})\.([0-9a-f]{15})\.[0-9a-f]{1,16}\Z")
 _GENERATION = re.compile(r"([a-z2-7]{32})\.([0-9a-f]{15})\Z")
 
 
@@ -174,11 +176,12 @@ def parse_range(text: str) -> tuple[int, int] | None:
 
 @attrs.frozen
 class TempName:
-    """What the name of a range in the making says."""
+    """What the name of a range in the making says, or that of a claim."""
 
     start: int
     stop: int
     instance: int
+    claim: bool = False
 
 
 def temp_name(start: int, stop: int, instance: int, serial: int) -> str:
@@ -188,13 +191,20 @@ def temp_name(start: int, stop: int, instance: int, serial: int) -> str:
     return f"t.{start:x}-{stop - start:x}.{instance:015x}.{serial:x}"
 
 
+def claim_name(start: int, stop: int, instance: int, serial: int) -> str:
+    """The name of the claim of ``instance`` to the bytes [start, stop)."""
+    return f"f{temp_name(start, stop, instance, serial)[1:]}"
+
+
 def parse_temp(text: str) -> TempName | None:
-    """The inverse of :func:`temp_name`; None when it is not such a name."""
+    """The inverse of :func:`temp_name` and :func:`claim_name`; None when it is no such name."""
     match = _TEMP.match(text)
     if match is None:
         return None
-    start = int(match[1], 16)
-    return TempName(start=start, stop=start + int(match[2], 16), instance=int(match[3], 16))
+    start = int(match[2], 16)
+    return TempName(
+        start=start, stop=start + int(match[3], 16), instance=int(match[4], 16), claim=match[1] == "f"
+    )
 
 
 def range_directory(object_size: int, start: int) -> str:

@@ -1,6 +1,5 @@
 """Looking through the cache directory without touching anything: for people who want to see what is in it."""
 
-import os
 import stat
 import zlib
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ import attrs
 
 from s3proxy.storage.errors import RecordError
 from s3proxy.storage.eviction import shard_paths
+from s3proxy.storage.files import READING
 from s3proxy.storage.layout import EntryName, parse_range
 from s3proxy.storage.record import HEADER_SIZE, INLINE, RANGES, Header, decode_header, seconds
 from s3proxy.storage.volume import Volume

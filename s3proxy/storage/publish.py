@@ -256,11 +256,18 @@ def publish_head(volume: Volume, room: Room, lease: Lease, facts: EntryFacts) ->
 
 
 def publish_ranges(
-    volume: Volume, room: Room, lease: Lease, facts: EntryFacts, *, generation: int | None = None
+    volume: Volume,
+    room: Room,
+    lease: Lease,
+    facts: EntryFacts,
+    *,
+    generation: int | None = None,
+    prepare: Callable[[int], None] | None = None,
 ) -> StoredEntry | None:
     """Publish an entry whose body comes as ranges. None: revoked, or no room. The lease is over in any case.
 
     :param generation: the generation whose ranges stay (the object is the same version); None begins a new one
+    :param prepare: called with the number of a new generation when its directory is there, before anybody sees it
     """
     number = new_generation(volume.random) if generation is None else generation
     header = make_header(volume, lease, RANGES, facts, generation=number)
@@ -273,6 +280,8 @@ def publish_ranges(
         if room.reserve(DIRECTORY_FOOTPRINT):
             reserved = DIRECTORY_FOOTPRINT
             volume.make_directory(path, shard)
+            if prepare is not None:
+                prepare(number)
             entry = _publish(volume, room, lease, header, facts, lambda: ((facts.meta,),), None)
     finally:
         room.release(reserved)

@@ -16,6 +16,7 @@ offset  type       content
 24      u64        length of the body as it is stored
 32      u64        size of the object
 40      u64        generation
+                   (of a flight: the bytes that are asked for, from generation up to the size of the object)
 48      u64        observed_at, nanoseconds since 1970
 56      u32        CRC-32 of the metadata
 60      u8, u8     encoding of the body (0 = as it is, 1 = LZ4), log2 of the block (20 when as it is)

@@ -148,6 +148,7 @@ class Scan:
             names = self._volume.calls.listdir(path)
         except NotADirectoryError:
             self._volume.heal_shard(path)
+            self._volume.make_directory(path, index)
             names = []
         if index == self._volume.uploads_shard:
             self._clean_uploads(path, names)

@@ -124,13 +124,13 @@ class Seal:
     """See the module. Of one file, open or not; thread-safe.
 
     :param base: the file offset of the first stored byte
-    :param identity: what tells the file from others
+    :ivar identity: what tells the file from others
     :param memory: where to note what is sound
     :param condemn: called, in whatever thread, with the reason when the file turns out to be damaged
     """
 
     __slots__ = (
-        "_base", "_calls", "_condemn", "_identity", "_lock", "_looked_at", "_mask", "_memory", "footer", "sound",
+        "_base", "_calls", "_condemn", "_lock", "_looked_at", "_mask", "_memory", "footer", "identity", "sound",
     )  # fmt: skip
 
     def __init__(
@@ -147,7 +147,7 @@ class Seal:
         self.footer = footer
         self._calls = calls
         self._base = base
-        self._identity = identity
+        self.identity = identity
         self._memory = memory
         self._condemn = condemn
         self._lock = threading.Lock()
@@ -165,7 +165,7 @@ class Seal:
         with self._lock:
             self._mask = Memory.ALL
             self.sound = not self.encoded
-        self._memory.note(self._identity, Memory.ALL)
+        self._memory.note(self.identity, Memory.ALL)
 
     def is_current(self, fd: int, now: float) -> bool:
         """Whether the open file is still the one that was looked at, and has a name; asked of the system once a
@@ -178,7 +178,7 @@ class Seal:
             status = self._calls.fstat(fd)
         except OSError:
             return False
-        return status.st_nlink > 0 and self._identity[-3:] == identity_of(status)
+        return status.st_nlink > 0 and self.identity[-3:] == identity_of(status)
 
     # The bytes are counted from the first one of the file's body.
 
@@ -273,7 +273,7 @@ class Seal:
                 self._mask = Memory.ALL
                 self.sound = not self.encoded
             mask = self._mask
-        self._memory.note(self._identity, mask)
+        self._memory.note(self.identity, mask)
 
 
 def identity_of(status: os.stat_result) -> tuple[int, int, int]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from s3proxy.storage.balance import Balance
 from s3proxy.storage.entry import EntryFacts, StoredEntry
 from s3proxy.storage.eviction import Evictor
+from s3proxy.storage.growth import Claim, ClaimedRange, Flight, find_claims, look_at_flight, make_claim
 from s3proxy.storage.handles import ReadHandle
 from s3proxy.storage.invalidation import Arm, Renewal, arm, drop, prepare_renewal
 from s3proxy.storage.layout import EntryName
@@ -24,6 +25,7 @@ from s3proxy.storage.unread import mark_read
 from s3proxy.storage.upload import HeldBytes, Upload, start_upload
 from s3proxy.storage.volume import SMALL_BODY, Volume
 from s3proxy.storage.writer import InlineWriter, RangeWriter
+from s3proxy.util.intervals import Interval
 
 __all__ = ["DiskStore", "LEASE_SECONDS"]
 
@@ -129,13 +131,36 @@ class DiskStore:
 
     # Publishing
 
-    def lease(self, name: EntryName) -> Lease | None:
+    def lease(
+        self, name: EntryName, *, asks: Interval | None = None, instead_of: int | None = None
+    ) -> Lease | None:
         """Take the right to publish under ``name``: before the request is sent whose answer may be published.
 
         None: somebody holds it, and showed life within the last 20 seconds.
+
+        :param asks: the bytes of the object that are going to be asked for; None: others have nothing to wait for
+        :param instead_of: the nonce of a flight whose owner has been waited for long enough
         """
         with self.volume.lock(name):
-            return take_lease(self.volume, name, self._lease_seconds)
+            return take_lease(self.volume, name, self._lease_seconds, asks=asks, instead_of=instead_of)
+
+    def flight(self, name: EntryName) -> Flight | None:
+        """What another process is about to publish under ``name``; None: nothing, as far as can be told.
+
+        :raises OSError: the disk failed
+        """
+        return look_at_flight(self.volume, name)
+
+    def claims(self, entry: StoredEntry) -> tuple[ClaimedRange, ...]:
+        """The ranges of an entry that other processes are getting.
+
+        :raises OSError: the disk failed
+        """
+        return find_claims(self.volume, entry)
+
+    def claim(self, name: EntryName, generation: int, interval: Interval) -> Claim | None:
+        """Show other processes that this one is getting these bytes of an entry. None: the disk refuses."""
+        return make_claim(self.volume, name, generation, interval)
 
     def publish_inline(
         self,
@@ -196,12 +221,14 @@ class DiskStore:
         observed_at: float,
         unconfirmed: bool = False,
         generation: int | None = None,
+        prepare: Callable[[int], None] | None = None,
     ) -> StoredEntry | None:
         """Publish an entry whose body will come as ranges. None: the lease was revoked, or there is no room. Ends the
         lease.
 
         :param generation: keep the ranges of this generation, of the same version of the object; None: begin without
             any
+        :param prepare: called with the number of a new generation before anybody sees it
         """
         facts = EntryFacts(
             meta=meta,
@@ -211,7 +238,7 @@ class DiskStore:
             unconfirmed=unconfirmed,
         )
         with self.volume.counts.timed("meta_write"):
-            return publish_ranges(self.volume, self.evictor, lease, facts, generation=generation)
+            return publish_ranges(self.volume, self.evictor, lease, facts, generation=generation, prepare=prepare)
 
     def start_inline(
         self,
@@ -322,11 +349,15 @@ class DiskStore:
 
     # Confirming and invalidating
 
-    def prepare_renewal(self, name: EntryName) -> Renewal | None:
+    def prepare_renewal(
+        self, name: EntryName, *, asks: Interval | None = None, instead_of: int | None = None
+    ) -> Renewal | None:
         """Begin to confirm an entry: before the question is asked. None: there is no entry, or somebody else holds the
         lease.
+
+        The other arguments are those of :meth:`lease`.
         """
-        return prepare_renewal(self.volume, name, self._lease_seconds)
+        return prepare_renewal(self.volume, name, self._lease_seconds, asks=asks, instead_of=instead_of)
 
     def arm(self, name: EntryName) -> Arm:
         """An object is about to be changed: until the :class:`Arm` ends, its entry is unconfirmed and can't be

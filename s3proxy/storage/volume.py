@@ -202,8 +202,10 @@ class Volume:
                 raise problem
 
     def heal_shard(self, path: str) -> None:
-        """Something that is no directory has the name of a shard: put it aside."""
-        self._put_aside(path, Damage("metadata", path, "not a directory", None))
+        """Something that is no directory has the name of a shard, or of what holds shards: put it aside."""
+        for each in (os.path.dirname(path), path):
+            if not os.path.isdir(each) and self.inode(each) is not None:
+                self._put_aside(each, Damage("metadata", each, "not a directory", None))
 
     def make_directory(self, path: str, shard: int) -> bool:
         """Make one directory and count it; False when it exists already."""
@@ -315,6 +317,14 @@ class Volume:
                 return False
             raise
         return True
+
+    def remove_flight(self, name: EntryName) -> bool:
+        """Remove the flight file, whosever it is; False when there was none."""
+        path = self.flight_path(name)
+        try:
+            return self.unlink(path)
+        except IsADirectoryError:
+            return self.discard_directory(path, self.shard_of(name))
 
     def remove_counted(
         self, path: str, shard: int, size: int, *, unread: bool = False, damage: Damage | None = None

@@ -74,7 +74,8 @@ class Upload:
     # IByteSink.
 
     def data_received(self, data: bytes) -> None:
-        if self.over:
+        if self.over or not data:
+            # An empty chunk would end the body.
             return
         self.taken += len(data)
         if self._length is None:

@@ -4,6 +4,8 @@ import atexit
 import functools
 import json
 import os
+import re
+import signal
 import stat
 import subprocess
 import sys
@@ -14,8 +16,8 @@ from typing import Any
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 import s3proxy
-from s3proxy.control.command_line import parser
 from test.support.content import content
+from test.support.fake_script import Action, Match
 from test.support.proxy_process import clean_environment
 from test.support.sigv4 import presign
 from test.support.waiting import poll
@@ -24,6 +26,10 @@ from test.system.stage import HOST, Stage
 CHECKOUT = Path(s3proxy.__file__).parents[1]
 PROGRAM = "from s3proxy.control.main import main; main()"
 SIZE = 50_000
+COMMANDS = (
+    ("status",), ("top",), ("stats",), ("ls",), ("inspect",), ("purge",), ("verify",), ("warm",), ("rules", "check"),
+    ("rules", "explain"), ("config", "check"), ("drain",),
+)  # fmt: skip
 
 
 class Ended:
@@ -150,6 +156,35 @@ class EveryCommandTests(ControlCase):
                 self.assertTrue(done.document)
         self.assertEqual(self.stage.tracebacks(), [])
 
+    def test_interrupted(self) -> None:
+        """Ctrl-C ends what would go on, without a traceback; and who reads only the beginning gets that."""
+        for words, code in ((["top", "--times", "1000"], 0), (["warm", "-"], 130)):
+            process = subprocess.Popen(
+                [sys.executable, "-c", PROGRAM, "--socket", self.socket, "--json", *words], stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                env={**clean_environment(), "PYTHONPATH": str(CHECKOUT)},
+            )  # fmt: skip
+            assert process.stdin is not None and process.stdout is not None
+            if words[0] == "warm":
+                self.stage.put(b"interrupted", 1, SIZE)
+                held = self.stage.fake.script(Match(key=b"interrupted"), Action(hold=True))
+                process.stdin.write(self.url("interrupted"))
+                process.stdin.close()
+                process.stdin = None
+                poll(lambda: held.held == 1, 20, "S3 to be asked")
+            else:
+                self.assertEqual(process.stdout.readline(), "{\n")
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=20)
+            self.assertEqual((process.returncode, errors), (code, ""), words)
+        self.stage.fake.behave()
+        piped = f"{sys.executable} -c '{PROGRAM}' --socket {self.socket} stats | head -n 1; echo ${{PIPESTATUS[0]}}"
+        done = subprocess.run(
+            ["bash", "-c", piped], capture_output=True, text=True,
+            env={**clean_environment(), "PYTHONPATH": str(CHECKOUT)},
+        )  # fmt: skip
+        self.assertEqual((done.stdout.splitlines()[-1], done.stderr), ("0", ""))
+
     def test_bad_news(self) -> None:
         """Exit code 1 is for programs to act upon."""
         for words in (["inspect", self.name("never/read")], ["stats", "no_such_metric"], ["rules", "check", "/none"]):
@@ -251,7 +286,8 @@ class CacheTests(ControlCase):
     def test_warm_what_may_not_be_read(self) -> None:
         """S3 decides; the others of the list are read nevertheless."""
         self.stage.put(b"warm/good", 1, SIZE)
-        forged = self.url("warm/good")[:-4] + "0000"
+        self.stage.put(b"warm/forged", 1, SIZE)
+        forged = self.url("warm/forged")[:-4] + "0000"
         done = self.run_("warm", "-", "--json", stdin=f"{forged}\n{self.url('warm/good')}\n{self.url('warm/none')}\n")
         self.assertEqual((done.code, done.document["read"], done.document["failed"]), (1, 1, 2))
         errors = [(each["line"], each["status"], each["error"].partition(":")[0]) for each in done.document["urls"]]
@@ -309,6 +345,52 @@ class EndTests(SynchronousTestCase):
 
 class HelpTests(SynchronousTestCase):
     def test_documented(self) -> None:
-        """The manual has the help as it is, and every command."""
+        """The manual has every command, every option and every exit code that the help has."""
         text = (CHECKOUT / "doc" / "s3proxyctl.md").read_text("utf-8")
-        self.assertIn(parser().format_help().strip(), text)
+        for words in ((), *COMMANDS):
+            helped = self.help(*words)
+            options = set(re.findall(r"--[a-z-]+", helped)) - {"--help"}
+            self.assertEqual([option for option in options if option not in text], [], words)
+            self.assertIn(" ".join(("s3proxyctl", *words)), text)
+        codes = re.findall(r"(?m)^  (\d+) {2,}", self.help())
+        self.assertEqual([code for code in codes if f"| {code} |" not in text], [])
+        self.assertEqual(len(codes), 5)
+
+    def help(self, *words: str) -> str:
+        done = s3proxyctl(*words, "--help")
+        self.assertEqual(done.code, 0)
+        return done.text
+
+
+class WorkersTests(SynchronousTestCase):
+    def test_one_proxy(self) -> None:
+        """Several processes are asked as one: totals are of all, and what is removed is removed for all."""
+        stage = Stage({"server": {"workers": 2}})
+        self.addCleanup(stage.stop)
+        socket = stage.proxy.config["admin"]["socket"]
+        stage.fake.put_object(stage.bucket, b"k", content(1, 0, SIZE))
+        for _ in range(12):
+            self.assertTrue(stage.read(b"k", 1, SIZE).exact)
+        for _ in range(3):
+            self.assertEqual(
+                s3proxyctl("--socket", socket, "purge", f"{stage.bucket}/k", "--json").document["purged"], 1
+            )
+            # Each connection may be that of another process.
+            found = [stage.read(b"k", 1, SIZE).x_cache for _ in range(8)]
+            self.assertEqual((found[0], set(found[1:])), (b"MISS", {b"HIT"}))
+        total = poll_total(socket, 36)
+        self.assertEqual(total, 36)
+        self.assertEqual(s3proxyctl("--socket", socket, "verify").code, 0)
+        self.assertEqual(s3proxyctl("--socket", socket, "status").code, 0)
+        self.assertEqual(stage.tracebacks(), [])
+
+
+def poll_total(socket: str, wanted: int) -> int:
+    """How many requests the proxy has counted, as soon as they are as many: processes tell each other with delay."""
+
+    def total() -> int:
+        found: int = s3proxyctl("--socket", socket, "status", "--json").document["summary"]["requests_total"]
+        return found
+
+    poll(lambda: total() >= wanted, 10, f"{wanted} requests")
+    return total()

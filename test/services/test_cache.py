@@ -48,6 +48,8 @@ class OneThread:
 class LongScan:
     """A pass over the directory in several steps."""
 
+    removed = 0
+
     def __init__(self, steps: int) -> None:
         self.left = steps
 

@@ -103,14 +103,15 @@ class CertificateServiceTests(SynchronousTestCase):
         self.assertEqual(self.reads, 1)
 
     def test_end_of_its_life(self) -> None:
-        """Health is degraded for the last days, and from then on."""
+        """Health is degraded for the last days, and unhealthy from then on."""
         self.start()
         self.assertIs(self.service.health().state, HealthState.HEALTHY)
         self.assertEqual(self.service.health().data["days_left"], 20.0)
         self.time = -WARNING_TIME + 60
         self.assertIn("expires on", self.service.health().message)
+        self.assertIs(self.service.health().state, HealthState.DEGRADED)
         self.time = 1
         self.assertIn("has expired", self.service.health().message)
-        self.assertIs(self.service.health().state, HealthState.DEGRADED)
+        self.assertIs(self.service.health().state, HealthState.UNHEALTHY)
         (reading,) = self.service.readings()
         self.assertEqual(reading.value, self.service.tls.certificate.expires_at)

@@ -23,16 +23,9 @@ class Overwriting(Foundation):
     def write_again(self, key: bytes, which: int) -> None:
         """Bytes that were there before, under new metadata."""
         assert self.world is not None
-        contents = self.seen_by_date(key)
+        contents = self.world.s3.histories[key].contents
         if contents:
             self.world.overwrite(key, contents[-1 - which % len(contents)])
-
-    def seen_by_date(self, key: bytes) -> list[Content]:
-        """Contents that may be written again, so that the proxy can tell. Of what was written through the proxy it
-        knows no date at first: if the same bytes are written again before S3 has told one, nothing shows it.
-        """
-        assert self.world is not None
-        return [each for each in self.world.s3.histories[key].contents if each not in self.world.s3.made]
 
     @rule(key=keys)
     def delete(self, key: bytes) -> None:
@@ -73,7 +66,7 @@ class Writing(Overwriting):
     def put(self, key: bytes, size: int, again: bool) -> None:
         """New bytes, or those of before."""
         assert self.world is not None
-        contents = self.seen_by_date(key)
+        contents = self.world.s3.histories[key].contents
         self.world.write(key, contents[-1] if again and contents else self.content(key, size))
 
     @rule(key=keys)

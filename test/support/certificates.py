@@ -62,8 +62,8 @@ class CertificateAuthority:
         self.ca_file = folder / "ca.pem"
         self.ca_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, names: Iterable[str], *, expired: bool = False) -> ServerCertificate:
-        """A certificate for these host names (``*.`` allowed) and IP addresses, valid for 30 days or no longer."""
+    def issue(self, names: Iterable[str], *, expired: bool = False, days: int = 30) -> ServerCertificate:
+        """A certificate for these host names (``*.`` allowed) and IP addresses, valid for so many days or no longer."""
         self._count += 1
         names = list(names)
         key = ec.generate_private_key(ec.SECP256R1())
@@ -76,7 +76,7 @@ class CertificateAuthority:
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - 3 * _DAY)
-            .not_valid_after(now - _DAY if expired else now + 30 * _DAY)
+            .not_valid_after(now - _DAY if expired else now + days * _DAY)
             .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(authority, critical=False)

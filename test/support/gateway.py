@@ -22,6 +22,7 @@ from s3proxy.policy.rules import Rules
 from s3proxy.s3.headers import Headers
 from s3proxy.storage.disk import open_store
 from s3proxy.storage.generations import GenerationTable
+from s3proxy.storage.hostmemory import HostMemory
 from s3proxy.telemetry.record import RequestRecord
 from s3proxy.upstream.interfaces import IUpstream, IUpstreamResponse, UpstreamError, UpstreamRequest
 from s3proxy.util.streams import IByteSink
@@ -275,6 +276,7 @@ class CountingEvents:
 class GatewayHarness:
     """Everything between a client and S3.
 
+    :param memory: shared with other workers on the directory ``root``
     :ivar records: of the requests that have ended
     """
 
@@ -284,10 +286,13 @@ class GatewayHarness:
         run: Callable[..., "Deferred[Any]"] = run_at_once,
         max_requests: int = 100,
         max_size: int = 1 << 30,
+        memory: HostMemory | None = None,
+        root: str | None = None,
         **cache: Any,
     ) -> None:
         self._directory = tempfile.TemporaryDirectory()
-        self.root = os.path.join(self._directory.name, "cache")
+        self.root = root or os.path.join(self._directory.name, "cache")
+        self._memory = memory
         self.clock = Clock()
         self.events = CountingEvents()
         self.records: list[RequestRecord] = []
@@ -301,8 +306,11 @@ class GatewayHarness:
 
     def open(self) -> None:
         """Start on the directory as it is: also what a restart does."""
-        generations = GenerationTable()
-        self.store = open_store(self.root, max_size=self._max_size, now=self.now, generations=generations)
+        memory = self._memory
+        generations = GenerationTable() if memory is None else memory.generations
+        self.store = open_store(
+            self.root, max_size=self._max_size, now=self.now, generations=generations, memory=memory
+        )  # fmt: skip
         settings = self.config.cache
         self.cache = CacheManager(
             self.clock,

@@ -14,6 +14,7 @@ import attrs
 from twisted.internet.defer import Deferred, fail
 
 from s3proxy.cache import bodycopy, fill, ram
+from s3proxy.cache.entry import ObjectId
 from s3proxy.cache.manager import CacheManager, CacheSettings
 from s3proxy.cache.ram import RamTier
 from s3proxy.gateway.lane import Glance, Lane
@@ -239,7 +240,7 @@ class ModelHarness(GatewayHarness):
 
     def staged_parts(self, key: bytes, upload_id: bytes) -> list[str]:
         """What is kept of the parts of a multipart upload."""
-        name = entry_name((*STORE, key))
+        name = entry_name(ObjectId("aws", b"bucket", key).parts)
         try:
             return sorted(os.listdir(f"{self.store.volume.uploads}/{staging_name(name, upload_id)}"))
         except FileNotFoundError:

@@ -241,7 +241,6 @@ class Complete(_OfUpload):
         if refused is not None:
             return refused
         content = upload.together(self.listed, s3.serial())
-        s3.made.add(content)
         upload.listed, upload.made = self.listed, history.write(content, *when, label=upload.label)
         return self._told(upload.made)
 

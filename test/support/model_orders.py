@@ -101,11 +101,6 @@ class Order(ABC):
         """All other header fields."""
         return {}
 
-    @property
-    def content(self) -> Content | None:
-        """What the cache may make an entry of without having asked S3."""
-        return None
-
     @abstractmethod
     def act(self, s3: "ModelS3", when: When) -> Told:
         """S3 has the whole request, and does what it says, or refuses."""
@@ -139,11 +134,6 @@ class Put(Order):
         if self.tags:
             headers[b"x-amz-tagging"] = b"&".join(b"t%d=1" % number for number in range(self.tags))
         return headers
-
-    @property
-    def content(self) -> Content | None:
-        """See :class:`Order`."""
-        return self.bytes_of
 
     def act(self, s3: "ModelS3", when: When) -> Told:
         """See :class:`Order`."""

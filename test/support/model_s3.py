@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 
 from s3proxy.upstream.interfaces import UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from test.support.gateway import Asked, FakeResponse
-from test.support.model import Content, History, Shape, Version, shape_of
+from test.support.model import Content, History, Shape, Version, http_date, shape_of
 from test.support.model_multipart import Upload
 from test.support.model_orders import Told
 
@@ -185,13 +185,11 @@ class ModelS3:
     """:ivar denied: callers who may not read
     :ivar histories: the dictionary
     :ivar uploads: multipart uploads, by their ids
-    :ivar made: contents of which the cache may know without having asked S3
     """
 
     def __init__(self, keys: tuple[bytes, ...]) -> None:
         self.histories = {key: History(key) for key in keys}
         self.uploads: dict[bytes, Upload] = {}
-        self.made: set[Content] = set()
         self.denied: set[bytes] = set()
         self._planned: dict[bytes, list[Fault]] = {}
         self._planned_writes: dict[bytes, list[WriteFault]] = {}
@@ -254,6 +252,8 @@ class ModelS3:
     def answer(self, exchange: Exchange, told: Told) -> S3Response:
         """S3's answer to a write."""
         headers = {**self._common(exchange), **told.headers}
+        if told.versions:
+            headers[b"Date"] = http_date(told.versions[0].modified)
         # What comes while S3 still works has no length.
         has_length = not told.body or b"\n " not in told.body
         if has_length and told.status != 204:

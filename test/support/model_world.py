@@ -164,8 +164,6 @@ class World:
         if coded is not None:
             headers.update(coded.headers)
             wire = coded.wire
-        if order.content is not None:
-            self.s3.made.add(order.content)
         client = ModelClient(order.method, order.target, headers, wire)
         if coded is not None and not coded.announced:
             client.body_length = None

@@ -44,6 +44,12 @@ class SmallVolume:
         mode = "rw" if writable else "ro"
         poll(lambda: not _run("mount", "-o", f"remount,{mode}", str(self.folder)), 10, f"a remount as {mode}", 0.1)
 
+    def limit_files(self, count: int) -> None:
+        """There may be no more files than that."""
+        problem = _run("mount", "-o", f"remount,nr_inodes={count}", str(self.folder))
+        if problem:
+            raise OSError(problem)
+
     def fill(self) -> None:
         """Leave no room at all. May be called again when there is some."""
         with (self.folder / f"ballast-{len(self._ballast)}").open("wb", buffering=0) as file:

@@ -178,9 +178,12 @@ class CompletenessTests(SynchronousTestCase):
     """Each request has its line, whatever happens to the process and to its files."""
 
     config: "dict[str, object]" = {"access_log_flush_interval": "60s", "access_log_buffer_size": 100000}
+    workers = 1
 
     def setUp(self) -> None:
-        self.stage = Stage({"logging": self.config, "server": {"max_concurrent_requests": 2000}})
+        self.stage = Stage(
+            {"logging": self.config, "server": {"max_concurrent_requests": 4000, "workers": self.workers}}
+        )  # fmt: skip
         self.addCleanup(self.stage.stop)
         self.proxy = self.stage.proxy
         self.stage.put(b"small", 2, 1000)
@@ -242,9 +245,15 @@ class CompletenessTests(SynchronousTestCase):
         turns = len(list((logs / "access").glob("access-*.*"))) - 1
         self.assertGreaterEqual(turns, 4)
         self.assertEqual(app_log.count("the log files are opened anew"), turns)
-        self.assertEqual(app_log.count("ready: "), 1)
-        self.assertEqual(app_log.count("]: stopped") + app_log.count(": stopped"), 1)
+        self.assertEqual(app_log.count("ProxyService: ready: "), 1)
+        self.assertEqual(app_log.count("ProxyService: stopped\n"), 1)
         self.assertEqual(self.stage.tracebacks(), [])
+
+
+class WorkersTests(CompletenessTests):
+    """The same for several processes that share the files."""
+
+    workers = 2
 
 
 class SoonTests(SynchronousTestCase):
@@ -361,7 +370,7 @@ class RetentionTests(SynchronousTestCase):
         proxy.start()
         poll(lambda: not any(path.exists() for path in old), 10, "the removal")
         poll(lambda: proxy.metric("s3proxy_log_files_deleted_total") == 3, 5, "the count")
-        self.assertEqual(proxy.metric("s3proxy_log_files_deleted_total", log="access", owner="own"), 1)
+        self.assertEqual(proxy.metric("s3proxy_log_files_deleted_total", kind="access", owner="own"), 1)
         self.assertTrue(foreign.exists())
         self.assertFalse(Path(old[0]).parent.exists())
         self.assertFalse(Path(old[2]).parent.exists())

@@ -67,12 +67,19 @@ class ActivatedProxy(ProxyProcess):
 
     socket: socket.socket
 
-    def spawn(self, arguments: "tuple[str, ...]" = (), environment: "Mapping[str, str] | None" = None) -> None:
+    def spawn(
+        self,
+        arguments: tuple[str, ...] = (),
+        environment: "Mapping[str, str] | None" = None,
+        *,
+        options: tuple[str, ...] = (),
+    ) -> None:
         """Start it as systemd would."""
         self.config_file.write_text(yaml.safe_dump(self.config))
         self._starts += 1
         number = str(self.socket.fileno())
-        command = [sys.executable, "-c", _RUN, "-n", "--pidfile=", "s3proxy", "--config", str(self.config_file)]
+        command = [sys.executable, "-c", _RUN, "-n", "--pidfile=", *options]
+        command += ["s3proxy", "--config", str(self.config_file)]
         with self._output_file().open("wb") as output:
             self._process = subprocess.Popen(
                 ["sh", "-c", _AS_SYSTEMD, "sh", number, *command, *arguments],
@@ -88,6 +95,8 @@ class ActivatedProxy(ProxyProcess):
 class SocketTests(SynchronousTestCase):
     """The socket is bound by somebody else."""
 
+    workers = 1
+
     def test_no_connection_is_refused_while_it_restarts(self) -> None:
         """Who connects between the end of one process and the start of the next is served by the next."""
         stage = Stage(start=False)
@@ -99,6 +108,8 @@ class SocketTests(SynchronousTestCase):
                 "access_log_dir": str(proxy.folder / "logs/access"), "app_log_dir": str(proxy.folder / "logs/app"),
             },
             "cache": {"cache_dir": str(proxy.folder / "cache")},
+            "admin": {"socket": str(proxy.folder / "admin.sock")},
+            "server": {"workers": self.workers},
         })  # fmt: skip
         stage.proxy = proxy
         self.addCleanup(stage.stop)
@@ -115,3 +126,9 @@ class SocketTests(SynchronousTestCase):
         self.assertEqual((answer.status, answer.header(b"x-cache")), (200, b"HIT"))
         poll(lambda: "ready: 127.0.0.1:" in proxy.app_log(), 5, "the log")
         self.assertNotIn("for no listener", proxy.app_log())
+
+
+class SharedSocketTests(SocketTests):
+    """The same for several workers, which accept connections from one socket."""
+
+    workers = 2

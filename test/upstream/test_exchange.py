@@ -389,7 +389,7 @@ class UploadTests(ExchangeTestCase):
 
     def test_chunked(self) -> None:
         """A body without a Content-Length is sent in chunks, and the header that says so is added."""
-        bench = Bench(a_put(Source([b"abc", b"x" * 17]), None))
+        bench = Bench(a_put(Source([b"abc", b"", b"x" * 17]), None))
         head = b"PUT /bucket/key HTTP/1.1\r\nHost: s3.test\r\nTransfer-Encoding: chunked\r\n\r\n"
         self.assertEqual(bench.sent, head + b"3\r\nabc\r\n11\r\n" + b"x" * 17 + b"\r\n0\r\n\r\n")
 
