@@ -20,10 +20,11 @@ from bench.peers import varnish_is_installed
 from bench.process import ROOT, ServerFailed
 from bench.report import between_markers, number, readme_figures, report
 from bench.results import FORMAT, Results, case_of, dump, load, median_of, merge
+from bench.workers import WORKERS
 
 __all__ = ["GROUPS", "main"]
 
-GROUPS = (RAM, WARM, COLD, HEADS, MISSES, PASSING, HERD, SLOW)
+GROUPS = (RAM, WARM, COLD, HEADS, MISSES, PASSING, HERD, SLOW, WORKERS)
 _FREE_BYTES = 40 << 30
 
 

@@ -26,7 +26,10 @@ from bench.requests import a_request
 from bench.stages import fill, start_static
 from bench.wrk import wrk
 
-__all__ = ["COLD", "HEADS", "RAM", "WARM"]
+__all__ = [
+    "COLD", "HEADS", "HOT_LARGE", "HOT_SMALL", "RAM", "SMALL", "WARM", "WARM_UP_SECONDS", "connections_text", "load_large",
+    "load_small", "paths", "whole",
+]  # fmt: skip
 
 CONNECTIONS = (1, 16, 64)
 SMALL = {"k1": "1 KiB", "k64": "64 KiB"}
@@ -66,11 +69,13 @@ def connections_text(count: int) -> str:
     return f"{count} connection" + ("s" if count > 1 else "")
 
 
-def _load_small(requests: Sequence[bytes], count: int, seconds: float, size: int, server: Server) -> Load:
+def load_small(requests: Sequence[bytes], count: int, seconds: float, size: int, server: Server) -> Load:
+    """These requests in turns, over so many connections."""
     return wrk(server.port, requests, count, seconds, size)
 
 
-def _load_large(requests: Sequence[bytes], count: int, seconds: float, status: int, server: Server) -> Load:
+def load_large(requests: Sequence[bytes], count: int, seconds: float, status: int, server: Server) -> Load:
+    """The same by a client that is made for large bodies."""
     return drive(server.port, itertools.cycle(requests), count, seconds=seconds, status=status)
 
 
@@ -97,7 +102,7 @@ def warm_cases(stage: Stage, scale: Scale) -> list[Case]:
     for size, title in SMALL.items():
         objects = paths(size, HOT_SMALL)
         for count in CONNECTIONS:
-            load = partial(_load_small, whole(objects), count)
+            load = partial(load_small, whole(objects), count)
             cases.append(
                 Case(
                     f"{title}, {connections_text(count)}",
@@ -115,7 +120,7 @@ def warm_cases(stage: Stage, scale: Scale) -> list[Case]:
         ("64 MiB", whole(objects), _fill_whole, 200),
     ):
         for count in CONNECTIONS:
-            load = partial(_load_large, requests, count)
+            load = partial(load_large, requests, count)
             cases.append(
                 Case(
                     f"{title}, {connections_text(count)}",

@@ -323,8 +323,8 @@ def _compare(folder: Path, options: argparse.Namespace) -> None:
             for server in (ours, theirs):
                 before, after = idle_memory(server, options.idle)
                 mib = [size / (1 << 20) for size in (after, before, shared_bytes(server))]
-                print(f"\n{server.name}: {options.idle} idle tunnels, {mib[0]:.1f} MiB resident; {mib[1]:.1f} MiB ", end="")
-                print(f"without any, {mib[2]:.1f} MiB shared with other processes; ", end="")
+                print(f"\n{server.name}: {options.idle} idle tunnels, {mib[0]:.1f} MiB resident; ", end="")
+                print(f"{mib[1]:.1f} MiB without any, {mib[2]:.1f} MiB shared with other processes; ", end="")
                 print(f"{(after - before) / options.idle / 1024:.2f} KiB for each tunnel", flush=True)
     finally:
         for server in reversed(servers):

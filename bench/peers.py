@@ -19,7 +19,9 @@ from bench.requests import HOST
 
 __all__ = ["TITLES", "nginx_cache", "s3proxy", "varnish", "varnish_is_installed"]
 
-TITLES: Mapping[str, str] = {"s3proxy": "S3 Proxy", "nginx": "nginx", "slice": "nginx slice", "varnish": "Varnish"}
+TITLES: Mapping[str, str] = {
+    "s3proxy": "S3 Proxy", "nginx": "nginx", "slice": "nginx slice", "varnish": "Varnish", "workers-2": "2 workers",
+}  # fmt: skip
 CACHE_BYTES = 20_000_000_000
 SLICE = "8m"
 
@@ -32,11 +34,13 @@ def s3proxy(
     python: str = sys.executable,
     cache: Mapping[str, Any] | None = None,
     dashboard: int | None = None,
+    workers: int = 1,
 ) -> Server:
     """This proxy, run by this interpreter.
 
     :param cache: further keys of its section "cache"
     :param dashboard: the port of its dashboard; None: it has none
+    :param workers: how many processes serve
     """
     home = folder / name
     home.mkdir(parents=True)
@@ -50,7 +54,7 @@ def s3proxy(
             "mode": "proxy_only",
             "proxy_port": port,
             "bind_addresses": [loopback],
-            "workers": 1,
+            "workers": workers,
             "add_referer_header": False,
         },
         "cache": {

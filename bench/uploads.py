@@ -205,7 +205,10 @@ def _compare(folder: Path, options: argparse.Namespace) -> None:
     servers: list[Server] = [Server("store", port, command, folder=folder, environment={"PYTHONPATH": str(ROOT)})]
     try:
         servers += [proxy(folder, port, certificate, keep) for keep in (True, False)]
-        print("| object | through S3 Proxy | MiB/s | direct, MiB/s | ratio (lowest to highest) | CPU-s/GiB | memory, MiB | in the cache |")
+        print(
+            "| object | through S3 Proxy | MiB/s | direct, MiB/s | ratio (lowest to highest) "
+            "| CPU-s/GiB | memory, MiB | in the cache |"
+        )
         print("|---|---|---|---|---|---|---|---|")
         for megabytes in options.megabytes:
             count = max(1, 256 // megabytes)

@@ -11,6 +11,7 @@ from typing import Any
 from s3proxy.cache.entry import ObjectId, ObjectVersion
 from s3proxy.cache.fill import Fill
 from s3proxy.storage.layout import EntryName
+from s3proxy.util.intervals import Interval
 
 __all__ = ["KeyFlight", "Ticket"]
 
@@ -56,6 +57,12 @@ class KeyFlight:
         """No entry can be published through it any more: the lease is used up, or there never was one."""
         return self.lease is None and self.renewal is None and not self.fills
 
+    def announce(self, asks: Interval) -> None:
+        """These bytes are being asked for: others may wait for them."""
+        lease = self.lease if self.renewal is None else self.renewal.lease
+        if lease is not None:
+            lease.announce(asks)
+
     def equip(self, lease: Any, renewal: Any, *, blank: bool) -> None:
         """A lease, or a renewal, or neither, for the requests that are sent from now on."""
         self.lease, self.renewal, self.blank = lease, renewal, blank
@@ -63,14 +70,18 @@ class KeyFlight:
 
 
 class Ticket:
-    """One request that is about to be sent to S3 for a key; its answer may be stored through the flight."""
+    """One request that is about to be sent to S3 for a key; its answer may be stored through the flight.
 
-    __slots__ = ("_turn", "closed", "flight", "sent_at")
+    :ivar in_the_way: another process has the right to publish, and is about to get the object
+    """
+
+    __slots__ = ("_turn", "closed", "flight", "in_the_way", "sent_at")
 
     def __init__(self, flight: KeyFlight, sent_at: float) -> None:
         self.flight = flight
         self.sent_at = sent_at
         self.closed = False
+        self.in_the_way = False
         self._turn = flight.turn
 
     @property

@@ -30,12 +30,13 @@ _serials = itertools.count(1)
 class Record:
     """One entry as it was found on disk.
 
+    :ivar list_again_at: when the directory may be listed again for what others have put there (the reactor's seconds)
     :ivar encoded: those of its range files whose bytes can't be sent as they are, as far as they were looked for
     :ivar serial: no other record of this process has it: what was derived from this one can be told to be stale by it,
         without keeping the record in memory
     """
 
-    __slots__ = ("checked_at", "encoded", "epoch", "name", "serial", "stored", "version", "_ranges")
+    __slots__ = ("checked_at", "encoded", "epoch", "list_again_at", "name", "serial", "stored", "version", "_ranges")
 
     def __init__(
         self, name: EntryName, epoch: int, checked_at: float, stored: StoredEntry, version: ObjectVersion
@@ -47,6 +48,7 @@ class Record:
         self.stored = stored
         self.version = version
         self.encoded: frozenset[Interval] = frozenset()
+        self.list_again_at = 0.0
         self._ranges: IntervalIndex | None = None
 
     @property

@@ -135,8 +135,10 @@ class Inspector:
                 self.log.failure("decoding stored bytes", reason)
             result.fire(_look(reason))
 
+        # Whoever asks waits before anything can have come.
+        waiter = result.wait()
         self._run(copy_sealed, seal, held.fd, start, count).addCallbacks(decoded, failed)
-        return result.wait()
+        return waiter
 
     def _freed(self, size: int, file: bool) -> None:
         self.decoded -= size

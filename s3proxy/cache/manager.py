@@ -16,6 +16,7 @@ from s3proxy.cache.background import Promptness
 from s3proxy.cache.entry import ObjectId, ObjectVersion, decode_version, encode_version
 from s3proxy.cache.fill import Fill, RunInThread
 from s3proxy.cache.flight import KeyFlight, Ticket
+from s3proxy.cache.following import Following, Found, Sought
 from s3proxy.cache.guard import CacheEvents, DiskGuard
 from s3proxy.cache.index import EntryIndex, Record
 from s3proxy.cache.inspection import Inspector
@@ -26,11 +27,12 @@ from s3proxy.cache.placement import Place, into_entry, into_ranges
 from s3proxy.cache.ram import RamTier
 from s3proxy.cache.settings import CacheSettings
 from s3proxy.cache.verify import verifier_for
-from s3proxy.cache.view import View
+from s3proxy.cache.view import BodyUnderWay, View
 from s3proxy.cache.writethrough import WriteThrough
+from s3proxy.storage.claims import Claim
 from s3proxy.storage.disk import DiskStore, StoredEntry
 from s3proxy.storage.generations import GenerationTable
-from s3proxy.storage.layout import entry_name
+from s3proxy.storage.layout import EntryName, entry_name
 from s3proxy.storage.record import INLINE, RANGES
 from s3proxy.telemetry.counts import CacheCounts
 from s3proxy.util.deferreds import SharedResult
@@ -97,6 +99,18 @@ class CacheManager:
         self._flights: dict[ObjectId, KeyFlight] = {}
         self._fills: set[Fill] = set()
         self._describing: dict[ObjectId, SharedResult[None]] = {}
+        self._following = (
+            None
+            if store is None or settings.coordination == "off"
+            else Following(
+                clock,
+                store,
+                run,
+                generations,
+                host_only=settings.coordination == "host",
+                forget=self._forget,
+            )
+        )
         self._index = (
             None
             if store is None
@@ -162,20 +176,38 @@ class CacheManager:
             await settling.wait()
             flight = self._flight(id)
         record = self._record(id, group)
-        fills: tuple[Fill, ...] = ()
+        fills: tuple[BodyUnderWay, ...] = ()
         if flight is not None and flight.version is not None:
             fills = tuple(fill for fill in flight.fills if fill.joinable)
             if fills and (record is None or not record.version.same_bytes(flight.version)):
-                return View(
-                    version=self._parts.completed(flight.version),
-                    validated_at=flight.brought_at,
-                    record=None,
-                    fills=fills,
-                    store=self.store,
-                    ram=self.ram,
-                    inspector=self.inspector,
-                )
+                return self._growing(flight.version, flight.brought_at, fills)
+        if self._following is not None and self._invalidation.trusts_disk(id):
+            body = None if fills else self._following.whole(id)
+            if body is not None and (record is None or not record.version.same_bytes(body.version)):
+                return self._growing(body.version, body.brought_at or 0.0, (body,))
+            fills += self._following.ranges(id, record) if body is None else (body,)
         return None if record is None else self.recorded(record, fills)
+
+    def _growing(self, version: ObjectVersion, brought_at: float, fills: tuple[BodyUnderWay, ...]) -> View:
+        """A version of which nothing but these bodies is there."""
+        return View(
+            version=self._parts.completed(version),
+            validated_at=brought_at,
+            record=None,
+            fills=fills,
+            store=self.store,
+            ram=self.ram,
+            inspector=self.inspector,
+        )
+
+    async def seek(self, id: ObjectId, sought: Sought) -> Found:
+        """What is wanted of an object is not here: see whether another process that uses the directory is getting it,
+        and wait for its first bytes.
+        """
+        following = self._following
+        if following is None or not self._invalidation.trusts_disk(id) or not self.guard.may_insert:
+            return Found.NOTHING
+        return await following.seek(id, self._record(id), sought)
 
     def look_again(self, id: ObjectId) -> None:
         """What the last view told is not on disk: the entry was replaced, perhaps by the same bytes under a newer
@@ -200,7 +232,7 @@ class CacheManager:
             return None
         return self._index.hot(id)
 
-    def recorded(self, record: Record, fills: tuple[Fill, ...] = ()) -> View:
+    def recorded(self, record: Record, fills: tuple[BodyUnderWay, ...] = ()) -> View:
         """What can be read of an object that has this record, a current one or a :meth:`hot` one."""
         return View(
             version=self._parts.completed(record.version),
@@ -220,11 +252,12 @@ class CacheManager:
 
     # Storing.
 
-    def begin(self, id: ObjectId, asking: Any, conditional: bool) -> Ticket:
+    def begin(self, id: ObjectId, asking: Any, conditional: bool, asks: Interval | None = None) -> Ticket:
         """A request for this object is about to be sent to S3.
 
         :param asking: what others who want the same find with :meth:`asked`, until the request is :meth:`answered`
         :param conditional: the request may be answered with a 304 about the entry on disk
+        :param asks: the bytes that it asks for, if other processes may wait for them
         """
         flight = self._flight(id)
         if flight is None:
@@ -232,10 +265,15 @@ class CacheManager:
             flight = self._flights[id] = KeyFlight(id, name, self._generations.object_at(name.slot))
         if flight.spent:
             # Requests that overlap without end would keep it so, and the object out of the cache, for ever.
-            self._equip(flight, conditional)
+            self._equip(flight, conditional, asks)
+        elif asks is not None and self._following is not None:
+            flight.announce(asks)
         flight.tickets += 1
         flight.asked.append(asking)
-        return Ticket(flight, self._now())
+        ticket = Ticket(flight, self._now())
+        if self._following is not None and flight.spent:
+            ticket.in_the_way = self._following.stands_in_the_way(flight.name)
+        return ticket
 
     def answered(self, ticket: Ticket, asking: Any) -> None:
         """The request no longer waits for an answer: nobody should join it any more. Idempotent."""
@@ -406,6 +444,8 @@ class CacheManager:
         self.guard.stop_inserts()
         for id in tuple(self._flights):
             self._revoke(id)
+        if self._following is not None:
+            self._following.close()
         if self.ram is not None:
             self.ram.close()
 
@@ -434,15 +474,18 @@ class CacheManager:
         if self._index is not None:
             self._index.forget(id)
 
-    def _equip(self, flight: KeyFlight, conditional: bool) -> None:
+    def _equip(self, flight: KeyFlight, conditional: bool, asks: Interval | None) -> None:
         """Get the right to publish for a request that is about to be sent."""
         lease = renewal = None
         if self.store is not None and self.guard.may_insert and self._invalidation.catch_up(flight.id):
+            how: dict[str, Any] = {}
+            if self._following is not None:
+                how = {"asks": asks, "instead_of": self._following.instead_of(flight.name)}
             if conditional:
-                renewal = self.guard.attempt(self.store.prepare_renewal, flight.name)
+                renewal = self.guard.attempt(self.store.prepare_renewal, flight.name, **how)
             if renewal is None:
                 failures = self.guard.failures
-                lease = self.guard.attempt(self.store.lease, flight.name)
+                lease = self.guard.attempt(self.store.lease, flight.name, **how)
                 refused = "busy" if failures == self.guard.failures else "error"
                 self.counts.leases["ok" if lease is not None else refused] += 1
         flight.equip(lease, renewal, blank=not conditional)
@@ -530,7 +573,9 @@ class CacheManager:
                 self._renew_or_redescribe(ticket, record, version)
             else:
                 self.confirmed(ticket, version)
-            place = into_ranges(store, record.stored, interval, small, self._held(record, interval))
+            held = self._held(record, interval)
+            claim = None if small else self._claim(record.name, record.stored.generation, interval)
+            place = into_ranges(store, record.stored, interval, small, held, claim)
         elif whole and version.size <= store.inline_max:
             place = into_entry(store, self.guard, self._take_lease(ticket), facts, small)
         elif record is not None and record.stored.kind == INLINE:
@@ -539,11 +584,19 @@ class CacheManager:
             return None
         else:
             lease = self._take_lease(ticket)
-            entry = None if lease is None else self.guard.attempt(store.publish_ranges, lease, **facts)
+            claims: list[Claim | None] = []
+
+            def prepare(generation: int) -> None:
+                claims.append(None if small else self._claim(flight.name, generation, interval))
+
+            entry = None if lease is None else self.guard.attempt(store.publish_ranges, lease, prepare=prepare, **facts)
+            claim = claims[0] if claims else None
             if entry is None:
+                if claim is not None:
+                    claim.release()
                 return None
             self._forget(version.id)
-            place = into_ranges(store, entry, interval, small, ())
+            place = into_ranges(store, entry, interval, small, (), claim)
         if place is None:
             return None
         fill = Fill(
@@ -560,9 +613,15 @@ class CacheManager:
             keep_ratio=self._settings.keep_ratio,
             on_file=lambda: self._published(flight, fill, place),
             on_settled=lambda fill, results, true: self._settled(flight, fill, place, results),
-            on_disk_error=lambda error: self._refused(flight, error),
+            on_disk_error=lambda error: self._refused(flight, place, error),
         )
         return fill
+
+    def _claim(self, name: EntryName, generation: int, interval: Interval) -> Claim | None:
+        """Let other processes know that these bytes are on their way into an entry."""
+        if self.store is None or self._following is None:
+            return None
+        return self.store.claim(name, generation, interval)
 
     def _published(self, flight: KeyFlight, fill: Fill, place: Place) -> None:
         """Some of a body can be read out of the cache now."""
@@ -579,8 +638,10 @@ class CacheManager:
             self.guard.failed(error)
             return ()
 
-    def _refused(self, flight: KeyFlight, error: BaseException) -> None:
+    def _refused(self, flight: KeyFlight, place: Place, error: BaseException) -> None:
         """Bytes of a fill could not be written."""
+        if place.claim is not None:
+            place.claim.release()
         if type(error) is not FileNotFoundError:
             self.guard.failed(error)
         elif not flight.revoked:
@@ -589,6 +650,8 @@ class CacheManager:
 
     def _settled(self, flight: KeyFlight, fill: Fill, place: Place, results: list[Any]) -> None:
         self._fills.discard(fill)
+        if place.claim is not None:
+            place.claim.release()
         if fill in flight.fills:
             flight.fills.remove(fill)
         if fill.condemned:

@@ -8,6 +8,7 @@ import attrs
 from s3proxy.cache.background import write_small_range
 from s3proxy.cache.bodyfiles import HeldRange, IWriter
 from s3proxy.cache.guard import DiskGuard
+from s3proxy.storage.claims import Claim
 from s3proxy.storage.disk import DiskStore
 from s3proxy.storage.entry import StoredEntry
 from s3proxy.util.intervals import Interval
@@ -26,6 +27,7 @@ class Place:
         second argument says so
     :ivar entry: the body goes into range files of this entry; None: into the entry's own
     :ivar small_ranges: which of them ``commit_small`` has published
+    :ivar claim: shows other processes that these bytes are on their way
     :ivar give_up: to be called when neither was used. Idempotent; may raise OSError
     """
 
@@ -34,6 +36,7 @@ class Place:
     give_up: Callable[[], None] = _nothing
     entry: StoredEntry | None = None
     small_ranges: list[Interval] = attrs.field(factory=list)
+    claim: Claim | None = None
 
 
 def into_entry(store: DiskStore, guard: DiskGuard, lease: Any, facts: dict[str, Any], small: bool) -> Place | None:
@@ -50,11 +53,17 @@ def into_entry(store: DiskStore, guard: DiskGuard, lease: Any, facts: dict[str, 
 
 
 def into_ranges(
-    store: DiskStore, entry: StoredEntry, interval: Interval, small: bool, held: tuple[Interval, ...]
+    store: DiskStore,
+    entry: StoredEntry,
+    interval: Interval,
+    small: bool,
+    held: tuple[Interval, ...],
+    claim: Claim | None = None,
 ) -> Place:
     """A body, or a part of one, into range files of an entry.
 
     :param held: the ranges that the entry has
+    :param claim: to these bytes
     """
     start, stop = interval
 
@@ -70,7 +79,10 @@ def into_ranges(
                     return HeldRange(handle, position, min(held_stop, stop) - position)
             elif position < held_start < limit:
                 limit = held_start
-        return store.start_range(entry, position, limit - position)
+        writer = store.start_range(entry, position, limit - position)
+        if claim is not None:
+            claim.writing(writer)
+        return writer
 
     if small:
         found: list[Interval] = []
@@ -79,4 +91,4 @@ def into_ranges(
             return write_small_range(open_writer, start, body, promptly, found)
 
         return Place(commit_small=commit_small, entry=entry, small_ranges=found)
-    return Place(writers=open_writer, entry=entry)
+    return Place(writers=open_writer, entry=entry, claim=claim)

@@ -13,6 +13,8 @@ class CacheSettings:
     :ivar max_memory: bytes that these may take
     :ivar max_written_size: bytes of the largest object that is kept on its way to S3
     :ivar refresh_interval: seconds after which they are read from disk again
+    :ivar coordination: whose downloads readers follow: those of the processes of this ``host``, of all hosts that share
+        the directory (``cluster``), or only those of this process (``off``)
     """
 
     max_cache_size: int
@@ -22,3 +24,4 @@ class CacheSettings:
     max_entries: int = 100_000
     max_memory: int = 256 * 1024 * 1024
     refresh_interval: float = 5.0
+    coordination: str = "cluster"

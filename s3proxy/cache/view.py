@@ -7,6 +7,7 @@ from twisted.internet.defer import Deferred, execute
 
 from s3proxy.cache.entry import ObjectVersion
 from s3proxy.cache.fill import Fill
+from s3proxy.cache.followed import Followed
 from s3proxy.cache.index import Record
 from s3proxy.cache.inspection import AHEAD, DecodedWindow, Inspector, Look
 from s3proxy.cache.ram import RamTier
@@ -14,10 +15,13 @@ from s3proxy.cache.spans import FileSpan, MemorySpan, Span
 from s3proxy.storage.disk import DiskStore
 from s3proxy.storage.entry import StoredEntry
 from s3proxy.storage.handles import ReadHandle
-from s3proxy.storage.record import HEAD, INLINE
+from s3proxy.storage.record import HEAD, INLINE, RANGES
 from s3proxy.util.intervals import Interval, gaps
 
-__all__ = ["BodyReader", "Coverage", "View"]
+__all__ = ["BodyReader", "BodyUnderWay", "Coverage", "View"]
+
+BodyUnderWay = Fill | Followed
+"""Got by this process, or by another one."""
 
 
 class Coverage(Enum):
@@ -45,7 +49,7 @@ class View:
     validated_at: float
     unconfirmed: bool = False
     record: Record | None
-    fills: tuple[Fill, ...]
+    fills: tuple[BodyUnderWay, ...]
     store: DiskStore | None
     ram: RamTier | None = None
     inspector: Inspector | None = None
@@ -117,12 +121,12 @@ class BodyReader:
         self._window: DecodedWindow | None = None
         self._damaged_at = -1
         self._closed = False
-        self._fills: list[Fill] = []
-        self._own: list[Fill] = [] if own is None else [own]
-        self._origin: Fill | None = None
+        self._fills: list[BodyUnderWay] = []
+        self._own: list[BodyUnderWay] = [] if own is None else [own]
+        self._origin: BodyUnderWay | None = None
         self._join_all(view)
 
-    def join(self, fill: Fill, *, own: bool = False) -> None:
+    def join(self, fill: BodyUnderWay, *, own: bool = False) -> None:
         """Read from this body, too.
 
         :param own: this reader's request brought it about
@@ -164,16 +168,30 @@ class BodyReader:
         self._origin = None
         # What was asked for because of this reader first, even if the cache has it by now: it was got from S3.
         found = self._arrived(self._own) or self._cached() or self._arrived(self._fills)
+        if found is None and self._learns():
+            found = self._cached()
         if found is not None:
             return found
-        waiting = next((fill for fill in self._fills if self._covers(fill) and fill.failure is None), None)
-        return None if waiting is None else waiting.wait()
+        for fill in self._fills:
+            if self._covers(fill) and fill.failure is None and fill.have <= self.position:
+                return fill.wait()
+        return None
 
-    def _covers(self, fill: Fill) -> bool:
+    def _learns(self) -> bool:
+        """Whether a body under way knows of a file in the cache that has the byte at ``position``."""
+        record = self._record
+        if record is None or record.stored.kind != RANGES:
+            return False
+        at = self.position
+        found = [span for fill in self._fills for span in fill.published if span[0] <= at < span[1]]
+        record.add_ranges(found)
+        return bool(found)
+
+    def _covers(self, fill: BodyUnderWay) -> bool:
         # Older files of a long fill are closed; what was in them is found by name, if at all.
         return fill.first <= self.position < fill.stop
 
-    def _arrived(self, fills: list[Fill]) -> Span | None:
+    def _arrived(self, fills: list[BodyUnderWay]) -> Span | None:
         """What a body under way has of the bytes at ``position``."""
         for fill in fills:
             if fill in self._fills and self._covers(fill):
@@ -305,7 +323,7 @@ class BodyReader:
             elif self.position > fill.start:
                 fill.moved(self, self.position)
 
-    def _leave(self, fill: Fill) -> None:
+    def _leave(self, fill: BodyUnderWay) -> None:
         self._fills.remove(fill)
         if fill in self._own:
             self._own.remove(fill)

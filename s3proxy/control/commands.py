@@ -19,7 +19,7 @@ from s3proxy.control.output import Output
 from s3proxy.control.screen import run_top
 from s3proxy.control.words import count, size
 
-__all__ = ["COMMANDS", "Context", "IAdmin", "OFFLINE"]
+__all__ = ["COMMANDS", "Context", "IAdmin"]
 
 _PAGE: Final = 1000
 _POLL: Final = 0.5
@@ -343,5 +343,3 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "config_check": config_check,
     "drain": drain,
 }
-OFFLINE: Final = frozenset({"rules_check", "config_check"})
-"""Those that never ask a proxy."""

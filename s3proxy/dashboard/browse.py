@@ -75,9 +75,9 @@ class Pages:
     :ivar total: how many there were at the beginning
     """
 
-    def __init__(self, catalog: Catalog, search: Search) -> None:
+    def __init__(self, catalog: Catalog, search: Search, size: int = _PAGE) -> None:
         self._catalog = catalog
-        self._search = attrs.evolve(search, offset=0, limit=_PAGE, order="name", folders=False)
+        self._search = attrs.evolve(search, offset=0, limit=size, order="name", folders=False)
         self._begun = self._over = False
         self.total = 0
 
@@ -90,7 +90,7 @@ class Pages:
         found = await self._catalog.find(self._search)
         if not self._begun:
             self._begun, self.total = True, found.total
-        self._over = len(found.ids) < _PAGE
+        self._over = len(found.ids) < self._search.limit
         if found.ids:
             last = found.ids[-1]
             self._search = attrs.evolve(self._search, after=(name_of(last), last.store))
@@ -102,6 +102,7 @@ class Browser:
 
     :param run: calls a function in a thread for disk work
     :param purged: told how many objects were removed
+    :ivar ordered: told of each order to remove something: object, prefix or bucket
     """
 
     log = Logger()
@@ -125,6 +126,7 @@ class Browser:
         self._rules = rules
         self._now = now
         self._purged = purged
+        self.ordered: Callable[[str], None] = lambda scope: None
 
     async def objects(self, search: Search) -> dict[str, Any]:
         """A page of objects. What is held of each is read from disk now."""
@@ -243,6 +245,7 @@ class Browser:
         ids = list(ids)
         await self._remove(ids)
         self._note_purge(who, len(ids), what or ", ".join(name_of(id) for id in ids))
+        self.ordered(_scope(what))
         return len(ids)
 
     async def purge_all(self, search: Search, who: str, what: str, tell: Callable[[int, int], None]) -> int:
@@ -259,6 +262,7 @@ class Browser:
                 tell(removed, pages.total)
         finally:
             self._note_purge(who, removed, what)
+            self.ordered(_scope(search.prefix or search.text))
         return removed
 
     async def _remove(self, ids: Iterable[ObjectId]) -> None:
@@ -276,6 +280,13 @@ class Browser:
     def close(self) -> None:
         """End the look through the directory, and its thread."""
         self._catalog.close()
+
+
+def _scope(what: str) -> str:
+    """What an order is about: object, prefix (or glob), or bucket."""
+    if not what:
+        return "object"
+    return "bucket" if what.find("/") + 1 == len(what) else "prefix"
 
 
 def _page(search: Search, offset: int) -> Search:

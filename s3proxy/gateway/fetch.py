@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 
 from s3proxy.cache.entry import ObjectId, ObjectVersion
 from s3proxy.cache.fill import Fill
+from s3proxy.gateway.elsewhere import asked_for
 from s3proxy.gateway.relay import discard
 from s3proxy.gateway.transaction import Parts
 from s3proxy.policy.cacheability import Storable, judge_answer
@@ -96,14 +97,30 @@ class Fetch:
         self._owner_waits = True
         self._asking: Deferred[IUpstreamResponse] | None = None
 
-    def begin(self) -> None:
-        """Send it."""
+    def begin(self, *, yielding: bool = False) -> bool:
+        """Send it.
+
+        :param yielding: not if another process is about to get the object; False: so it is, and nothing was sent
+        """
         cache = self._parts.cache
-        self._ticket = cache.begin(self._id, self, self._known is not None)
+        self._ticket = cache.begin(self._id, self, self._known is not None, self._asks)
+        if yielding and self._ticket.in_the_way:
+            self._end_ticket()
+            return False
         self._asking = self._parts.upstream.request(self._request)
         self._asking.addCallbacks(self._answered, self._failed).addErrback(
             lambda reason: self.log.failure("handling S3's answer", reason)
         )
+        return True
+
+    @property
+    def _asks(self) -> Interval | None:
+        """The bytes that others may wait for."""
+        if self._promised is not None:
+            return self._promised
+        if self._conditional or not self._store or self._request.method != b"GET":
+            return None
+        return asked_for(self.wanted)
 
     def answer(self) -> "Deferred[Answer]":
         """A Deferred of the caller's own. When the last one is cancelled before an answer came, the request is given

@@ -1,9 +1,9 @@
 """GET and HEAD of an object through the cache.
 
 One loop: look at what the cache holds and at what is under way; serve it if the gate lets it through; else join a
-request that is at S3 already, or ask for the bytes that are missing, or send the caller's own request. Whatever changed
-meanwhile, the loop looks again; it ends, because a request joins others, asks for single spans and asks for
-confirmation only so often.
+request that is at S3 already, or wait for another process that gets the same, or ask for the bytes that are missing, or
+send the caller's own request. Whatever changed meanwhile, the loop looks again; it ends, because a request joins
+others, waits for other processes, asks for single spans and asks for confirmation only so often.
 """
 
 import attrs
@@ -11,6 +11,7 @@ from twisted.logger import Logger
 
 from s3proxy.cache.view import View
 from s3proxy.gateway.demand import Demand
+from s3proxy.gateway.elsewhere import Elsewhere
 from s3proxy.gateway.fetch import Answer, Fetch, Kind
 from s3proxy.gateway.gaps import GapFetches, Gaps, find_gaps
 from s3proxy.gateway.reply import Reply
@@ -47,6 +48,7 @@ class ReadFlow:
         self._settings = transaction.settings
         self._demand = demand
         self._reply = Reply(parts, transaction, demand)
+        self._elsewhere = Elsewhere(parts, transaction, demand, renew=renew)
         self._renew = renew
         self._joined = False
         self._joins = 0
@@ -70,7 +72,7 @@ class ReadFlow:
                 if gate.fresh:
                     reason = self._demand.lacks(view)
                     if reason is Reason.NONE:
-                        outcome = Outcome.COALESCED if self._joined else Outcome.HIT
+                        outcome = Outcome.COALESCED if self._joined or self._elsewhere.waited else Outcome.HIT
                         if self._settings.page_widening and outcome is Outcome.HIT and self._demand.wanted is not None:
                             self._parts.counts.pages["page_hit"] += 1
                         await self._reply.from_view(view, outcome)
@@ -82,6 +84,8 @@ class ReadFlow:
             fetch = self._joinable(view, reason)
             if fetch is not None:
                 answered = await self._share(fetch, reason)
+            elif await self._elsewhere.has(view, reason):
+                answered = False
             elif view is not None and (gaps := self._gaps(view, reason)) is not None:
                 answered = await self._fill_gaps(view, gaps)
             elif view is None and (pages := self._pages()) is not None:
@@ -230,11 +234,22 @@ class ReadFlow:
         self,
         view: View | None,
         *,
+        asking: FromTo | Suffix | None = None,
+        adding: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> Fetch:
+        fetch = self._new_fetch(view, asking=asking, adding=adding)
+        fetch.begin()
+        return fetch
+
+    def _new_fetch(
+        self,
+        view: View | None,
+        *,
         confirm: bool = False,
         asking: FromTo | Suffix | None = None,
         adding: tuple[tuple[bytes, bytes], ...] = (),
     ) -> Fetch:
-        fetch = Fetch(
+        return Fetch(
             self._parts,
             self._id,
             upstream_request(self._transaction, self._parts, adding=adding),
@@ -246,8 +261,6 @@ class ReadFlow:
             checksums=self._demand.checksums,
             unconfirmed=view is not None and view.unconfirmed,
         )
-        fetch.begin()
-        return fetch
 
     async def _ask(self, view: View | None, reason: Reason) -> bool:
         """Send the caller's own request. Whether the client has its answer; if not, the loop looks again."""
@@ -262,8 +275,11 @@ class ReadFlow:
             and self._demand.lacks(view) in (Reason.NONE, Reason.INCOMPLETE)
         )
         adding = ((b"If-None-Match", view.version.etag),) if may_confirm and view is not None else ()
+        fetch = self._new_fetch(view, confirm=bool(adding), adding=adding)
+        if not fetch.begin(yielding=self._elsewhere.may_wait(reason)):
+            # Another process came a moment earlier.
+            return False
         self._confirmations += may_confirm
-        fetch = self._start_fetch(view, confirm=bool(adding), adding=adding)
         try:
             answer = await fetch.answer()
             if adding:
@@ -321,7 +337,7 @@ class ReadFlow:
             if gaps is not None and await self._fill_gaps(view, gaps):
                 return True
             # Confirmed, but not all there: the same request once more, for the bytes.
-            fetch = self._start_fetch(view, confirm=False)
+            fetch = self._start_fetch(view)
             try:
                 second = await fetch.answer()
             finally:

@@ -5,8 +5,10 @@ that answer and read on from it.
 """
 
 from s3proxy.cache.entry import ObjectId, ObjectVersion
+from s3proxy.cache.following import Found
 from s3proxy.cache.view import BodyReader, Coverage
 from s3proxy.gateway.deliver import BodyBroken
+from s3proxy.gateway.elsewhere import sought
 from s3proxy.gateway.fetch import Answer, Fetch, Kind
 from s3proxy.gateway.gaps import continues, fetch_span, take_up
 from s3proxy.gateway.transaction import Parts, Transaction, upstream_request
@@ -31,6 +33,10 @@ async def resume(
     missing = await _look(parts, transaction, id, reader)
     if missing is None:
         return
+    if await parts.cache.seek(id, sought(None, missing)) in (Found.NEWS, Found.AWAITED):
+        missing = await _look(parts, transaction, id, reader)
+        if missing is None:
+            return
     fetch = next((fetch for fetch in parts.cache.asked(id) if fetch.resumes(reader.version, reader.position)), None)
     if fetch is not None:
         if await _wait_for(fetch, reader):

@@ -395,6 +395,7 @@ class ProxyService(MultiService):
         self._browser = Browser(
             self._reactor, manager, volume, catalog, run, known.rules, known.now, self._note_purged
         )
+        self._browser.ordered = self._metrics.cache_purged
         if self._config.dashboard.enabled:
             self._dashboard = DashboardService(
                 self._reactor,

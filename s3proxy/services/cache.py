@@ -170,6 +170,7 @@ class CacheService(Service):
                 max_entries=cache.metadata_cache.max_entries,
                 max_memory=descriptions,
                 refresh_interval=cache.metadata_cache.refresh_interval,
+                coordination=cache.coordination,
             ),
             now=self._now,
             events=_Counted(self._metrics),

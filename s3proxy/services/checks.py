@@ -32,6 +32,7 @@ from twisted.python.failure import Failure
 from s3proxy.admin.board import ComponentStatus, HealthComponent, HealthState
 from s3proxy.config.model import Config
 from s3proxy.services.cache import CacheService
+from s3proxy.storage.census import Census
 from s3proxy.storage.disk import DiskStore
 from s3proxy.telemetry.instruments import Reading
 from s3proxy.telemetry.thread import SerialThread
@@ -44,6 +45,8 @@ LEAST_INTERVAL: Final = 1.0
 """Seconds between two looks, at least."""
 SLOW: Final = 1.0
 """Seconds of a look at a directory that is slow."""
+COUNTING: Final = 0.25
+"""Seconds of each look that are spent on counting what is stored."""
 FULL_FOR: Final = 300.0
 """Seconds with nearly no room after which something must be done."""
 MOST_SKEW: Final = 30.0
@@ -120,6 +123,7 @@ class Checks(Service):
         self._above = 0
         self._full_since: float | None = None
         self._evicted = 0
+        self._census: Census | None = None
         self.found = Found()
 
     def startService(self) -> None:
@@ -158,6 +162,7 @@ class Checks(Service):
             skew = _write(cache) - self._now()
             seconds = time.perf_counter() - began
             live, stale = self._instances()
+            self._count()
         except OSError as problem:
             error = problem.strerror or str(problem)
             seconds = time.perf_counter() - began
@@ -168,6 +173,13 @@ class Checks(Service):
                 # What is wrong with the directory is said elsewhere.
                 continue
         return Found(error=error, seconds=seconds, skew=skew, space=space, live=live, stale=stale)
+
+    def _count(self) -> None:
+        store = self._cache.store
+        if store is not None:
+            if self._census is None:
+                self._census = Census(store.volume)
+            self._census.step(COUNTING)
 
     def _instances(self) -> tuple[int, int]:
         store = self._cache.store
@@ -314,6 +326,9 @@ class Checks(Service):
             yield Reading("s3proxy_volume_free_bytes", space.free, (volume,))
             yield Reading("s3proxy_volume_size_bytes", space.size, (volume,))
             yield Reading("s3proxy_volume_free_inodes", space.free_files, (volume,))
+        if self._census is not None and self._census.rounds:
+            yield Reading("s3proxy_cache_objects", self._census.objects)
+            yield Reading("s3proxy_cache_ranges", self._census.ranges)
         yield Reading("s3proxy_cluster_instances", self.found.live, ("live",))
         yield Reading("s3proxy_cluster_instances", self.found.stale, ("stale",))
 

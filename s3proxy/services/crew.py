@@ -37,6 +37,8 @@ __all__ = ["USE", "Crew", "HostMetrics", "WorkerSettings", "share_of"]
 
 PULL: Final = 1.0
 """Seconds between two questions to all workers how they are."""
+COUNT_EVERY: Final = 5
+"""Every so many questions, workers are also asked what they have counted: of one that dies, no more than that is lost."""
 ANSWER: Final = 3.0
 """Seconds that people wait for a worker's answer; then they see what it said before."""
 FRESH: Final = 0.05
@@ -167,6 +169,8 @@ class Crew(Service, Hearing):
         self._asked_at: dict[str, float] = {}
         self._asking: dict[str, Deferred[None]] = {}
         self._heard_at: dict[Worker, float] = {}
+        self._left: set[Worker] = set()
+        self._pulls = 0
         self._pulling = LoopingCall(self._pull)
         self._pulling.clock = reactor
         self.traffic = self.manager = self._gathered
@@ -256,6 +260,7 @@ class Crew(Service, Hearing):
 
     def farewell(self, worker: Worker, counted: dict[str, Any]) -> None:
         """See :class:`Hearing`."""
+        self._left.add(worker)
         self._take(worker, counted)
 
     def _gone(self, worker: Worker) -> None:
@@ -267,7 +272,11 @@ class Crew(Service, Hearing):
         store = self._cache.store
         if store is not None and isinstance(store.volume.ledger, HostLedger):
             store.volume.ledger.vacate(worker.seat)
-        self._cache.clean_up_soon()
+        if worker in self._left:
+            # It has put everything in order itself.
+            self._left.discard(worker)
+        else:
+            self._cache.clean_up_soon()
 
     def _take(self, worker: Worker, said: dict[str, Any]) -> None:
         if worker.state is State.GONE:
@@ -289,8 +298,9 @@ class Crew(Service, Hearing):
                     number=worker.number, pid=worker.pid, limit=SILENCE,
                 )  # fmt: skip
                 worker.process.kill()
+        self._pulls += 1
         # A Deferred here would hold up the next question.
-        self.refresh("facts,snapshot")
+        self.refresh("facts" if self._pulls % COUNT_EVERY else "facts,snapshot")
 
     def refresh(self, wanted: str = "facts") -> "Deferred[None]":
         """Ask all workers; fires, without an error, when all have answered, or have been given time enough.

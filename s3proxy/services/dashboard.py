@@ -33,6 +33,7 @@ from s3proxy.services.listeners import AdminListener
 from s3proxy.storage.diskio import DiskBusy
 from s3proxy.storage.volume import Volume
 from s3proxy.telemetry.logs import ApplicationLog, format_line
+from s3proxy.telemetry.instruments import Reading
 from s3proxy.telemetry.metrics import Metrics
 
 __all__ = ["DashboardService", "LineKeeper"]
@@ -107,6 +108,7 @@ class DashboardService(MultiService):
         self._file = os.path.join(config.cache.cache_dir, "dashboard", f"{hostname}-{port}.history")
         self._history = History()
         self._hub = Hub(reactor.seconds)
+        metrics.observe_source(lambda: [Reading("s3proxy_dashboard_clients", len(self._hub))], "dashboard")
         self._cards = Cards(volume)
         self._browser = browser
         self._row: dict[str, float] = {}

@@ -35,6 +35,10 @@ def store_readings(store: DiskStore) -> Iterator[Reading | Spread]:
     yield Reading("s3proxy_multipart_uploads_evicted_total", counts.expired_uploads)
     yield Reading("s3proxy_lock_stale_total", counts.broken_leases, ("entry", "broken"))
     yield from totals("s3proxy_cache_repairs_total", counts.repairs, _REPAIRS)
+    yield Reading("s3proxy_compression_objects_total", counts.packed, ("compressed",))
+    yield Reading("s3proxy_compression_objects_total", counts.not_packed, ("stored",))
+    yield Reading("s3proxy_compression_bytes_total", counts.packed_before, ("before",))
+    yield Reading("s3proxy_compression_bytes_total", counts.packed_after, ("after",))
     for kind, word in _FAULTS.items():
         yield Reading("s3proxy_cache_errors_total", counts.faults[kind], (word,))
     for operation, seconds in counts.seconds.items():

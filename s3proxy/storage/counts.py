@@ -26,6 +26,10 @@ class StoreCounts:
     :ivar faults: damaged files, by kind: metadata, range or missing
     :ivar repairs: what scans removed, by kind
     :ivar expired_uploads: unfinished uploads that were given up
+    :ivar packed: bodies that were made smaller, whose files had
+    :ivar packed_before: bytes, and have
+    :ivar packed_after: now
+    :ivar not_packed: bodies for which it was not worth it
     :ivar broken_leases: rights to publish that were taken from owners without a sign of life
     """
 
@@ -39,6 +43,8 @@ class StoreCounts:
         self.repairs: "Counter[str]" = Counter()
         self.expired_uploads = 0
         self.broken_leases = 0
+        self.packed = self.not_packed = 0
+        self.packed_before = self.packed_after = 0
 
     @contextmanager
     def timed(self, operation: str) -> Iterator[None]:
@@ -82,6 +88,18 @@ class StoreCounts:
         """An unfinished upload was given up."""
         with self._lock:
             self.expired_uploads += 1
+
+    def made_smaller(self, before: int, after: int) -> None:
+        """A body was encoded; its file had so many bytes, and has so many now."""
+        with self._lock:
+            self.packed += 1
+            self.packed_before += before
+            self.packed_after += after
+
+    def left_as_it_is(self) -> None:
+        """A body was not worth encoding."""
+        with self._lock:
+            self.not_packed += 1
 
     def lease_broken(self) -> None:
         """A right to publish was taken from an owner without a sign of life."""

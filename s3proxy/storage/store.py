@@ -3,14 +3,14 @@
 from collections.abc import Callable
 
 from s3proxy.storage.balance import Balance
+from s3proxy.storage.claims import Claim, ClaimedRange, Flight, find_claims, look_at_flight, make_claim
 from s3proxy.storage.entry import EntryFacts, StoredEntry
 from s3proxy.storage.eviction import Evictor
-from s3proxy.storage.growth import Claim, ClaimedRange, Flight, find_claims, look_at_flight, make_claim
 from s3proxy.storage.handles import ReadHandle
 from s3proxy.storage.invalidation import Arm, Renewal, arm, drop, prepare_renewal
 from s3proxy.storage.layout import EntryName
 from s3proxy.storage.lease import Lease, take_lease
-from s3proxy.storage.packing import Packing, pack_entry, pack_range, republish
+from s3proxy.storage.packing import Packed, Packing, pack_entry, pack_range, republish
 from s3proxy.storage.publish import make_header, publish_head, publish_inline, publish_ranges
 from s3proxy.storage.reading import listed, load, open_inline, open_range, ranges
 from s3proxy.storage.reaper import Reaper
@@ -123,11 +123,20 @@ class DiskStore:
         :param block: logarithm of the size of what is encoded, and has to be decoded, as one
         :raises OSError: the disk failed; what there was is still there
         """
-        return pack_range(self.volume, self.evictor, entry, start, stop, block=block)
+        return self._noted(pack_range(self.volume, self.evictor, entry, start, stop, block=block))
 
     def pack_entry(self, entry: StoredEntry, *, block: int) -> Packing:
         """The same for the body of an inline entry."""
-        return pack_entry(self.volume, self.evictor, entry, block=block, lease_seconds=self._lease_seconds)
+        return self._noted(
+            pack_entry(self.volume, self.evictor, entry, block=block, lease_seconds=self._lease_seconds)
+        )
+
+    def _noted(self, packing: Packing) -> Packing:
+        if packing.outcome is Packed.SMALLER:
+            self.volume.counts.made_smaller(packing.before, packing.after)
+        elif packing.outcome is Packed.NOT_WORTH:
+            self.volume.counts.left_as_it_is()
+        return packing
 
     # Publishing
 

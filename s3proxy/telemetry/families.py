@@ -181,6 +181,8 @@ FAMILIES: Final[tuple[Family, ...]] = (
     _counter("page_requests", "Reads of objects that are to be read in pages.", "outcome"),
     _counter("page_bytes", "Bytes that such reads asked for, and that were fetched beyond them.", "kind"),
     _counter("page_promotions", "Ranges that were used often enough to be copied into memory.", "result"),
+    _counter("compression_objects", "Stored bodies that were made smaller, or left as they are.", "result"),
+    _counter("compression_bytes", "What the files of those that were made smaller took before, and after.", "stage"),
     # Rules and buckets.
     _gauge("rules_loaded", "Cache rules in force.", merge="max"),
     _gauge(

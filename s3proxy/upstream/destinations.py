@@ -220,9 +220,7 @@ class DestinationPolicy:
             raise refusal
         return permitted
 
-    def check_address(
-        self, host: str, ip: str, port: int, vouched: bool = False, asked: int | None = None
-    ) -> None:
+    def check_address(self, host: str, ip: str, port: int, vouched: bool = False, asked: int | None = None) -> None:
         """Look at one address that is about to be dialled for a host.
 
         :raises UpstreamRefused: it may not be

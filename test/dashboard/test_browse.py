@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.cache.entry import ObjectId
 from s3proxy.dashboard import browse
-from s3proxy.dashboard.browse import id_of, reference
+from s3proxy.dashboard.browse import Pages, id_of, reference
 from s3proxy.dashboard.catalog import Search
 
 RULES = b"""{"rules": [
@@ -151,3 +151,29 @@ class PurgeTests(BrowserCase):
         done = Deferred.fromCoroutine(self.stocked.browser.matching(Search(prefix="b/")))
         self.stocked.walk()
         self.assertIn("2 objects fit", str(self.failureResultOf(done, ValueError).value))
+
+
+class PagesTests(BrowserCase):
+    def test_all_of_them(self) -> None:
+        """Whatever the size of a page, each object that fits comes once, although others go away meanwhile."""
+        names = [b"b/%d" % number for number in range(7)]
+        for name in (*names, b"c/x"):
+            self.stocked.read(name)
+        for size in (1, 2, 3, 7, 8):
+            pages = Pages(self.stocked.catalog, Search(prefix="b/"), size)
+            found: list[ObjectId] = []
+            while ids := self.await_(pages.next()):
+                self.assertLessEqual(len(ids), size)
+                found += ids
+            self.assertEqual((found, pages.total), ([an_id(name) for name in names], 7))
+        pages = Pages(self.stocked.catalog, Search(prefix="b/"), 3)
+        first = self.await_(pages.next())
+        self.await_(self.stocked.browser.purge(first, "somebody"))
+        self.assertEqual(self.await_(pages.next()), tuple(an_id(name) for name in names[3:6]))
+
+    def test_names(self) -> None:
+        """An object is found by its very name."""
+        self.stocked.read(b"b/1")
+        self.stocked.read(b"b/12")
+        self.assertEqual(self.await_(self.stocked.browser.named("b/1")), [an_id(b"b/1")])
+        self.assertEqual(self.await_(self.stocked.browser.named("b/")), [])

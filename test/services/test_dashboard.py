@@ -59,7 +59,14 @@ class DashboardCase(SynchronousTestCase):
         )
         catalog = Catalog(self.reactor, ImmediateThread(), harness.store.volume)
         browser = Browser(
-            self.reactor, harness.cache, harness.store.volume, catalog, self.run_call, known.rules, known.now, self.purged
+            self.reactor,
+            harness.cache,
+            harness.store.volume,
+            catalog,
+            self.run_call,
+            known.rules,
+            known.now,
+            self.purged,
         )
         service = DashboardService(
             self.reactor,

@@ -5,7 +5,6 @@ from hypothesis.stateful import precondition, rule
 
 from test.stateful.machine import Foundation, keys, sizes
 from test.stateful.reading import CALLERS, Reading, Style, ranges
-from test.support.model import Content
 
 __all__ = ["Overtaking", "Overwriting", "Permitting", "Writing"]
 

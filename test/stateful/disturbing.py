@@ -10,7 +10,7 @@ from hypothesis.stateful import rule
 from test.stateful.machine import Foundation, keys, sizes
 from test.stateful.reading import Reading, Style, plain_styles, ranges
 from test.stateful.writing import Racing
-from test.support.model_orders import Put
+from test.support.model_orders import Delete, Put
 from test.support.model_s3 import FAULTS, WRITE_FAULTS, Fault, WriteFault
 
 __all__ = ["Evicting", "Failing", "FailingWrites", "Restarting"]
@@ -85,6 +85,39 @@ class FailingWrites(Racing):
         self.world.s3.plan_write(key, fault)
         content = self.content(key, size)
         self.request(Put(key=key, label=self.world.label(), bytes_of=content, coding=coding), "everything")
+
+    @rule(
+        key=keys,
+        kind=st.sampled_from(("silent", "lost", "status", "left")),
+        removes=st.booleans(),
+        size=sizes,
+        seconds=st.sampled_from((0.01, 4.0)),
+        later=st.sampled_from((11.0, 29.0)),
+        acts=st.sampled_from((True, True, False)),
+    )
+    def act_soon(
+        self, key: bytes, kind: str, removes: bool, size: int, seconds: float, later: float, acts: bool
+    ) -> None:
+        """S3 acts a moment after the proxy has given up, and in between somebody reads what was there before."""
+        assert self.world is not None
+        world = self.world
+        world.settle()
+        world.s3.plan_write(key, WriteFault("silent" if kind == "left" else kind, acts="after"))
+        order = Put(key=key, label=world.label(), bytes_of=self.content(key, size))
+        writer = world.order(Delete(key=key) if removes else order)
+        if kind == "left":
+            while world.uplink.may_process(writer.exchange) is False and world.move(0):
+                continue
+            writer.client.leave()
+        self.world.settle()
+        self.world.read(b"GET", key, {b"x-caller": b"ann"})
+        self.world.settle()
+        self.world.harness.clock.advance(seconds)
+        if world.uplink.late:
+            world.uplink.act_late(len(world.uplink.late) - 1, acts)
+        self.world.harness.clock.advance(later)
+        self.world.read(b"GET", key, {b"x-caller": b"ann"})
+        self.world.settle()
 
 
 class Evicting(Foundation):

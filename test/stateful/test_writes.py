@@ -1,8 +1,8 @@
 """Writes through the proxy against a dictionary of versions.
 
-Every kind of write, in any order and at the same time as reads, with faults of S3 and its network at every point of an
-upload: nobody who comes after an acknowledgement gets an older version, nobody ever gets bytes that S3 does not have, or
-mixed ones, or too few; and in the end nothing is left over.
+Every kind of write, in any order and at the same time as reads, with faults of S3 and its network at every point of
+an upload: nobody who comes after an acknowledgement gets an older version, nobody ever gets bytes that S3 does not
+have, or mixed ones, or too few; and in the end nothing is left over.
 
 More of it: ``S3PROXY_TEST_STEPS=200000 trial test.stateful``.
 """

@@ -41,6 +41,9 @@ class TortureTests(SynchronousTestCase):
             "staged",
             "assembled",
             "range_fetches",
+            "spoilt",
+            "damaged",
+            "packed",
             "crashes",
         ):
             self.assertGreater(counters[necessary], 0, f"{necessary}: {self.diagnosis}")

@@ -1,5 +1,5 @@
 """Several processes read, insert, revalidate, write and die on one cache directory, against an origin that knows the
-truth.
+truth. Meanwhile bits of their files change, and files lose their ends.
 
 Run as a program: ``python -m test.storage.torture DIRECTORY --seconds 5`` prints one line of counters as JSON. A read
 is *stale* when it is answered from the cache with a version older than one whose write had been acknowledged before the
@@ -30,14 +30,16 @@ from s3proxy.storage.disk import (
     EntryFacts,
     EntryName,
     GenerationTable,
+    ReadHandle,
     StoredEntry,
     Upload,
     entry_name,
     open_store,
 )
-from s3proxy.storage.errors import NotNow
+from s3proxy.storage.errors import Damaged, NotNow
 from s3proxy.storage.files import SystemCalls
-from s3proxy.storage.layout import parse_temp
+from s3proxy.storage.layout import parse_range, parse_temp
+from s3proxy.storage.packing import Packed
 
 COUNTERS = (
     "reads",
@@ -58,6 +60,9 @@ COUNTERS = (
     "range_fetches",
     "evictions",
     "scans",
+    "spoilt",
+    "damaged",
+    "packed",
     "stale",
     "mixed",
     "old",
@@ -203,12 +208,69 @@ class Worker:
             self._store.evictor.shrink(0)
         elif choice < 0.144:
             self.scan()
-        elif choice < 0.15:
+        elif choice < 0.147 and self._flaw != "private memory":
+            self.spoil(key)
+        elif choice < 0.152:
+            self.pack(key)
+        elif choice < 0.158:
             self._store.pulse()
             self._store.flush_recency()
             self._store.sweeper.run()
         else:
             self.read(key)
+
+    def spoil(self, key: int) -> None:
+        """Change a bit of a stored file, or cut it, under everybody who has it open."""
+        path = self._store.volume.entry_path(self.name(key))
+        entry = self._store.load(self.name(key))
+        if entry is not None and entry.has_ranges and self._random.random() < 0.8:
+            directory = self._store.volume.generation_path(entry.name, entry.generation)
+            names = [text for text in os.listdir(directory) if parse_range(text) is not None]
+            path = f"{directory}/{self._random.choice(names)}" if names else path
+        try:
+            fd = os.open(path, os.O_RDWR)
+        except FileNotFoundError:
+            return
+        try:
+            size = os.fstat(fd).st_size
+            at = self._random.randrange(max(1, size))
+            if self._random.random() < 0.3:
+                os.ftruncate(fd, at)
+            elif at not in (6, 7):
+                # State and flags have no checksum: what they say is taken for a hint.
+                byte = os.pread(fd, 1, at)
+                os.pwrite(fd, bytes([byte[0] ^ 1 << self._random.randrange(8)]) if byte else b"x", at)
+        finally:
+            os.close(fd)
+        self.count("spoilt")
+
+    def pack(self, key: int) -> None:
+        """Store what there is of an object smaller."""
+        entry = self._store.load(self.name(key))
+        if entry is None or entry.kind == HEAD:
+            return
+        try:
+            if entry.kind != RANGES:
+                outcomes = [self._store.pack_entry(entry, block=12).outcome]
+            else:
+                spans = self._store.ranges(entry)
+                outcomes = [self._store.pack_range(entry, *span, block=12).outcome for span in spans]
+        except Damaged:
+            self.count("damaged")
+            return
+        if Packed.SMALLER in outcomes:
+            self.count("packed")
+
+    def bytes_of(self, handle: ReadHandle, count: int) -> bytes | None:
+        """All that a file has, as it is given to a reader; None: it is damaged."""
+        try:
+            assert handle.seal is not None
+            return b"".join(handle.seal.read(handle.fd, 0, count))
+        except Damaged:
+            self.count("damaged")
+            return None
+        finally:
+            handle.close()
 
     def scan(self) -> None:
         self.count("scans")
@@ -259,22 +321,20 @@ class Worker:
             data = entry.small_body
             if data is None:
                 handle = self._store.open_inline(entry)
-                if handle is None:
+                data = None if handle is None else self.bytes_of(handle, entry.body_len)
+                if data is None:
                     return False
-                data = os.pread(handle.fd, entry.body_len, handle.base)
-                handle.close()
             if data != content(key, version, 0, entry.object_size):
                 self.count("mixed")
             return True
         whole = True
         for start in range(0, entry.object_size, PART):
-            handle = self._store.open_range(entry, start, start + PART)
-            if handle is None:
+            handle = self._store.open_range(entry, start, start + PART, encoded=self._random.random() < 0.5)
+            data = None if handle is None else self.bytes_of(handle, PART)
+            if data is None:
                 whole = self.fill(key, entry, version, start) and whole
-                continue
-            if os.pread(handle.fd, PART, handle.base) != content(key, version, start, start + PART):
+            elif data != content(key, version, start, start + PART):
                 self.count("mixed")
-            handle.close()
         return whole
 
     def fill(self, key: int, entry: StoredEntry, version: int, start: int) -> bool:

@@ -28,8 +28,13 @@ class ServerCertificate:
         """A context factory for a server."""
         both = PrivateCertificate.loadPEM(self.certificate.read_bytes() + self.key.read_bytes())
         # Twisted lets every handshake fail in which a client offers protocols and the server has none.
+        # Like S3, it lets clients take up an earlier session.
         return CertificateOptions(
-            privateKey=both.privateKey.original, certificate=both.original, acceptableProtocols=[b"http/1.1"]
+            privateKey=both.privateKey.original,
+            certificate=both.original,
+            acceptableProtocols=[b"http/1.1"],
+            enableSessions=True,
+            enableSessionTickets=True,
         )
 
 

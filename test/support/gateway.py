@@ -3,6 +3,7 @@ threads or time.
 """
 
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -367,5 +368,5 @@ class GatewayHarness:
         """Files of the cache directory that belong to something under way."""
         found = []
         for folder, _, names in os.walk(self.root):
-            found += [name for name in names if name.endswith(".f") or name.startswith("t.")]
+            found += [name for name in names if re.search(r"^[a-z2-7]{32}\.f$|^t\.", name)]
         return found

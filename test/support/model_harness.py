@@ -80,15 +80,17 @@ def small_steps(limits: Limits) -> Iterator[None]:
 
 
 class Threads(ManualThread):
-    """Finish in any order; the next ``refusals`` pieces of work are refused."""
+    """Finish in any order; the next ``refusals`` pieces of work are refused, and ``refused`` ones were."""
 
     def __init__(self) -> None:
         super().__init__()
         self.refusals = 0
+        self.refused = 0
 
     def __call__(self, function: Callable[..., Any], *args: Any) -> "Deferred[Any]":
         if self.refusals:
             self.refusals -= 1
+            self.refused += 1
             return fail(DiskBusy(errno.EAGAIN, "busy"))
         return super().__call__(function, *args)
 
@@ -236,7 +238,6 @@ class ModelHarness(GatewayHarness):
         if cache.ram is not None:
             files = _open_files("/memfd:s3proxy")
             assert len(files) <= len(cache.ram), f"{len(cache.ram)} pieces, but {len(files)} memory files"
-
 
     def staged_parts(self, key: bytes, upload_id: bytes) -> list[str]:
         """What is kept of the parts of a multipart upload."""

@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 
 from s3proxy.upstream.interfaces import UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from test.support.gateway import Asked, FakeResponse
-from test.support.model import Content, History, Shape, Version, http_date, shape_of
+from test.support.model import History, Shape, Version, http_date, shape_of
 from test.support.model_multipart import Upload
 from test.support.model_orders import Told
 
@@ -74,8 +74,8 @@ WRITE_FAULTS = (
     "cut",
     "stall",
 )
-"""What becomes of a write. ``reset``, ``stuck``, ``early``, ``early-200``: somewhere in the request's body, or before it:
-the connection is lost, nothing moves any more, an error is answered, a success is answered. ``silent``, ``lost``,
+"""What becomes of a write. ``reset``, ``stuck``, ``early``, ``early-200``: somewhere in the request's body, or before
+it: the connection is lost, nothing moves any more, an error is answered, a success is answered. ``silent``, ``lost``,
 ``status``: behind the body: no answer, a lost connection, an error. ``cut``, ``stall``: somewhere in the answer.
 """
 

@@ -1,7 +1,7 @@
 """Writes on their way to S3, and everything that can become of them there.
 
-S3 acts at one moment, or never; whoever writes is told in time, too late, wrongly, or not at all. What S3 got in full it
-may still act on when nobody waits any more: such a write is :attr:`Uplink.late`.
+S3 acts at one moment, or never; whoever writes is told in time, too late, wrongly, or not at all. What S3 got in full
+it may still act on when nobody waits any more: such a write is :attr:`Uplink.late`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -213,7 +213,7 @@ class Uplink:
     def _judge_leftovers(self, writer: Writer) -> None:
         """Of an upload that is over nothing is kept for later, unless somebody is still at it."""
         world, order = self._world, writer.order
-        if not isinstance(order, (Abort, Complete)) or world.threads.waiting or world.damaged:
+        if not isinstance(order, (Abort, Complete)) or world.threads.waiting or world.threads.refused or world.damaged:
             return
         others = [each for each in world.writers if each is not writer and each.client.ended is None]
         if any(getattr(each.order, "id", None) == order.id for each in others):

@@ -13,7 +13,7 @@ from test.support.fake_script import Action, Match
 from test.support.proxy_process import clean_environment
 from test.support.raw_client import ConnectionEnded, RawClient
 from test.support.waiting import poll
-from test.system.stage import MIB, Stage, unfinished_files
+from test.system.stage import MIB, Cached, Stage, unfinished_files
 from typing import Any, ClassVar
 
 import yaml
@@ -437,6 +437,36 @@ def _runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except FileNotFoundError:
         return False
+
+
+class SpaceTests(WorkersCase):
+    """One limit for all."""
+
+    config = {"cache": {"max_cache_size": 24 * MIB}}
+
+    def test_limit(self) -> None:
+        """However many workers store at once, the directory holds no more than it may, and the number that is shown is
+        what is there; also after one of them was killed meanwhile.
+        """
+        seen = []
+        clients = list(self.connect_to_each().values())
+        for number in range(120):
+            key = b"k%d" % number
+            self.stage.put(key, number, MIB // 2)
+            answer = self.stage_ask(clients[number % len(clients)], b"GET", key)
+            self.assertTrue(answer.body == content(number, 0, MIB // 2))
+            if number == 60:
+                os.kill(self.pid_of(clients[0]), signal.SIGKILL)
+                del clients[0]
+            if number % 10 == 0:
+                seen.append(Cached.of(self.proxy.cache_dir).published)
+        self.assertLessEqual(max(seen), 24 * MIB)
+        self.assertGreater(max(seen), 16 * MIB)
+        poll(self._is_accounted, 15, "the number to be what is there")
+
+    def _is_accounted(self) -> bool:
+        there = Cached.of(self.proxy.cache_dir).published
+        return abs(self.proxy.metric("s3proxy_cache_size_bytes", tier="disk") - there) < 0.05 * there
 
 
 class ReloadTests(WorkersCase):

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from test.support.certificates import CertificateAuthority
 from test.tunnel.stage import LARGE_TESTS, SECONDS, RelayCase, descriptors, disturb, read_all, reset, send_all
-from test.tunnel.test_passthrough import Book
+from test.tunnel.test_passthrough import NEVER, Book
 from test.wire.harness import reply
 from typing import Any
 
@@ -290,6 +290,7 @@ class _Connecting:
         """
         self.patch(stream, "GOODBYE", 0.2)
         self.listen(connect_time=0.2, stall_time=0.3, half_closed_time=0.3)
+        self.book.addresses["never.test"] = NEVER
         self.server.setblocking(False)
         chance = random.Random(11)
         before = len(descriptors())
@@ -297,7 +298,6 @@ class _Connecting:
             ends = []
             for _ in range(5):
                 host = chance.choice((HOST, HOST, HOST, "other.test", "never.test"))
-                self.book.addresses["never.test"] = Deferred()
                 request = b"CONNECT %b:443 HTTP/1.1\r\nHost: x\r\n\r\n" % host.encode()
                 client = await self.work(self.connect)
                 ends.append(client)

@@ -19,8 +19,11 @@ from s3proxy.upstream.interfaces import UpstreamRefused, UpstreamUnreachable
 HOST = "bucket.s3.us-east-1.amazonaws.com"
 
 
+NEVER = object()
+
+
 class Book:
-    """Addresses by host name; a host without any is refused, or does not exist."""
+    """Addresses by host name; a host without any is refused, does not exist, or is being looked up for ever."""
 
     def __init__(self) -> None:
         self.addresses: dict[str, Any] = {}
@@ -30,6 +33,8 @@ class Book:
     def find(self, host: str, port: int) -> "Deferred[list[tuple[str, int]]]":
         self.asked.append((host, port))
         found = self.addresses.get(host, UpstreamUnreachable(f"{host} does not exist"))
+        if found is NEVER:
+            return Deferred()
         if isinstance(found, Deferred):
             return found
         return fail(found) if isinstance(found, Exception) else succeed(found)
@@ -300,13 +305,13 @@ class PassthroughTests(RelayCase):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.book.addresses["closed.test"] = [probe.getsockname()]
+        self.book.addresses["never.test"] = NEVER
         self.server.setblocking(False)
         chance = random.Random(13)
         before = len(descriptors())
         for _ in range(1000 if LARGE_TESTS else 10):
             ends = []
             for _ in range(10):
-                self.book.addresses["never.test"] = Deferred()
                 name = chance.choice((HOST, HOST, HOST, HOST, "closed.test", "never.test", "other.test"))
                 data = real_hello(name) + bytes(chance.choice((0, 0, 100, 20000)))
                 if chance.random() < 0.2:

@@ -3,6 +3,8 @@
 import random
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from test.support import fake_dns as support
+from test.support.fake_dns import DNSAnswer
 from typing import Any
 
 from twisted.internet import reactor
@@ -16,8 +18,6 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from s3proxy.upstream.nameservers import Answer, DNSClient, has_route
-from test.support import fake_dns as support
-from test.support.fake_dns import DNSAnswer
 
 
 class Zone(ResolverBase):
@@ -376,9 +376,7 @@ class ForgedTests(TestCase):
 
         def answers(query: dns.Message) -> Sequence[bytes]:
             good = bytearray(
-                answer_to(
-                    query, (b"s3.test", dns.Record_CNAME("a.test", ttl=9)), (b"a.test", address("192.0.2.1"))
-                )
+                answer_to(query, (b"s3.test", dns.Record_CNAME("a.test", ttl=9)), (b"a.test", address("192.0.2.1")))
             )
             end = 12 + len(query.toStr()[12:])
             for _ in range(chance.randrange(1, 6)):
