@@ -27,8 +27,8 @@ from bench.stages import fill, start_static
 from bench.wrk import wrk
 
 __all__ = [
-    "COLD", "HEADS", "HOT_LARGE", "HOT_SMALL", "RAM", "SMALL", "WARM", "WARM_UP_SECONDS", "connections_text", "load_large",
-    "load_small", "paths", "whole",
+    "COLD", "HEADS", "HOT_LARGE", "HOT_SMALL", "RAM", "SMALL", "WARM", "WARM_UP_SECONDS", "connections_text",
+    "load_large", "load_small", "paths", "whole",
 ]  # fmt: skip
 
 CONNECTIONS = (1, 16, 64)

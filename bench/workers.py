@@ -71,9 +71,9 @@ def cases(stage: Stage, scale: Scale) -> list[Case]:
 WORKERS = Group(
     "workers",
     "One process and two",
-    "Hits of a few objects, with server.workers 1 and 2. Two workers can serve more only where the load generator, which "
-    "takes a processor itself, leaves them two: on a machine of two processors compare the processor time per request, "
-    "by which one sees what that would be.",
+    "Hits of a few objects, with server.workers 1 and 2. Two workers can serve more only where the load generator, "
+    "which takes a processor itself, leaves them two: on a machine of two processors compare the processor time per "
+    "request, by which one sees what that would be.",
     _start,
     cases,
 )

@@ -10,6 +10,7 @@ from typing import Any
 
 from s3proxy.cache.entry import ObjectId, ObjectVersion
 from s3proxy.cache.fill import Fill
+from s3proxy.storage.claims import Claim
 from s3proxy.storage.layout import EntryName
 from s3proxy.util.intervals import Interval
 
@@ -22,6 +23,7 @@ class KeyFlight:
     :ivar asked: requests that wait for the head of S3's answer; opaque here, for those who want to join them
     :ivar blank: its lease was taken where there was no entry. While it stands, nobody else can have published one
     :ivar object_at: what the generation table said of the object before any of its requests was sent
+    :ivar open: requests whose answers have not been dealt with
     :ivar turn: how many leases it has had
     :ivar version: what the fills bring
     :ivar brought_at: unix seconds at which the request was sent that brought ``version``
@@ -29,7 +31,7 @@ class KeyFlight:
 
     __slots__ = (
         "asked", "blank", "brought_at", "fills", "id", "lease",
-        "name", "object_at", "renewal", "revoked", "tickets", "turn", "version",
+        "name", "object_at", "open", "renewal", "revoked", "turn", "version",
     )  # fmt: skip
 
     def __init__(self, id: ObjectId, name: EntryName, object_at: int = 0) -> None:
@@ -41,7 +43,7 @@ class KeyFlight:
         self.blank = False
         self.turn = 0
         self.revoked = False
-        self.tickets = 0
+        self.open: list[Ticket] = []
         self.asked: list[Any] = []
         self.fills: list[Fill] = []
         self.version: ObjectVersion | None = None
@@ -50,7 +52,7 @@ class KeyFlight:
     @property
     def idle(self) -> bool:
         """Nothing is under way any more."""
-        return self.tickets == 0 and not self.fills
+        return not self.open and not self.fills
 
     @property
     def spent(self) -> bool:
@@ -72,17 +74,29 @@ class KeyFlight:
 class Ticket:
     """One request that is about to be sent to S3 for a key; its answer may be stored through the flight.
 
+    :ivar asks: the bytes that it asks for, if other processes may wait for them
+    :ivar claim: shows them so
     :ivar in_the_way: another process has the right to publish, and is about to get the object
     """
 
-    __slots__ = ("_turn", "closed", "flight", "in_the_way", "sent_at")
+    __slots__ = ("_turn", "asks", "claim", "closed", "flight", "in_the_way", "sent_at")
 
-    def __init__(self, flight: KeyFlight, sent_at: float) -> None:
+    def __init__(self, flight: KeyFlight, sent_at: float, asks: Interval | None = None) -> None:
         self.flight = flight
         self.sent_at = sent_at
+        self.asks = asks
+        self.claim: Claim | None = None
         self.closed = False
         self.in_the_way = False
         self._turn = flight.turn
+
+    def take_claim(self, generation: int, interval: Interval) -> Claim | None:
+        """The claim that was made for the request, if its answer is what was expected. Whoever takes it ends it."""
+        claim = self.claim
+        if claim is None or (claim.generation, claim.interval) != (generation, interval):
+            return None
+        self.claim = None
+        return claim
 
     @property
     def superseded(self) -> bool:

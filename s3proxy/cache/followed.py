@@ -18,8 +18,8 @@ __all__ = ["SILENCE", "Followed"]
 
 SILENCE = 5.0
 """Seconds without more bytes and without a sign of life after which the process that gets them counts as dead."""
-LOOSE = 0.25
-"""The same when what it writes has lost its name, so that most likely it has given up."""
+LOOSE = 2.5
+"""The same when what it writes has lost its name: the object has been written meanwhile, or it has given up."""
 ASK_AFTER = 0.1
 """Seconds without more bytes after which the system is asked whether that process still lives, and again."""
 HERE = (0.005, 0.02)
@@ -39,7 +39,8 @@ class Followed:
     :param brought_at: unix seconds at which S3 was asked for them; None: the entry that they belong to tells
     :param on_over: called once when no more is to be had from it: all is there, or its process has given up or died
     :ivar failure: why no byte after ``have`` will come
-    :ivar hung: that process may go on one day
+    :ivar died: that process is dead
+    :ivar hung: it may go on one day
     """
 
     log = Logger()
@@ -61,7 +62,7 @@ class Followed:
         self.start = self.first = self.have = growth.start
         self.stop = growth.stop
         self.failure: Failure | None = None
-        self.hung = False
+        self.died = self.hung = False
         self._clock = clock
         self._run = run
         self._on_over = on_over
@@ -188,12 +189,13 @@ class Followed:
             self._end()
         elif growth.over:
             self._fail("the process that fetched it has given up")
-        elif growth.loose and now - self._grew_at >= LOOSE:
+        elif growth.loose and now - self._lived_at >= LOOSE:
             self._fail("what was fetched is no longer in the cache")
         elif now - self._lived_at >= SILENCE:
             self.hung = True
             self._fail("the process that fetched it gives no sign of life")
         elif growth.here and now - self._asked_at >= ASK_AFTER and self._is_abandoned(now):
+            self.died = True
             self._fail("the process that fetched it has died")
         else:
             self._timer = self._clock.callLater(self._pause, self._look)

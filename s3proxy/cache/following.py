@@ -13,6 +13,7 @@ import attrs
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from s3proxy.cache.entry import ObjectId, decode_version
 from s3proxy.cache.fill import RunInThread
@@ -61,10 +62,12 @@ class Sought:
     """What somebody wants of an object.
 
     :ivar interval: the bytes, as far as that is known
+    :ivar lacking: some of them are not in the cache, as far as this process knows
     :ivar served_by: whether an answer that has these bytes of the object will do
     """
 
     interval: Interval | None
+    lacking: bool
     served_by: Callable[[Interval], bool]
 
 
@@ -156,6 +159,7 @@ class Following:
         self._watches: dict[ObjectId, _Watch] = {}
         self._not_waited_for: dict[EntryName, int] = {}
         self._given_up: dict[str, int] = {}
+        self._salvaged: dict[str, int] = {}
 
     # What there is.
 
@@ -207,7 +211,20 @@ class Following:
         if body.hung and isinstance(growth, InlineGrowth):
             self.no_longer_wait_for(growth.flight.name, growth.flight.nonce)
         elif body.hung and isinstance(growth, RangeGrowth):
-            _remember(self._given_up, growth.claim.text, growth.claim.sign)
+            _remember(self._given_up, growth.claim.text, growth.sign)
+        elif body.died and isinstance(growth, RangeGrowth):
+            self._salvage(id, growth.claim)
+
+    def _salvage(self, id: ObjectId, claim: ClaimedRange) -> None:
+        """Keep what a process that died has brought. If that fails, a scan finds it."""
+        if claim.text in self._salvaged:
+            return
+        _remember(self._salvaged, claim.text, claim.instance)
+
+        def failed(reason: Failure) -> None:
+            self.log.debug("keeping what a dead process fetched: {reason}", reason=reason.getErrorMessage())
+
+        self.run(self.store.salvage, claim).addErrback(failed).addCallback(lambda kept: self._forget(id))
 
     # Looking for more.
 
@@ -266,7 +283,7 @@ class Following:
 
     def _new_ranges(self, id: ObjectId, record: Record | None, sought: Sought) -> bool:
         """Read the directory of an entry again."""
-        if record is None or record.stored.kind != RANGES or sought.interval is None:
+        if record is None or record.stored.kind != RANGES or sought.interval is None or not sought.lacking:
             return False
         began = self.clock.seconds()
         if began < record.list_again_at:
@@ -277,10 +294,13 @@ class Following:
         new = record.range_index(self.store).within(sought.interval) != before
         known = {body.growth.claim.text for body in self.ranges(id, record) if isinstance(body.growth, RangeGrowth)}
         for claim in self.store.claims(record.stored):
-            if claim.start < stop and start < claim.stop and claim.text not in known and self._is_of_use(claim):
+            # All of them: those who want other bytes do not list the directory again at once.
+            if not claim.alive:
+                self._salvage(id, claim)
+            elif claim.text not in known and self._is_of_use(claim):
                 growth = RangeGrowth(self.store.volume, claim)
                 self._add(id, Followed(self.clock, self.run, growth, record.version, None, self._over_for(id)))
-                new = True
+                new = new or (claim.start < stop and start < claim.stop)
         ended = self.clock.seconds()
         record.list_again_at = ended + LISTING_SHARE * (ended - began)
         return new

@@ -252,12 +252,15 @@ class CacheManager:
 
     # Storing.
 
-    def begin(self, id: ObjectId, asking: Any, conditional: bool, asks: Interval | None = None) -> Ticket:
+    def begin(
+        self, id: ObjectId, asking: Any, conditional: bool, asks: Interval | None = None, *, missing: bool = False
+    ) -> Ticket:
         """A request for this object is about to be sent to S3.
 
         :param asking: what others who want the same find with :meth:`asked`, until the request is :meth:`answered`
         :param conditional: the request may be answered with a 304 about the entry on disk
         :param asks: the bytes that it asks for, if other processes may wait for them
+        :param missing: it asks for them because the entry on disk lacks them
         """
         flight = self._flight(id)
         if flight is None:
@@ -268,11 +271,19 @@ class CacheManager:
             self._equip(flight, conditional, asks)
         elif asks is not None and self._following is not None:
             flight.announce(asks)
-        flight.tickets += 1
         flight.asked.append(asking)
-        ticket = Ticket(flight, self._now())
-        if self._following is not None and flight.spent:
-            ticket.in_the_way = self._following.stands_in_the_way(flight.name)
+        ticket = Ticket(flight, self._now(), asks)
+        flight.open.append(ticket)
+        if self._following is not None:
+            # Its file may have become the entry just after that was looked for.
+            ticket.in_the_way = (
+                self._following.stands_in_the_way(flight.name)
+                if flight.spent
+                else not conditional and bool(self.guard.attempt(self._following.store.has, flight.name))
+            )
+            record = self._record(id) if missing else None
+            if record is not None and record.stored.kind == RANGES:
+                self._claim_early(ticket, record.stored.generation, record.version.size)
         return ticket
 
     def answered(self, ticket: Ticket, asking: Any) -> None:
@@ -285,7 +296,9 @@ class CacheManager:
         if ticket.closed:
             return
         ticket.closed = True
-        ticket.flight.tickets -= 1
+        if ticket.claim is not None:
+            ticket.claim.release()
+        ticket.flight.open.remove(ticket)
         self._end_if_idle(ticket.flight)
 
     def confirmed(self, ticket: Ticket, version: ObjectVersion) -> None:
@@ -574,7 +587,9 @@ class CacheManager:
             else:
                 self.confirmed(ticket, version)
             held = self._held(record, interval)
-            claim = None if small else self._claim(record.name, record.stored.generation, interval)
+            claim = ticket.take_claim(record.stored.generation, interval)
+            if claim is None and not small:
+                claim = self._claim(record.name, record.stored.generation, interval)
             place = into_ranges(store, record.stored, interval, small, held, claim)
         elif whole and version.size <= store.inline_max:
             place = into_entry(store, self.guard, self._take_lease(ticket), facts, small)
@@ -588,6 +603,9 @@ class CacheManager:
 
             def prepare(generation: int) -> None:
                 claims.append(None if small else self._claim(flight.name, generation, interval))
+                for other in flight.open:
+                    if other is not ticket:
+                        self._claim_early(other, generation, version.size)
 
             entry = None if lease is None else self.guard.attempt(store.publish_ranges, lease, prepare=prepare, **facts)
             claim = claims[0] if claims else None
@@ -616,6 +634,13 @@ class CacheManager:
             on_disk_error=lambda error: self._refused(flight, place, error),
         )
         return fill
+
+    def _claim_early(self, ticket: Ticket, generation: int, size: int) -> None:
+        """What is asked for is going to be written into this generation, unless S3 refuses."""
+        if ticket.asks is not None and ticket.claim is None:
+            interval = ticket.asks[0], min(ticket.asks[1], size)
+            if interval[1] - interval[0] > self._settings.small_object_bytes:
+                ticket.claim = self._claim(ticket.flight.name, generation, interval)
 
     def _claim(self, name: EntryName, generation: int, interval: Interval) -> Claim | None:
         """Let other processes know that these bytes are on their way into an entry."""

@@ -285,7 +285,7 @@ class BodyReader:
             hot = self._in_memory(stored, (0, stored.body_len), stored.encoded)
             if hot is not None:
                 return hot
-            handle = store.open_inline(stored)
+            handle = store.open_inline(stored, sealed=self._ram is not None and self._ram.plain)
             if handle is None:
                 self._record = None
             return handle

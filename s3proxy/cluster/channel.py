@@ -23,6 +23,7 @@ class Channel(BoxDispatcher, CommandLocator):
     def __init__(self) -> None:
         BoxDispatcher.__init__(self, self)
         self._protocol: Any = BinaryBoxProtocol(self)
+        self._connected = True
 
     def connect(self, reactor: Any, sock: socket.socket) -> None:
         """Use a connected socket; a duplicate of it: the caller closes its own."""
@@ -33,7 +34,7 @@ class Channel(BoxDispatcher, CommandLocator):
         """Send a command; fires with its answer, or at once with None if none is wanted; fails when there is no
         connection any more.
         """
-        if self.boxSender is None:
+        if not self._connected or self._protocol.transport is None:
             return fail(ConnectionError("there is no connection"))
         try:
             answer: Deferred[Any] | None = self.callRemote(command, **arguments)
@@ -49,7 +50,7 @@ class Channel(BoxDispatcher, CommandLocator):
     def stopReceivingBoxes(self, reason: Failure) -> None:  # noqa: N802
         """The connection has ended."""
         super().stopReceivingBoxes(reason)
-        self.boxSender = None
+        self._connected = False
         self.lost()
 
     def lost(self) -> None:

@@ -7,7 +7,10 @@ from typing import Any, ClassVar, Final
 
 from twisted.protocols.amp import MAX_VALUE_LENGTH, Argument, Command, Float, Integer, Unicode
 
-__all__ = ["Drain", "Farewell", "GiveBack", "Lines", "Long", "Ready", "Reload", "Reopen", "Report", "TakeOver", "Uses"]
+__all__ = [
+    "Drain", "Farewell", "GiveBack", "Leaving", "Lines", "Long", "Ready", "Reload", "Reopen", "Report", "TakeOver",
+    "Uses",
+]  # fmt: skip
 
 _PIECE: Final = MAX_VALUE_LENGTH
 
@@ -37,6 +40,13 @@ class Ready(Command):
 
     arguments = [(b"pid", Integer())]
     response: ClassVar[list[Any]] = []
+
+
+class Leaving(Command):
+    """The worker accepts nothing more, though its supervisor has not told it to."""
+
+    arguments: ClassVar[list[Any]] = []
+    requiresAnswer = False
 
 
 class Uses(Command):
@@ -85,9 +95,12 @@ class GiveBack(Command):
 
 
 class Drain(Command):
-    """Accept nothing more, let requests end for so many seconds, then end the process. Answered at once."""
+    """Accept nothing more, let requests end for so many seconds, then end the process. Answered at once.
 
-    arguments = [(b"limit", Float())]
+    ``patience``: seconds that a connection without a request may yet stay.
+    """
+
+    arguments = [(b"limit", Float()), (b"patience", Float())]
     response: ClassVar[list[Any]] = []
 
 

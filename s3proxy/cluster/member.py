@@ -13,6 +13,7 @@ from s3proxy.cluster.commands import (
     Drain,
     Farewell,
     GiveBack,
+    Leaving,
     Lines,
     Ready,
     Reload,
@@ -38,8 +39,8 @@ class IMember(Protocol):
     def give_back(self, slot: int) -> None:
         """No longer accept what arrives for it."""
 
-    def drain(self, limit: float) -> None:
-        """End: the requests first, for so many seconds."""
+    def drain(self, limit: float, patience: float) -> None:
+        """End: the requests first, for so many seconds; a connection without one may yet stay for ``patience``."""
 
     def reload(self, data: bytes) -> None:
         """Another configuration is in effect."""
@@ -81,9 +82,9 @@ class Membership(Channel):
         return self._do(self._member.give_back, slot)
 
     @Drain.responder
-    def drain(self, limit: float) -> dict[str, Any]:
+    def drain(self, limit: float, patience: float) -> dict[str, Any]:
         """See :class:`IMember`."""
-        return self._do(self._member.drain, limit)
+        return self._do(self._member.drain, limit, patience)
 
     @Reload.responder
     def reload(self, data: bytes) -> dict[str, Any]:
@@ -112,6 +113,10 @@ class Membership(Channel):
     def ready(self, pid: int) -> None:
         """The worker accepts connections."""
         self._tell(Ready, pid=pid)
+
+    def leaving(self) -> None:
+        """The worker accepts nothing more."""
+        self._tell(Leaving)
 
     def uses(self, data: bytes) -> None:
         """What was used of late."""

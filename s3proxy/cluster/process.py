@@ -15,7 +15,7 @@ from twisted.protocols.amp import Command
 from twisted.python.failure import Failure
 
 from s3proxy.cluster.channel import Channel
-from s3proxy.cluster.commands import Farewell, Lines, Ready, Uses
+from s3proxy.cluster.commands import Farewell, Leaving, Lines, Ready, Uses
 from s3proxy.cluster.handover import CHANNEL, FIRST_SOCKET, HOST_MEMORY, SETUP, Handover, write_setup
 from s3proxy.cluster.supervisor import Worker
 
@@ -49,6 +49,12 @@ class _Channel(Channel):
     def ready(self, pid: int) -> dict[str, Any]:
         """The worker accepts connections."""
         self._worker.is_ready()
+        return {}
+
+    @Leaving.responder
+    def leaving(self) -> dict[str, Any]:
+        """The worker accepts nothing more."""
+        self._worker.is_leaving()
         return {}
 
     @Uses.responder

@@ -31,6 +31,8 @@ START_LIMIT: Final = 60.0
 """Seconds until a worker has to be ready."""
 END_GRACE: Final = 10.0
 """Seconds that a worker may take for the rest when its requests have ended."""
+PATIENCE: Final = 2.0
+"""Seconds that a connection without a request may stay when its worker is replaced: a request may be on its way."""
 ANSWER_LIMIT: Final = 10.0
 """Seconds for the answer to an order."""
 
@@ -97,6 +99,10 @@ class Worker:
     def is_ready(self) -> None:
         """The process accepts connections."""
         self._owner._ready(self)
+
+    def is_leaving(self) -> None:
+        """The process accepts no connections any more, and will end."""
+        self._owner._leaving(self)
 
     def has_ended(self, how: str) -> None:
         """The process is gone."""
@@ -205,7 +211,7 @@ class Supervisor:
                     _cancel(slot.restart)
                     slot.restart = None
             for worker in self.workers:
-                self._let_go(worker, limit)
+                self._let_go(worker, limit, 0.0)
         if not self._workers:
             return succeed(None)
         done: Deferred[None] = Deferred()
@@ -258,7 +264,7 @@ class Supervisor:
         worker.state = State.SERVING
         worker.served_from = self._clock.seconds()
         for each in predecessors:
-            self._let_go(each, self._drain_limit)
+            self._let_go(each, self._drain_limit, PATIENCE)
         self._assign()
         slot = self._slots[worker.slot]
         waiting, slot.replacing = slot.replacing, None
@@ -270,7 +276,18 @@ class Supervisor:
             if starting is not None:
                 starting.callback(None)
 
-    def _let_go(self, worker: Worker, limit: float) -> None:
+    def _leaving(self, worker: Worker) -> None:
+        """Somebody else has told a worker to end: another one takes its place at once."""
+        if worker.state is not State.SERVING or self._stopping is not None:
+            return
+        worker.state = State.LEAVING
+        assert worker.process is not None
+        worker.limit = self._clock.callLater(self._drain_limit + END_GRACE, worker.process.kill)
+        self._assign()
+        if not any(each.slot == worker.slot and each.state is State.STARTING for each in self._workers):
+            self._spawn(worker.slot)
+
+    def _let_go(self, worker: Worker, limit: float, patience: float) -> None:
         """The worker ends its requests, and then itself."""
         if worker.state is State.LEAVING:
             return
@@ -279,7 +296,7 @@ class Supervisor:
         if worker.limit is not None:
             _cancel(worker.limit)
         worker.limit = self._clock.callLater(limit + END_GRACE, worker.process.kill)
-        self.order(worker, Drain, limit=limit).addErrback(self._no_answer, worker)
+        self.order(worker, Drain, limit=limit, patience=patience).addErrback(self._no_answer, worker)
 
     def _ended(self, worker: Worker, how: str) -> None:
         if worker.state is State.GONE:

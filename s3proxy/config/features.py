@@ -37,13 +37,10 @@ class Feature:
 FEATURES: tuple[Feature, ...] = (
     Feature("the limit on buffered bodies", ("server.max_inflight_buffer_bytes",),
             lambda c: c.server.max_inflight_buffer_bytes > 0),
-    Feature("coordination of several hosts", ("cache.coordination", f"{_STORAGE}.eviction_lock_timeout"),
-            lambda c: c.cache.coordination == "cluster"),
+    Feature("eviction by one host at a time", (f"{_STORAGE}.eviction_lock_timeout",)),
     Feature("the removal of expired objects", ("cache.actively_remove_cached_data",),
             lambda c: c.cache.actively_remove_cached_data),
     Feature("reading without shared downloads", ("cache.download_coordination.enabled",)),
-    Feature("the limit on download bandwidth", ("download_bandwidth",),
-            lambda c: c.download_bandwidth.max_bytes_per_sec > 0),
 )
 
 #: Keys whose mechanism does not exist here: there are no locks to tune, no journals, no shards, no polling.

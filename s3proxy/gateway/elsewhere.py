@@ -27,17 +27,18 @@ def asked_for(wanted: Wanted | None) -> Interval | None:
     return (wanted.first, WHOLE[1]) if isinstance(wanted, From) else None
 
 
-def sought(wanted: Wanted | None, interval: Interval | None) -> Sought:
+def sought(wanted: Wanted | None, interval: Interval | None, *, lacking: bool = True) -> Sought:
     """What to look for.
 
     :param interval: the bytes that are wanted; None: the object's size is not known
+    :param lacking: the cache does not have all of them
     """
 
     def served_by(asks: Interval) -> bool:
         needed = interval or (WHOLE if isinstance(wanted, Suffix) else asked_for(wanted))
         return needed is not None and asks[0] <= needed[0] and needed[1] <= asks[1]
 
-    return Sought(interval=interval, served_by=served_by)
+    return Sought(interval=interval, lacking=lacking, served_by=served_by)
 
 
 class Elsewhere:
@@ -73,12 +74,13 @@ class Elsewhere:
             return False
         self._looks += 1
         interval = None if view is None else demand.interval(view.version)
+        lacking = view is None or demand.lacks(view) is Reason.INCOMPLETE
         record, clock, counts = self._transaction.record, self._parts.clock, self._parts.counts
         began = clock.seconds()
         outcome = "left"
         counts.waiting += 1
         try:
-            found = await self._parts.cache.seek(self._id, sought(demand.wanted, interval))
+            found = await self._parts.cache.seek(self._id, sought(demand.wanted, interval, lacking=lacking))
             outcome = _OUTCOMES.get(found, "")
         finally:
             counts.waiting -= 1

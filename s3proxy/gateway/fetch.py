@@ -103,7 +103,8 @@ class Fetch:
         :param yielding: not if another process is about to get the object; False: so it is, and nothing was sent
         """
         cache = self._parts.cache
-        self._ticket = cache.begin(self._id, self, self._known is not None, self._asks)
+        known = self._known is not None
+        self._ticket = cache.begin(self._id, self, known, self._asks, missing=known and not self._confirming)
         if yielding and self._ticket.in_the_way:
             self._end_ticket()
             return False

@@ -10,6 +10,7 @@ from s3proxy.cache.manager import CacheManager
 from s3proxy.gateway.bodies import CopyBudget
 from s3proxy.gateway.interfaces import IClientRequest
 from s3proxy.policy.rules import Settings
+from s3proxy.policy.sharing import Sharing
 from s3proxy.policy.verdicts import Outcome, Reason
 from s3proxy.s3.address import ObjectAddress
 from s3proxy.s3.headers import Headers, forwardable_request
@@ -34,6 +35,7 @@ class Parts:
     :ivar copies: room for the copies of bodies that have to be understood
     :ivar counts: what the flows count
     :ivar referer: what to send as Referer where the client and its signature leave room for it; None: nothing
+    :ivar sharing: in whose name objects are downloaded; None: nobody wants to know
     """
 
     clock: IReactorTime
@@ -41,6 +43,7 @@ class Parts:
     upstream: IUpstream
     now: Callable[[], float]
     referer: bytes | None = None
+    sharing: Sharing | None = None
     copies: CopyBudget = attrs.field(factory=CopyBudget)
     counts: FlowCounts = attrs.field(factory=FlowCounts)
 
@@ -122,6 +125,11 @@ def upstream_request(
         headers = headers.adding((b"Referer", parts.referer))
     has_body = with_body and request.body_length != 0
     repeatable = request.method in (b"GET", b"HEAD") and not has_body
+    group = group_of(transaction.operation.name)
+    share = None
+    if parts.sharing is not None and group == "get":
+        address = transaction.address
+        share = parts.sharing.share_of(request.headers.get(b"user-agent"), None if address is None else address.bucket)
     return UpstreamRequest(
         method=request.method,
         target=transaction.target.origin_form,
@@ -132,5 +140,6 @@ def upstream_request(
         body_length=request.body_length if has_body else 0,
         repeatable=repeatable,
         hedging=transaction.hedging if repeatable else None,
-        group=group_of(transaction.operation.name),
+        group=group,
+        share=share,
     )

@@ -6,9 +6,12 @@ from s3proxy.s3.headers import Headers
 __all__ = ["is_compressed", "may_compress"]
 
 _NAMES = frozenset(
-    b"7z aac apk arrow avif avro br bz2 crx deb dmg docx epub flac flv gif gz gzip heic heif iso jar jpeg jpg jxl lz lz4"
-    b" lzma lzo m4a m4v mkv mov mp3 mp4 mpeg mpg odp ods odt oga ogg ogv opus orc parquet pdf png pptx rar rpm snappy sz"
-    b" tbz tbz2 tgz txz vsix war webm webp whl wma wmv woff woff2 xlsx xz z zip zipx zst zstd".split()
+    (
+        b"7z aac apk arrow avif avro br bz2 crx deb dmg docx epub flac flv gif gz gzip heic heif iso jar jpeg jpg"
+        b" jxl lz lz4 lzma lzo m4a m4v mkv mov mp3 mp4 mpeg mpg odp ods odt oga ogg ogv opus orc parquet pdf png"
+        b" pptx rar rpm snappy sz tbz tbz2 tgz txz vsix war webm webp whl wma wmv woff woff2 xlsx xz z zip zipx zst"
+        b" zstd"
+    ).split()
 )
 """What stands behind the last dot of a key, lower case."""
 

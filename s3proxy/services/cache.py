@@ -403,6 +403,13 @@ class CacheService(Service):
             except OSError as error:
                 self.log.warn("closing the cache directory: {error}", error=error)
 
+    def count_instances(self, silence: float) -> int:
+        """How many instances use the directory: those of other hosts that showed life within so many seconds. Blocks.
+
+        :raises OSError: that can't be told
+        """
+        return 1 if self.store is None else self.store.volume.instance.leaders(silence)
+
     # For operators.
 
     def readings(self) -> Iterator[Reading | Spread]:

@@ -223,7 +223,9 @@ class Checks(Service):
             "checks": self._checks,
         }
 
-    def _said(self, name: str, state: HealthState, text: str, data: "dict[str, object] | None" = None) -> ComponentStatus:
+    def _said(
+        self, name: str, state: HealthState, text: str, data: "dict[str, object] | None" = None
+    ) -> ComponentStatus:
         return ComponentStatus(
             name, state, text, data=data or {}, checked_at=self._checked_at, seconds=self.found.seconds
         )  # fmt: skip
@@ -293,7 +295,8 @@ class Checks(Service):
 
     def _coordination(self) -> ComponentStatus:
         found = self.found
-        data: dict[str, object] = {"live": found.live, "stale": found.stale, "clock_skew_seconds": round(found.skew, 2)}
+        skew = round(found.skew, 2)
+        data: dict[str, object] = {"live": found.live, "stale": found.stale, "clock_skew_seconds": skew}
         if self._config.cache.coordination == "off":
             return self._said("coordination", HealthState.DISABLED, "", data)
         if found.error:

@@ -38,7 +38,7 @@ __all__ = ["USE", "Crew", "HostMetrics", "WorkerSettings", "share_of"]
 PULL: Final = 1.0
 """Seconds between two questions to all workers how they are."""
 COUNT_EVERY: Final = 5
-"""Every so many questions, workers are also asked what they have counted: of one that dies, no more than that is lost."""
+"""Every so many questions, workers are also asked what they have counted: of one that dies, no more is lost."""
 ANSWER: Final = 3.0
 """Seconds that people wait for a worker's answer; then they see what it said before."""
 FRESH: Final = 0.05

@@ -18,7 +18,9 @@ from s3proxy.gateway.lane import Lane
 from s3proxy.gateway.pipeline import Accounts, Gateway
 from s3proxy.gateway.transaction import Parts
 from s3proxy.policy.rules import Rules
+from s3proxy.policy.sharing import Sharing
 from s3proxy.s3.signature import redact_target
+from s3proxy.services.bandwidth import BandwidthService
 from s3proxy.services.cache import CacheService
 from s3proxy.services.certificate import CertificateService
 from s3proxy.services.errors import StartError
@@ -40,6 +42,7 @@ from s3proxy.tunnel.passthrough import Passthrough
 from s3proxy.tunnel.registry import Tunnels
 from s3proxy.upstream.client import Upstream
 from s3proxy.upstream.destinations import DestinationPolicy
+from s3proxy.upstream.pacing import PacedUpstream, Pacer
 from s3proxy.util.malloc import keep_freed_memory
 from s3proxy.wire.pages import PageCache
 from s3proxy.wire.resource import CachingResource
@@ -108,6 +111,12 @@ class Engine(MultiService):
             log_requester=config.logging.access_log_requester,
         )
         self._metered = MeteredUpstream(self._upstream, metrics)
+        pacer = Pacer(reactor, most_shares=config.download_bandwidth.max_tracked_classes)
+        self._bandwidth = BandwidthService(
+            reactor, config.download_bandwidth, pacer, cache.count_instances, cache.disk.run
+        )  # fmt: skip
+        self._bandwidth.setServiceParent(self)
+        metrics.observe_source(pacer.readings)
         self._exit = Exit(
             metrics,
             self._access_log,
@@ -119,9 +128,10 @@ class Engine(MultiService):
             Parts(
                 clock=reactor,
                 cache=self.manager,
-                upstream=self._metered,
+                upstream=PacedUpstream(self._metered, pacer),
                 now=time.time,
                 referer=self._referer(),
+                sharing=Sharing(config.download_bandwidth.caller_id),
             ),
             rules.rules,
             Accounts(started=self._exit.started, finished=self._exit.finished),
@@ -238,6 +248,7 @@ class Engine(MultiService):
         if config is not None:
             self._config = config
             self._exit.logging = config.logging.access_log_enabled
+            self._bandwidth.reconfigure(config.download_bandwidth)
         if self._certificate is not None:
             self._certificate.reload()
 
@@ -251,21 +262,23 @@ class Engine(MultiService):
             bypass_headers=self._config.cache.cache_bypass_headers_enabled,
         )
 
-    async def drain(self, limit: float) -> None:
-        """Accept nothing more, and let what is under way end, for so many seconds."""
-        await DeferredList(
-            [Deferred.fromCoroutine(ending) for ending in self._endings(limit)], consumeErrors=False
-        )  # fmt: skip
+    async def drain(self, limit: float, patience: float = 0.0) -> None:
+        """Accept nothing more, and let what is under way end, for so many seconds.
 
-    def _endings(self, limit: float) -> "Iterator[Coroutine[Any, Any, None]]":
+        :param patience: see :meth:`CachingSite.drain`
+        """
+        endings = self._endings(limit, min(patience, limit))
+        await DeferredList([Deferred.fromCoroutine(ending) for ending in endings], consumeErrors=False)
+
+    def _endings(self, limit: float, patience: float) -> "Iterator[Coroutine[Any, Any, None]]":
         """The ends of all listeners, which take place side by side."""
         for listener in self._traffic:
-            yield listener.drain(limit)
-        yield self._drain_tunnels(limit)
+            yield listener.drain(limit, patience)
+        yield self._drain_tunnels(limit, patience)
 
-    async def _drain_tunnels(self, limit: float) -> None:
+    async def _drain_tunnels(self, limit: float, patience: float) -> None:
         if self._passthrough is not None:
-            await self._passthrough.close()
+            await self._passthrough.close(patience)
         left = len(self._tunnels)
         done = self._tunnels.drain()
         cut = self._reactor.callLater(limit, self._tunnels.abort_all)

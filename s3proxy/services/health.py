@@ -114,7 +114,8 @@ class UpstreamHealth:
 
 def upstream_documents(snapshot: dict[str, Any]) -> list[dict[str, Any]]:
     """The hosts of S3 and their addresses, for the health document."""
-    recovery = {address.rpartition(":")[0].strip("[]"): found for address, found in snapshot.get("recovery", {}).items()}
+    known = snapshot.get("recovery", {})
+    recovery = {address.rpartition(":")[0].strip("[]"): found for address, found in known.items()}
     documents = []
     for name, host in snapshot["hosts"].items():
         ips = []
@@ -151,9 +152,9 @@ class DnsHealth:
         data: dict[str, object] = {"on_former_addresses": list(old), "without_addresses": list(none)}
         if not old and not none:
             return ComponentStatus("dns", HealthState.HEALTHY, data=data)
-        # One name that nobody can resolve says nothing about the name servers.
-        if none and asked <= failed:
-            text = f"No name server answers, and there is no address of {_named(none)}; see connection_pool.dns_servers."
+        # One name that nobody can resolve says nothing about the name servers, while others are answered about.
+        if none and (old or asked <= failed):
+            text = f"No name server answers, and nobody knows {_named(none)}; see connection_pool.dns_servers."
             return ComponentStatus("dns", HealthState.UNHEALTHY, text, data=data)
         messages = []
         if old:

@@ -9,6 +9,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.web.server import Site
 
@@ -191,11 +192,14 @@ class TrafficListener(Service):
         """No longer accept it."""
         self._accepting.stop(slot)
 
-    async def drain(self, limit: float) -> None:
-        """Accept nothing more, let requests end for ``limit`` seconds, then cut what is left."""
+    async def drain(self, limit: float, patience: float = 0.0) -> None:
+        """Accept nothing more, let requests end for ``limit`` seconds, then cut what is left.
+
+        :param patience: see :meth:`CachingSite.drain`
+        """
         await self._accepting.end()
         left = self.site.connections_open
-        done: Deferred[None] = self.site.drain()
+        done: Deferred[None] = self.site.drain(patience)
         cut = self._reactor.callLater(limit, self.site.abort_all)
         await done
         if cut.active():
@@ -229,9 +233,11 @@ class PassthroughListener(Service):
         """No longer accept it."""
         self._accepting.stop(slot)
 
-    async def close(self) -> None:
-        """Accept nothing more, and close what has no tunnel yet."""
+    async def close(self, patience: float = 0.0) -> None:
+        """Accept nothing more, and close what has no tunnel yet, in so many seconds."""
         await self._accepting.end()
+        if patience:
+            await deferLater(self._reactor, patience)
         self._passthrough.abort_waiting()
 
 

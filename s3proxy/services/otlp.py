@@ -137,11 +137,7 @@ class OtlpExporter(Service):
     def _encode(self, snapshot: Snapshot) -> tuple[bytes, dict[str, str]]:
         config = self._config
         found = document(
-            snapshot,
-            self._resource,
-            started_at=self._started_at,
-            now=self._now(),
-            per_bucket=config.per_bucket_enabled,
+            snapshot, self._resource, started_at=self._started_at, now=self._now(), per_bucket=config.per_bucket_enabled
         )
         body = json.dumps(found, separators=(",", ":"), allow_nan=False).encode("ascii")
         headers = {"Content-Type": "application/json", **config.headers}

@@ -24,6 +24,7 @@ LIVE = frozenset(
         "cache.ram_cache_enabled",
         "cache.read_cache_enabled",
         "cache.stale_if_error",
+        "download_bandwidth.max_bytes_per_sec",
         "logging.log_level",
         "server.max_concurrent_requests",
     }

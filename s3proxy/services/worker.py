@@ -18,6 +18,7 @@ from zope.interface import implementer
 from s3proxy import __version__
 from s3proxy.cluster.handover import HOST_MEMORY, Handover
 from s3proxy.cluster.member import Membership, join
+from s3proxy.cluster.supervisor import PATIENCE
 from s3proxy.config.model import Config
 from s3proxy.policy.rules import Rules
 from s3proxy.services.cache import CacheService
@@ -175,7 +176,7 @@ class WorkerService(MultiService):
         for the supervisor.
         """
         limit = self._config.server.drain_timeout
-        signal.signal(signal.SIGTERM, lambda *_: self._reactor.callFromThread(self.drain, limit))
+        signal.signal(signal.SIGTERM, lambda *_: self._reactor.callFromThread(self._leave, limit))
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, signal.SIG_IGN)
 
@@ -218,23 +219,29 @@ class WorkerService(MultiService):
         self._cache.reconfigure(config)
         self._rules.reload(config)
 
-    def drain(self, limit: float) -> None:
+    def _leave(self, limit: float) -> None:
+        if not self._ending and self._membership is not None:
+            self._membership.leaving()
+        self.drain(limit, PATIENCE)
+
+    def drain(self, limit: float, patience: float) -> None:
         """See :class:`IMember`."""
         if not self._ending:
             self._ending = True
-            Deferred.fromCoroutine(self._end(limit)).addErrback(self._broken).addBoth(lambda _: self._reactor.stop())
+            ending = Deferred.fromCoroutine(self._end(limit, patience)).addErrback(self._broken)
+            ending.addBoth(lambda _: self._reactor.stop())
 
     def orphaned(self) -> None:
         """See :class:`IMember`."""
         self._membership = None
         if not self._ending:
             self.log.error("the supervisor is gone; this worker ends, too")
-            self.drain(self._config.server.drain_timeout)
+            self.drain(self._config.server.drain_timeout, 0.0)
 
     # The end.
 
-    async def _end(self, limit: float) -> None:
-        await self._engine.drain(limit)
+    async def _end(self, limit: float, patience: float) -> None:
+        await self._engine.drain(limit, patience)
         await self._cache.close()
         await self._engine.close()
         self._lag.stop()

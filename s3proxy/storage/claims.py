@@ -71,11 +71,13 @@ def decode_progress(data: bytes) -> int:
 
 
 class Claim:
-    """This process is getting some bytes of an entry; thread-safe. It is touched every second, and ends by
-    :meth:`release`.
+    """This process is getting some bytes of an entry, or has asked S3 for them; thread-safe. It is touched every
+    second, and ends by :meth:`release`.
     """
 
-    def __init__(self, volume: Volume, path: str) -> None:
+    def __init__(self, volume: Volume, path: str, generation: int, interval: Interval) -> None:
+        self.generation = generation
+        self.interval = interval
         self._volume = volume
         self._path = path
         self._writer: Writer | None = None
@@ -132,7 +134,7 @@ def make_claim(volume: Volume, name: EntryName, generation: int, interval: Inter
         volume.calls.close(volume.calls.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except OSError:
         return None
-    return Claim(volume, path)
+    return Claim(volume, path, generation, interval)
 
 
 @attrs.frozen(kw_only=True)
@@ -205,7 +207,8 @@ class ClaimedRange:
     """The claim of another process, as it was found.
 
     :ivar text: the claim's name, which no other one has
-    :ivar here: whether that process runs on this host
+    :ivar here: whether that process runs, or ran, on this host
+    :ivar alive: whether it may still run
     :ivar sign: changes with each sign of life
     """
 
@@ -215,30 +218,30 @@ class ClaimedRange:
     stop: int
     instance: int
     here: bool
+    alive: bool
     sign: int
 
 
 def find_claims(volume: Volume, entry: StoredEntry) -> tuple[ClaimedRange, ...]:
-    """See :meth:`DiskStore.claims`. Those of the dead are left out."""
+    """See :meth:`DiskStore.claims`."""
     path = volume.generation_path(entry.name, entry.generation)
     found = []
     try:
         for text in volume.calls.listdir(path):
             temp = parse_temp(text) if text.startswith("f.") else None
             if temp is not None and temp.instance != volume.instance.number:
-                status = volume.calls.stat(f"{path}/{text}")
-                if volume.instance.is_alive(temp.instance):
-                    found.append(
-                        ClaimedRange(
-                            entry=entry,
-                            text=text,
-                            start=temp.start,
-                            stop=temp.stop,
-                            instance=temp.instance,
-                            here=volume.instance.is_here(temp.instance),
-                            sign=status.st_mtime_ns,
-                        )
+                found.append(
+                    ClaimedRange(
+                        entry=entry,
+                        text=text,
+                        start=temp.start,
+                        stop=temp.stop,
+                        instance=temp.instance,
+                        here=volume.instance.is_here(temp.instance),
+                        alive=volume.instance.is_alive(temp.instance),
+                        sign=volume.calls.stat(f"{path}/{text}").st_mtime_ns,
                     )
+                )
     except OSError as problem:
         if problem.errno not in GONE:
             raise

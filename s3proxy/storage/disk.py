@@ -105,13 +105,13 @@ def open_store(
     system = SystemCalls() if calls is None else calls
     source = random_module.Random(os.urandom(32)) if random is None else random
     form, created = _prepare(system, root, max_size)
-    instance = Instance(system, f"{root}/inst", source, now)
+    founder = memory is None or memory.founder
+    instance = Instance(system, f"{root}/inst", source, now, founder)
     balance = (
         Balance(system, f"{root}/ctl", instance.number, max_size)
         if memory is None
         else HostBalance(memory, system, f"{root}/ctl", instance.number, max_size)
     )
-    founder = memory is None or memory.founder
     try:
         instance.start()
         failed = instance.power_failed_at()

@@ -105,7 +105,15 @@ class InlineGrowth(Growth):
         status = self._volume.calls.fstat(self._file.fd)
         self.have = max(self.have, min(self.stop, status.st_size - self._base - self._footer))
         self.loose = status.st_nlink == 0
+        if self.loose and not self.complete:
+            self.over = self._is_given_up(self._file.fd)
         return self._note((status.st_size, status.st_mtime_ns))
+
+    def _is_given_up(self, fd: int) -> bool:
+        try:
+            return decode_header(self._volume.calls.pread(fd, HEADER_SIZE, 0)).given_up
+        except RecordError:
+            return False
 
     def _open(self) -> bool:
         """Open the file, if it may be read; tell if it never will be."""
@@ -174,11 +182,15 @@ class _Part:
 
 
 class RangeGrowth(Growth):
-    """What a claim is for, in one file after the other."""
+    """What a claim is for, in one file after the other.
+
+    :ivar sign: the last sign of life of the claim
+    """
 
     def __init__(self, volume: Volume, claim: ClaimedRange) -> None:
         super().__init__(volume, claim.instance, claim.here, claim.start, claim.stop)
         self.claim = claim
+        self.sign = claim.sign
         entry = claim.entry
         self._directory = volume.generation_path(entry.name, entry.generation)
         self._parts: list[_Part] = []
@@ -189,6 +201,7 @@ class RangeGrowth(Growth):
         before, before_safe = self.have, self._safe
         # First the claim: when it is gone, all that will ever be published is.
         claimed = self._look_at_claim()
+        self.sign = self.sign if claimed is None else claimed
         if not self.here and self._safe != before_safe:
             # What this host has kept of the file may be older.
             self._close_last()

@@ -19,9 +19,14 @@ class Instance:
     Whether another instance lives is decided by its process, when it runs on the same host and in the same process
     namespace, and by the age of its heartbeat otherwise. ``started_at`` is when this instance started, by the file
     system's clock.
+
+    :param leads: it stands for itself; False: it belongs to another one, which has a heartbeat of its own
     """
 
-    def __init__(self, calls: SystemCalls, directory: str, random: RandomBits, now: Callable[[], float]) -> None:
+    def __init__(
+        self, calls: SystemCalls, directory: str, random: RandomBits, now: Callable[[], float], leads: bool = True
+    ) -> None:
+        self._leads = leads
         self._calls = calls
         self._directory = directory
         self._now = now
@@ -36,7 +41,9 @@ class Instance:
 
         :raises OSError: the directory can't be written to
         """
-        record = {"host": self._host, "pid": os.getpid(), "start": _start_time(os.getpid())}
+        record = {
+            "host": self._host, "pid": os.getpid(), "start": _start_time(os.getpid()), "lead": self._leads,
+        }  # fmt: skip
         fd = self._calls.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             self._calls.pwrite(fd, json.dumps(record).encode("ascii"), 0)
@@ -69,9 +76,24 @@ class Instance:
         if found is None:
             return False
         record, beat = found
+        return self._lives(record, beat, _SILENCE)
+
+    def _lives(self, record: dict[str, Any], beat: float, silence: float) -> bool:
         if record.get("host") == self._host and isinstance(record.get("pid"), int):
             return _start_time(record["pid"]) == record.get("start")
-        return self._now() - beat < _SILENCE
+        return self._now() - beat < silence
+
+    def leaders(self, silence: float) -> int:
+        """How many instances live and stand for themselves: those of other hosts that beat within so many seconds.
+
+        :raises OSError: that can't be told
+        """
+        count = int(self._leads)
+        for number in self.others():
+            found = self._read(number)
+            if found is not None and found[0].get("lead", True) and self._lives(*found, silence):
+                count += 1
+        return count
 
     def is_here(self, number: int) -> bool:
         """Whether the process that calls itself ``number`` runs, or ran, on this host, and in the same process

@@ -15,9 +15,10 @@ from s3proxy.storage.errors import StoreError
 from s3proxy.storage.files import is_unread, write_fully
 from s3proxy.storage.layout import EntryName
 from s3proxy.storage.lease import Lease, revoke, take_lease
+from s3proxy.storage.loading import CorruptEntry, read_entry
 from s3proxy.storage.reading import remove_damaged
 from s3proxy.storage.record import HEADER_SIZE, STAMP_OFFSET, decode_header, encode_stamp, nanoseconds, seconds
-from s3proxy.storage.volume import CorruptEntry, Volume
+from s3proxy.storage.volume import Volume
 from s3proxy.util.intervals import Interval
 
 __all__ = ["Arm", "Renewal", "arm", "drop", "prepare_renewal"]
@@ -235,7 +236,7 @@ def prepare_renewal(
         raise
     lease = None
     try:
-        entry = volume.read_entry(fd, name, epoch)
+        entry = read_entry(volume, fd, name, epoch)
         if entry is not None:
             lease = take_lease(volume, name, timeout, asks=asks, instead_of=instead_of)
         if entry is None or lease is None:

@@ -192,7 +192,7 @@ def pack_entry(volume: Volume, room: Room, entry: StoredEntry, *, block: int, le
         current = load(volume, entry.name)
         if current is None or current.nonce != entry.nonce or current.kind != INLINE or current.encoded:
             return Packing(Packed.NOT_NOW)
-        handle = open_inline(volume, current)
+        handle = open_inline(volume, current, sealed=True)
         return Packing(Packed.NOT_NOW) if handle is None else _pack_inline(volume, room, lease, current, handle, block)
     except FileNotFoundError:
         return Packing(Packed.NOT_NOW)
@@ -241,7 +241,7 @@ def republish(volume: Volume, room: Room, lease: Lease, entry: StoredEntry, fact
     """
     handle = None
     try:
-        handle = open_inline(volume, entry)
+        handle = open_inline(volume, entry, sealed=True)
         if handle is None or handle.seal is None:
             return None
         seal, fd = handle.seal, handle.fd

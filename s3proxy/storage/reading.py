@@ -10,10 +10,11 @@ from s3proxy.storage.errors import RecordError
 from s3proxy.storage.files import NO_FILE, READING, is_unread
 from s3proxy.storage.handles import OpenFile, RangeKey, ReadHandle
 from s3proxy.storage.layout import SEGMENT, EntryName, is_encoded, parse_range, range_name
+from s3proxy.storage.loading import CorruptEntry, read_entry
 from s3proxy.storage.record import HEADER_SIZE, INLINE, RANGES, UNPLACED, Footer, Header, decode_header
-from s3proxy.storage.seal import Seal, identity_of, read_footer
+from s3proxy.storage.seal import Memory, Seal, identity_of, read_footer
 from s3proxy.storage.soundness import Unsound, sound_blocks
-from s3proxy.storage.volume import CorruptEntry, Damage, Volume
+from s3proxy.storage.volume import Damage, Volume
 
 __all__ = [
     "condemn_range",
@@ -53,7 +54,7 @@ def load(volume: Volume, name: EntryName) -> StoredEntry | None:
                 remove_damaged(volume, name, CorruptEntry(inode, "not a regular file"))
             return None
         try:
-            return volume.read_entry(fd, name, epoch)
+            return read_entry(volume, fd, name, epoch)
         except CorruptEntry as problem:
             remove_damaged(volume, name, problem)
             return None
@@ -112,7 +113,8 @@ def open_range(
         # Removed by another process, or written to.
         file.release()
         volume.handles.forget_range(key)
-    file = _find(volume, entry, start, stop, encoded)
+    with volume.counts.timed("range_read"):
+        file = _find(volume, entry, start, stop, encoded)
     if file is None:
         return None
     volume.handles.put(key, file, now)
@@ -207,8 +209,13 @@ def condemn_range(volume: Volume, name: EntryName, path: str, inode: object, rea
             volume.handles.forget(name.digest)
 
 
-def open_inline(volume: Volume, entry: StoredEntry) -> ReadHandle | None:
-    """Open the body of an inline entry; None when the entry is no longer this one. A damaged one is put aside."""
+def open_inline(volume: Volume, entry: StoredEntry, *, sealed: bool = False) -> ReadHandle | None:
+    """Open the body of an inline entry; None when the entry is no longer this one. A damaged one is put aside.
+
+    :param sealed: have its seal also when it can be sent as it is, and all of it is known to be sound
+    """
+    identity = (entry.name.digest, entry.nonce, entry.inode)
+    known = not sealed and not entry.encoded and volume.soundness.recall(identity) == Memory.ALL
     try:
         fd = volume.calls.open(volume.entry_path(entry.name), READING)
     except OSError as problem:
@@ -223,8 +230,8 @@ def open_inline(volume: Volume, entry: StoredEntry) -> ReadHandle | None:
         if header is None or status.st_ino != entry.inode or header.nonce != entry.nonce or header.kind != INLINE:
             file.release()
             return None
-        footer = read_footer(volume.calls, fd, status.st_size)
-        if status.st_size != header.file_size or not _fits(footer, header):
+        footer = None if known else read_footer(volume.calls, fd, status.st_size)
+        if status.st_size != header.file_size or not (footer is None or _fits(footer, header)):
             raise RecordError(f"{status.st_size} bytes instead of {header.file_size}, or another footer")
     except RecordError as problem:
         file.release()
@@ -237,9 +244,9 @@ def open_inline(volume: Volume, entry: StoredEntry) -> ReadHandle | None:
     def condemn(reason: str) -> None:
         remove_damaged(volume, entry.name, CorruptEntry(entry.inode, reason, "range"))
 
-    identity = (entry.name.digest, entry.nonce, entry.inode)
     base = entry.body_offset
-    file.seal = Seal(volume.calls, footer, base, identity, volume.soundness, condemn, looked_at=0.0)
+    if footer is not None:
+        file.seal = Seal(volume.calls, footer, base, identity, volume.soundness, condemn, looked_at=0.0)
     return ReadHandle(file, base, 0, entry.body_len)
 
 
@@ -262,7 +269,9 @@ def _fits(footer: Footer, header: Header) -> bool:
 
 
 def is_sound(volume: Volume, path: str, *, base: int = 0) -> bool:
-    """Whether the bytes from file offset ``base`` on are what the footer at the end of the file says. Reads them all."""
+    """Whether the bytes from file offset ``base`` on are what the footer at the end of the file says; reads them
+    all.
+    """
     fd = volume.calls.open(path, READING)
     try:
         for _ in sound_blocks(volume.calls, fd, base=base, stop=volume.calls.fstat(fd).st_size):

@@ -9,7 +9,7 @@ offset  type       content
 4       u8         version of the format, 1
 5       u8         kind: 0 flight, 1 inline, 2 ranges, 3 head
 6       u8         state: 0 incomplete, 1 complete
-7       u8         flags: 1 = unconfirmed
+7       u8         flags: 1 = unconfirmed; of an incomplete body: given up
 8       u64        validated_at, nanoseconds since 1970
 16      u32        CRC-32 of bytes 8 to 15
 20      u32        length of the metadata
@@ -76,6 +76,7 @@ __all__ = [
     "decode_header",
     "decode_trailer",
     "encode_footer",
+    "encode_given_up",
     "encode_header",
     "encode_stamp",
     "footer_size",
@@ -117,6 +118,11 @@ class Header:
     block: int = PLAIN_BLOCK
 
     @property
+    def given_up(self) -> bool:
+        """Whether the body was growing, and does not any more."""
+        return not self.complete and self.unconfirmed
+
+    @property
     def original_length(self) -> int:
         """How many bytes the body has when it is decoded."""
         return self.body_length if self.encoding == PLAIN else self.object_size
@@ -146,6 +152,11 @@ def encode_stamp(*, complete: bool, unconfirmed: bool, validated_at: int) -> byt
     """The changeable bytes of a header, to be written at :data:`STAMP_OFFSET`."""
     crc = zlib.crc32(_U64.pack(validated_at))
     return _STAMP.pack(1 if complete else 0, _UNCONFIRMED if unconfirmed else 0, validated_at, crc)
+
+
+def encode_given_up() -> bytes:
+    """The changeable bytes of the header of a body that was growing, and does not any more."""
+    return encode_stamp(complete=False, unconfirmed=True, validated_at=0)
 
 
 def encode_header(header: Header) -> bytes:

@@ -64,8 +64,8 @@ class Scrub:
         return self._next > 0 or self._ended < self._began
 
     def step(self, budget: int) -> int | None:
-        """When it is time: read on, about ``budget`` bytes. How many it were; None: the pass is over, or another process
-        makes it or has made it.
+        """When it is time: read on, about ``budget`` bytes. How many it were; None: the pass is over, or another
+        process makes it or has made it.
 
         :raises OSError: the directory can't be read or written to
         """
@@ -129,7 +129,7 @@ class Scrub:
         faults = volume.counts.faults.total()
         entry = load(volume, name)
         if entry is not None and entry.kind == INLINE:
-            yield from self._file(entry, open_inline(volume, entry))
+            yield from self._file(entry, open_inline(volume, entry, sealed=True))
         elif entry is not None and entry.kind == RANGES:
             spans, encoded = listed(volume, entry)
             for span in spans:

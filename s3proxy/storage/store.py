@@ -6,19 +6,18 @@ from s3proxy.storage.balance import Balance
 from s3proxy.storage.claims import Claim, ClaimedRange, Flight, find_claims, look_at_flight, make_claim
 from s3proxy.storage.entry import EntryFacts, StoredEntry
 from s3proxy.storage.eviction import Evictor
-from s3proxy.storage.handles import ReadHandle
 from s3proxy.storage.invalidation import Arm, Renewal, arm, drop, prepare_renewal
 from s3proxy.storage.layout import EntryName
 from s3proxy.storage.lease import Lease, take_lease
-from s3proxy.storage.packing import Packed, Packing, pack_entry, pack_range, republish
+from s3proxy.storage.packing import republish
 from s3proxy.storage.publish import make_header, publish_head, publish_inline, publish_ranges
-from s3proxy.storage.reading import listed, load, open_inline, open_range, ranges
 from s3proxy.storage.reaper import Reaper
 from s3proxy.storage.recency import RecencyLog, Use, write_uses
 from s3proxy.storage.record import HEAD, INLINE, RANGES
+from s3proxy.storage.salvage import salvage
 from s3proxy.storage.scan import Scan
-from s3proxy.storage.scrub import Scrub
 from s3proxy.storage.share import WriteShare
+from s3proxy.storage.shelves import Shelves
 from s3proxy.storage.staging import Staging
 from s3proxy.storage.sweeper import Sweeper
 from s3proxy.storage.unread import mark_read
@@ -34,7 +33,7 @@ _HANDLE_SECONDS = 60.0
 _TOUCH_SECONDS = 600.0
 
 
-class DiskStore:
+class DiskStore(Shelves):
     """Entries on disk. Every call is blocking and thread-safe.
 
     :meth:`load`, :meth:`lease`, :meth:`arm`, :meth:`drop`, :meth:`prepare_renewal`, :meth:`ranges`, :meth:`open_range`
@@ -61,9 +60,8 @@ class DiskStore:
         was_clean: bool,
         founder: bool = True,
     ) -> None:
-        self.volume = volume
+        super().__init__(volume, evictor, lease_seconds)
         self.sweeper = sweeper
-        self.evictor = evictor
         self.cut = cut
         self.inline_max = min(volume.format.inline_max, cut)
         self._balance = balance
@@ -72,7 +70,6 @@ class DiskStore:
         self._share = share
         self.held = HeldBytes()
         self._read: set[EntryName] = set()
-        self._lease_seconds = lease_seconds
         self._was_clean = was_clean
         self._founder = founder
         self._beat_at = volume.now()
@@ -82,67 +79,9 @@ class DiskStore:
         """The cache directory."""
         return self.volume.root
 
-    # Reading
-
-    def load(self, name: EntryName) -> StoredEntry | None:
-        """The entry that is published under ``name`` now. A damaged one is removed.
-
-        :raises OSError: the disk failed
-        """
-        with self.volume.counts.timed("meta_read"):
-            return load(self.volume, name)
-
-    def ranges(self, entry: StoredEntry) -> tuple[tuple[int, int], ...]:
-        """The published ranges [start, stop) of an entry, sorted. They may overlap."""
-        return ranges(self.volume, entry)
-
-    def listed(self, entry: StoredEntry) -> tuple[tuple[tuple[int, int], ...], frozenset[tuple[int, int]]]:
-        """The same, and which of them are encoded."""
-        return listed(self.volume, entry)
-
-    def open_range(self, entry: StoredEntry, start: int, stop: int, *, encoded: bool = False) -> ReadHandle | None:
-        """Open the range file of exactly these bytes; None when there is none. A damaged one is put aside.
-
-        What of it was not compared with its checksums yet, the handle's seal knows.
-
-        :param encoded: whether it probably is
-        """
-        with self.volume.counts.timed("range_read"):
-            return open_range(self.volume, entry, start, stop, encoded=encoded)
-
-    def open_inline(self, entry: StoredEntry) -> ReadHandle | None:
-        """Open the body of an inline entry; None when the entry is no longer this one. A damaged one is put aside."""
-        with self.volume.counts.timed("range_read"):
-            return open_inline(self.volume, entry)
-
-    # Making it smaller
-
-    def pack_range(self, entry: StoredEntry, start: int, stop: int, *, block: int) -> Packing:
-        """Store a range file of exactly these bytes smaller, if it is worth it. Blocks, for some milliseconds per MiB.
-
-        :param block: logarithm of the size of what is encoded, and has to be decoded, as one
-        :raises OSError: the disk failed; what there was is still there
-        """
-        return self._noted(pack_range(self.volume, self.evictor, entry, start, stop, block=block))
-
-    def pack_entry(self, entry: StoredEntry, *, block: int) -> Packing:
-        """The same for the body of an inline entry."""
-        return self._noted(
-            pack_entry(self.volume, self.evictor, entry, block=block, lease_seconds=self._lease_seconds)
-        )
-
-    def _noted(self, packing: Packing) -> Packing:
-        if packing.outcome is Packed.SMALLER:
-            self.volume.counts.made_smaller(packing.before, packing.after)
-        elif packing.outcome is Packed.NOT_WORTH:
-            self.volume.counts.left_as_it_is()
-        return packing
-
     # Publishing
 
-    def lease(
-        self, name: EntryName, *, asks: Interval | None = None, instead_of: int | None = None
-    ) -> Lease | None:
+    def lease(self, name: EntryName, *, asks: Interval | None = None, instead_of: int | None = None) -> Lease | None:
         """Take the right to publish under ``name``: before the request is sent whose answer may be published.
 
         None: somebody holds it, and showed life within the last 20 seconds.
@@ -152,6 +91,13 @@ class DiskStore:
         """
         with self.volume.lock(name):
             return take_lease(self.volume, name, self._lease_seconds, asks=asks, instead_of=instead_of)
+
+    def has(self, name: EntryName) -> bool:
+        """Whether anything is published under ``name``.
+
+        :raises OSError: the disk failed
+        """
+        return self.volume.inode(self.volume.entry_path(name)) is not None
 
     def flight(self, name: EntryName) -> Flight | None:
         """What another process is about to publish under ``name``; None: nothing, as far as can be told.
@@ -166,6 +112,13 @@ class DiskStore:
         :raises OSError: the disk failed
         """
         return find_claims(self.volume, entry)
+
+    def salvage(self, claim: ClaimedRange) -> int:
+        """The owner of a claim has died: keep what he has written; returns how many bytes. Takes its time.
+
+        :raises OSError: the disk failed; a scan finds what is left
+        """
+        return salvage(self.volume, self.evictor, claim)
 
     def claim(self, name: EntryName, generation: int, interval: Interval) -> Claim | None:
         """Show other processes that this one is getting these bytes of an entry. None: the disk refuses."""
@@ -392,30 +345,6 @@ class DiskStore:
 
     # Room
 
-    def usage(self) -> int:
-        """Published bytes, counted as :func:`s3proxy.storage.layout.footprint` says. An upper bound until the scan is
-        over.
-        """
-        return max(0, self.volume.ledger.used)
-
-    def in_flight(self) -> int:
-        """Bytes in files that are being written."""
-        return self.volume.ledger.in_flight
-
-    def unread(self) -> int:
-        """Those of the published bytes that were written through and nobody has read yet, and those of unfinished
-        uploads. Too few until the scan is over.
-        """
-        return self.volume.ledger.unread
-
-    def staged(self) -> int:
-        """Those of them that belong to unfinished uploads."""
-        return self.volume.ledger.staged
-
-    def make_room(self, size: int) -> bool:
-        """Evict until ``size`` bytes could be published; False when they can't. May take long."""
-        return self.evictor.make_room(size)
-
     def touched(self, name: EntryName, start: int) -> None:
         """A hit: the stored range that begins at ``start`` (0 for an inline entry) was used again."""
         self._log.touched(name.digest, start, self.volume.now())
@@ -471,12 +400,6 @@ class DiskStore:
         """
         verify = again or not self._was_clean
         return Scan(self.volume, self._reaper, verify=verify, again=again, recount=recount)
-
-    def scrub(self) -> Scrub:
-        """Passes over the directory to compare everything with its checksums, to be stepped through as long as the
-        process runs.
-        """
-        return Scrub(self.volume)
 
     def close(self) -> None:
         """Close what is kept open and note how full the directory is. Nothing may be used afterwards. Never raises."""

@@ -4,16 +4,14 @@ import errno
 import os
 import stat
 import threading
-import zlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import attrs
 
-from s3proxy.storage.codec import can_decode
 from s3proxy.storage.counts import StoreCounts
-from s3proxy.storage.entry import StoredEntry, stored_entry
+from s3proxy.storage.entry import StoredEntry
 from s3proxy.storage.errors import RecordError, StoreError
 from s3proxy.storage.files import NO_FILE, READING, SystemCalls, is_unread
 from s3proxy.storage.generations import GenerationTable
@@ -31,15 +29,13 @@ from s3proxy.storage.layout import (
 )
 from s3proxy.storage.ledger import Ledger
 from s3proxy.storage.quarantine import Quarantine
-from s3proxy.storage.record import HEADER_SIZE, INLINE, PLAIN, RANGES, Header, decode_header
-from s3proxy.storage.seal import Memory, whole_body
+from s3proxy.storage.record import HEADER_SIZE, RANGES, Header, decode_header
+from s3proxy.storage.seal import Memory
 from s3proxy.storage.trash import Trash
 
-__all__ = ["SMALL_BODY", "CorruptEntry", "Damage", "Peek", "Touchable", "Volume"]
+__all__ = ["SMALL_BODY", "Damage", "Peek", "Touchable", "Volume"]
 
 SMALL_BODY = 64 << 10
-_WHOLE_READ = SMALL_BODY + (16 << 10)
-_FIRST_READ = 16 << 10
 _VANISHED = (errno.ENOENT, errno.ESTALE)
 _LOCKS = 64
 _FIRST_LOCK = 16
@@ -58,15 +54,6 @@ class Peek:
     def counted(self) -> bool:
         """Whether the ledger has it: what its owner has not finished yet is not published."""
         return self.header is None or self.header.complete
-
-
-class CorruptEntry(RecordError):
-    """The file under an entry's name is damaged, or not ours. ``kind``: see :class:`Damage`."""
-
-    def __init__(self, inode: int, reason: str, kind: str = "metadata") -> None:
-        super().__init__(reason)
-        self.inode = inode
-        self.kind = kind
 
 
 @attrs.frozen
@@ -235,46 +222,6 @@ class Volume:
         )
 
     # Reading entries
-
-    def read_entry(self, fd: int, name: EntryName, epoch: int) -> StoredEntry | None:
-        """Read the entry that is open as ``fd``; None when it was unlinked or is not finished.
-
-        :raises CorruptEntry: it is damaged or not ours
-        """
-        status = self.calls.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise CorruptEntry(status.st_ino, "not a regular file")
-        size = status.st_size
-        data = self.calls.pread(fd, size if size <= _WHOLE_READ else _FIRST_READ, 0)
-        if status.st_nlink == 0:
-            return None
-        try:
-            header = decode_header(data)
-        except RecordError as problem:
-            # A flight file that an older flight's publication moved here, before its owner wrote the header, is empty,
-            # not corrupt.
-            if not any(data[:HEADER_SIZE]):
-                return None
-            raise CorruptEntry(status.st_ino, str(problem)) from problem
-        if not header.complete or (header.encoding != PLAIN and not can_decode()):
-            return None
-        body_at = HEADER_SIZE + header.meta_length
-        if len(data) < body_at:
-            data += self.calls.pread(fd, body_at - len(data), len(data))
-        meta = data[HEADER_SIZE:body_at]
-        if size != header.file_size:
-            raise CorruptEntry(status.st_ino, f"{size} bytes instead of {header.file_size}", "missing")
-        if zlib.crc32(meta) != header.meta_crc:
-            raise CorruptEntry(status.st_ino, "the checksum of the metadata is wrong")
-        body = None
-        if header.kind == INLINE and header.original_length <= SMALL_BODY and len(data) == size:
-            try:
-                body = whole_body(header, data)
-            except RecordError as problem:
-                raise CorruptEntry(status.st_ino, str(problem), "range") from problem
-        return stored_entry(
-            name, header, meta, inode=status.st_ino, epoch=epoch, small_body=body, unread=is_unread(status)
-        )
 
     def peek(self, path: str) -> Peek | None:
         """Read only the header of the file at ``path``; None when there is no such file."""

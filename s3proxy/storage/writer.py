@@ -16,10 +16,12 @@ from s3proxy.storage.publish import FULL, Room, promote
 from s3proxy.storage.reading import seal_range
 from s3proxy.storage.record import (
     HEADER_SIZE,
+    STAMP_OFFSET,
     BlockChecksums,
     Footer,
     Header,
     encode_footer,
+    encode_given_up,
     encode_header,
     footer_size,
 )
@@ -27,6 +29,7 @@ from s3proxy.storage.volume import Volume
 
 __all__ = ["InlineWriter", "RangeWriter", "Writer", "next_serial"]
 
+_READ_BYTES = 1 << 20
 _serials = itertools.count()
 
 
@@ -194,6 +197,27 @@ class RangeWriter(Writer):
             fd = volume.calls.open(path, flags, 0o600)
         return cls(volume, room, OpenFile(volume.calls, fd), path, entry, start, length)
 
+    def take_over(self) -> None:
+        """Go on behind what another process, which has died, has written into the file.
+
+        :raises OSError: it can't be read
+        """
+        calls = self._volume.calls
+        # It may have died while it wrote a footer.
+        written = min(self.length, calls.fstat(self._fd).st_size - footer_size(self.length))
+        position = 0
+        while position < written:
+            data = calls.pread(self._fd, min(_READ_BYTES, written - position), position)
+            if not data:
+                break
+            self._checksums.update(data)
+            position += len(data)
+        calls.ftruncate(self._fd, position)
+        charge = footprint(position)
+        self._volume.ledger.grow(charge - self._charged)
+        self._charged = charge
+        self.written = position
+
     def commit(self, promptly: bool = False) -> int | None:
         """Publish the range; returns its length. None: the entry is gone, or there is no room."""
         self._require_complete()
@@ -263,7 +287,7 @@ class InlineWriter(Writer):
     """The body of an inline entry, growing in the flight file."""
 
     def __init__(self, volume: Volume, room: Room, lease: Lease, header: Header, facts: EntryFacts) -> None:
-        first = [encode_header(attrs.evolve(header, complete=False)), facts.meta]
+        first = [encode_header(attrs.evolve(header, complete=False, unconfirmed=False)), facts.meta]
         write_fully(volume.calls, lease.file.fd, first, 0)
         lease.file.acquire()
         base = HEADER_SIZE + len(facts.meta)
@@ -302,4 +326,8 @@ class InlineWriter(Writer):
         self.discard()
 
     def _remove(self) -> None:
-        self._lease.release()
+        try:
+            # For those who follow: it is not only the name that is gone.
+            write_fully(self._volume.calls, self._fd, [encode_given_up()], STAMP_OFFSET)
+        finally:
+            self._lease.release()

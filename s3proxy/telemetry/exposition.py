@@ -45,9 +45,7 @@ def json_document(snapshot: Snapshot, names: Collection[str] = ()) -> bytes:
         "timestamp": datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "instance": [labels[0] for labels, _ in _samples(families, "s3proxy_instance_info")],
         "summary": summary(snapshot),
-        "metrics": {
-            name: _json_values(family) for name, family in families.items() if _is_wanted(name, family, names)
-        },
+        "metrics": {name: _json_values(family) for name, family in families.items() if _is_wanted(name, family, names)},
     }
     return json.dumps(document, indent=2, ensure_ascii=True, allow_nan=False).encode("ascii") + b"\n"
 

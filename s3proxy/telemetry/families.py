@@ -7,6 +7,8 @@ labels.
 
 from typing import Final
 
+import attrs
+
 from s3proxy.telemetry.instruments import Family
 
 __all__ = [
@@ -139,8 +141,12 @@ FAMILIES: Final[tuple[Family, ...]] = (
         "cache_lookups", "Looks at a tier: for bodies, and for the descriptions of objects (meta).", "tier",
         "operation_group", "result",
     ),
-    _gauge("cache_size_bytes", "Bytes in use; write is a part of disk.", "tier", merge="max"),
-    _gauge("cache_limit_bytes", "Bytes allowed.", "tier", merge="max"),
+    # The directory is shared, memory is not.
+    attrs.evolve(
+        _gauge("cache_size_bytes", "Bytes in use; write is a part of disk.", "tier", merge="max"),
+        exceptions={"ram": "sum"},
+    ),
+    attrs.evolve(_gauge("cache_limit_bytes", "Bytes allowed.", "tier", merge="max"), exceptions={"ram": "sum"}),
     _gauge("cache_objects", "Objects in the cache directory, as of the last count.", merge="max"),
     _gauge("cache_ranges", "Files with bodies or parts of them, as of the last count.", merge="max"),
     _gauge("cache_metadata_entries", "Descriptions of objects in memory."),
@@ -237,6 +243,13 @@ FAMILIES: Final[tuple[Family, ...]] = (
     _histogram("eviction_duration_seconds", "How long that took.", RUN_BOUNDS),
     _gauge("eviction_last_run_timestamp_seconds", "Unix time of the last one; 0 before the first.", merge="max"),
     _gauge("cluster_instances", "Instances on this cache directory.", "state", merge="max"),
+    # The limit on downloads.
+    _gauge("qos_enabled", "1 while downloads from S3 have a common limit.", merge="max"),
+    _gauge("qos_limit_bytes_per_second", "Bytes per second that this instance may download; 0 is no limit."),
+    _gauge("qos_waiting", "Downloads that wait for their turn."),
+    _counter("qos_class_bytes", "Bytes of downloads under the limit, by whose they are.", "class"),
+    _counter("qos_failopen", "Turns that were given early.", "reason"),
+    _histogram("qos_wait_seconds", "How long downloads waited for a turn.", WAIT_BOUNDS),
     # The process.
     _counter("log_messages", "Lines of the application log.", "level"),
     _counter("log_messages_lost", "Lines of the application log that could not be written."),

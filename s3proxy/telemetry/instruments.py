@@ -31,6 +31,7 @@ class Family:
 
     :ivar bounds: upper bounds of a histogram's buckets, ascending, without infinity
     :ivar merge: how the values of several processes become one (:data:`s3proxy.telemetry.snapshot.MERGES`)
+    :ivar exceptions: other rules for series whose first label has these values
     :ivar hidden: part of snapshots, but not shown
     :ivar transient: series that no source reads any more are gone, as those of addresses that DNS has dropped
     """
@@ -41,6 +42,7 @@ class Family:
     labels: tuple[str, ...] = ()
     bounds: tuple[float, ...] = ()
     merge: str = attrs.field(default="sum", validator=attrs.validators.in_(MERGES))
+    exceptions: Mapping[str, str] = attrs.field(factory=dict)
     hidden: bool = False
     transient: bool = False
 
@@ -240,6 +242,8 @@ class Instruments:
         }
         if family.bounds:
             described["bounds"] = list(family.bounds)
+        if family.exceptions:
+            described["except"] = dict(family.exceptions)
         if family.hidden:
             described["hidden"] = True
         ratio = family.merge == "ratio"

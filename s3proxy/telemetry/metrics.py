@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
-import twisted
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
+import twisted
 from s3proxy.telemetry import exposition, operations
 from s3proxy.telemetry.counts import DROPS, CacheCounts
 from s3proxy.telemetry.families import FAMILIES, SIZE_BOUNDS
@@ -174,10 +174,7 @@ class Metrics:
     """
 
     def __init__(
-        self,
-        registry: CollectorRegistry,
-        seconds: Callable[[], float] = time.monotonic,
-        pricing: Pricing = Pricing(),
+        self, registry: CollectorRegistry, seconds: Callable[[], float] = time.monotonic, pricing: Pricing = Pricing()
     ) -> None:
         self.registry = registry
         self._seconds = seconds

@@ -45,10 +45,7 @@ def document(
     scope = {"name": "s3proxy", "version": resource.get("service.version", "")}
     return {
         "resourceMetrics": [
-            {
-                "resource": {"attributes": _attributes(resource)},
-                "scopeMetrics": [{"scope": scope, "metrics": metrics}],
-            }
+            {"resource": {"attributes": _attributes(resource)}, "scopeMetrics": [{"scope": scope, "metrics": metrics}]}
         ]
     }
 

@@ -23,7 +23,8 @@ metrics themselves, since a snapshot describes its families.
          "type": "histogram", "help": "…", "labels": [], "merge": "sum", "bounds": [0.001, 0.005],
          "samples": [[[], {"counts": [20, 3, 0], "sum": 0.01}]]}}}
 
-A family may be ``"hidden": true``: it is merged like the others, and serves the JSON summary, but is not shown.
+A family may be ``"hidden": true``: it is merged like the others, and serves the JSON summary, but is not shown. It may
+have ``"except": {"ram": "sum"}``: series whose first label has that value are merged by another rule.
 """
 
 from collections.abc import Iterable
@@ -70,7 +71,7 @@ def merge(snapshots: Iterable[Snapshot]) -> Snapshot:
             if known is None:
                 families[name] = {key: value for key, value in family.items() if key != "samples"}
                 series[name] = {}
-            elif any(known.get(key) != family.get(key) for key in ("type", "labels", "merge", "bounds")):
+            elif any(known.get(key) != family.get(key) for key in ("type", "labels", "merge", "bounds", "except")):
                 raise ValueError(f"{name} is not the same in all snapshots")
             _add(series[name], family)
     for name, family in families.items():
@@ -97,9 +98,11 @@ def number(family: dict[str, Any], value: Any) -> float:
 
 
 def _add(known: dict[tuple[str, ...], Any], family: dict[str, Any]) -> None:
-    rule, is_histogram = family["merge"], family["type"] == "histogram"
+    usual, is_histogram = family["merge"], family["type"] == "histogram"
+    exceptions = family.get("except")
     for labels, value in family["samples"]:
         key = tuple(labels)
+        rule = exceptions.get(labels[0], usual) if exceptions else usual
         before = known.get(key)
         if is_histogram:
             if before is None:

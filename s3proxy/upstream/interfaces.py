@@ -85,6 +85,8 @@ class UpstreamRequest:
     :ivar repeatable: may be sent again after a failure before the first byte of the answer (GET, HEAD without body)
     :ivar group: of S3's operations, one of :data:`s3proxy.telemetry.operations.GROUPS`, for counts
     :ivar hedging: when it is sent a second time before the first has failed; None: never. Only for repeatable ones.
+    :ivar share: in whose name the answer's body is downloaded, where downloads have a common limit; None: in nobody's,
+        and the limit does not concern it
     """
 
     method: bytes
@@ -97,6 +99,7 @@ class UpstreamRequest:
     repeatable: bool = False
     hedging: Hedging | None = None
     group: str = "other"
+    share: str | None = None
 
 
 class IUpstreamResponse(IByteSource):

@@ -176,9 +176,12 @@ class ClientChannel(http.HTTPChannel):
         if self._step is not _Step.CLOSED:
             self._close()
 
-    def close_if_idle(self) -> bool:
-        """Close the connection if it waits for a request that has not begun; whether it did."""
-        if self._step is _Step.HEAD and not self._input:
+    def close_if_idle(self, quiet: float = 0.0) -> bool:
+        """Close the connection if it waits for a request that has not begun; whether it did.
+
+        :param quiet: and has waited for so many seconds
+        """
+        if self._step is _Step.HEAD and not self._input and self.site.reactor.seconds() - self._since >= quiet:
             self._close()
             return True
         return False

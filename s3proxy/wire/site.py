@@ -74,6 +74,7 @@ class CachingSite(Site):
         self.glancer = Glancer()
         self.counters = WireCounters()
         self.draining = False
+        self._patience = 0.0
         self.requests_in_flight = 0
         self._channels: set[ClientChannel] = set()
         self._ticking: IDelayedCall | None = None
@@ -131,17 +132,22 @@ class CachingSite(Site):
         now = self.reactor.seconds()
         for channel in list(self._channels):
             channel.check(now)
+            if self.draining:
+                channel.close_if_idle(self._patience)
 
     # The end
 
-    def drain(self) -> "Deferred[None]":
+    def drain(self, patience: float = 0.0) -> "Deferred[None]":
         """Let every request that has begun be answered, and close each connection as soon as it has nothing to do.
 
+        :param patience: seconds without a request for which a connection may yet stay: its next request may be on its
+            way, and is answered as the last one
         :return: fires when no connection is left; the caller's own, and without a time limit: see :meth:`abort_all`
         """
         self.draining = True
+        self._patience = patience
         for channel in list(self._channels):
-            channel.close_if_idle()
+            channel.close_if_idle(patience)
         if not self._channels:
             return succeed(None)
         waiter: Deferred[None] = Deferred(self._drain_waiter_left)

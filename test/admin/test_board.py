@@ -1,5 +1,7 @@
 """Components and the roll-up."""
 
+from typing import Any
+
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -24,6 +26,24 @@ class HealthBoardTests(SynchronousTestCase):
             self.board.add(name, lambda: self.component(name))
         self.states[name] = state
         self.clock.advance(2)
+
+    def test_what_gates(self) -> None:
+        """An unhealthy component keeps traffic away only where it can't be served."""
+        self.board.add("disk", lambda: ComponentStatus("disk", HealthState.UNHEALTHY, "Full."), gates=False)
+        self.board.started()
+        self.assertEqual((self.board.check().state, self.board.check().ready), (HealthState.UNHEALTHY, True))
+        self.board.add("upstream", lambda: ComponentStatus("upstream", HealthState.UNHEALTHY, "Dead."))
+        self.assertEqual(self.board.check().not_ready, ("upstream: Dead.",))
+
+    def test_upstreams(self) -> None:
+        """The document shows hosts and addresses, and when a component was looked at."""
+        self.assertEqual(self.board.document()["upstreams"], [])
+        self.board.show_upstreams(lambda: [{"endpoint": "a"}])
+        self.board.add("slow", lambda: ComponentStatus("slow", HealthState.HEALTHY, checked_at=10.0, seconds=0.25))
+        document: Any = self.board.document()
+        self.assertEqual(document["upstreams"], [{"endpoint": "a"}])
+        part = next(part for part in document["components"] if part["name"] == "slow")
+        self.assertEqual((part["last_check"], part["duration_ms"]), ("1970-01-01T00:00:10.000Z", 250.0))
 
     def test_roll_up(self) -> None:
         """The worst component decides; what is switched off never counts."""
@@ -122,6 +142,7 @@ class HealthBoardTests(SynchronousTestCase):
                     "status": "degraded",
                     "message": "It is degraded.",
                     "last_check": "2023-11-14T22:15:04.000Z",
+                    "duration_ms": 0.0,
                     "since": "2023-11-14T22:13:24.000Z",
                     "data": {},
                 }

@@ -1,6 +1,8 @@
 """Stored bytes that are not sent before they were compared with their checksums, or decoded."""
 
 import os
+from test.cache.test_ram import Thread, descriptors
+from test.storage.test_packing import LINE
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -16,8 +18,6 @@ from s3proxy.cache.view import BodyReader, View
 from s3proxy.s3.headers import Headers
 from s3proxy.storage.disk import DiskStore, GenerationTable, open_store
 from s3proxy.storage.layout import entry_name
-from test.cache.test_ram import Thread, descriptors
-from test.storage.test_packing import LINE
 
 MIB = 1 << 20
 ID = ObjectId("aws", b"bucket", b"key")

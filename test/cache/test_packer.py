@@ -1,6 +1,9 @@
 """Bodies are made smaller behind the answers, one at a time."""
 
 import errno
+from test.cache.test_ram import Thread
+from test.storage.support import make_store, name_of, put_inline
+from test.storage.test_packing import NOISE, TEXT, put_range
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -9,9 +12,6 @@ from s3proxy.cache.entry import ObjectId, ObjectVersion
 from s3proxy.cache.packer import MOST_WAITING, Packer, PackingRules
 from s3proxy.s3.headers import Headers
 from s3proxy.storage.packing import Packed
-from test.cache.test_ram import Thread
-from test.storage.support import make_store, name_of, put_inline
-from test.storage.test_packing import NOISE, TEXT, put_range
 
 VERSION = ObjectVersion(
     id=ObjectId("aws", b"bucket", b"key"), etag=b'"v"', last_modified=None, size=1, headers=Headers()

@@ -21,9 +21,15 @@ class FakeWorker:
     def __init__(self) -> None:
         self.ready = 0
 
+        self.left = 0
+
     def is_ready(self) -> None:
         """Once more."""
         self.ready += 1
+
+    def is_leaving(self) -> None:
+        """Once more."""
+        self.left += 1
 
 
 class Listener(Hearing):
@@ -68,9 +74,9 @@ class FakeMember:
         """Remember it."""
         self.told.append(("give back", slot))
 
-    def drain(self, limit: float) -> None:
+    def drain(self, limit: float, patience: float) -> None:
         """Remember it."""
-        self.told.append(("drain", limit))
+        self.told.append(("drain", limit, patience))
 
     def reload(self, data: bytes) -> None:
         """Remember it, unless it is nothing."""
@@ -118,13 +124,13 @@ class ChannelTests(SynchronousTestCase):
             self.supervisor.tell(GiveBack, slot=2),
             self.supervisor.tell(Reload, data=b"config"),
             self.supervisor.tell(Reopen),
-            self.supervisor.tell(Drain, limit=2.5),
+            self.supervisor.tell(Drain, limit=2.5, patience=0.5),
         ]
         self.exchange()
         self.assertEqual([self.successResultOf(answer) for answer in answers], [{}] * 5)
         self.assertEqual(
             self.member.told,
-            [("take over", 2), ("give back", 2), ("reload", b"config"), "reopen", ("drain", 2.5)],
+            [("take over", 2), ("give back", 2), ("reload", b"config"), "reopen", ("drain", 2.5, 0.5)],
         )
 
     def test_words_of_the_worker(self) -> None:
@@ -132,10 +138,11 @@ class ChannelTests(SynchronousTestCase):
         self.membership.ready(17)
         self.membership.uses(b"\0\1")
         self.membership.lines([[1.5, "info", "somebody", "text"]])
+        self.membership.leaving()
         told = self.membership.farewell({"counted": 3})
         self.exchange()
         self.successResultOf(told)
-        self.assertEqual(self.worker.ready, 1)
+        self.assertEqual((self.worker.ready, self.worker.left), (1, 1))
         self.assertEqual(
             self.hearing.heard,
             [

@@ -1,4 +1,4 @@
-"""Two workers on one directory, at the level of the gateway: what one of them changed, the other must not contradict."""
+"""Two workers on one directory, at the level of the gateway: what one of them changed, the other doesn't contradict."""
 
 import errno
 import os
@@ -87,7 +87,13 @@ class CoherenceTests(SynchronousTestCase):
         self.get(self.other, asked=True)
         response.sink.data_received(OLD[1000:])
         response.sink.stream_ended()
-        self.get(self.one, asked=True)
+        self.other.upstream.last.respond(ok(NEW, NEW_TAG))
+        self.one.upstream.automatic = lambda request: ok(NEW, NEW_TAG)
+        late = self.one.get()
+        for _ in range(100):
+            self.one.clock.advance(0.1)
+            self.other.clock.advance(0.1)
+        self.assertEqual(late.answer, NEW)
 
     def test_asked_while_the_write_was_on_its_way(self) -> None:
         """What S3 was asked between the beginning of a write and its end may be the old version: it is not joined after

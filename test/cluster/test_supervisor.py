@@ -12,6 +12,7 @@ from s3proxy.cluster.supervisor import (
     END_GRACE,
     FIRST_DELAY,
     LONGEST_DELAY,
+    PATIENCE,
     START_LIMIT,
     STEADY,
     State,
@@ -246,6 +247,37 @@ class StandInTests(SupervisorCase):
         self.assertEqual(sorted(each["slot"] for each in self.process_of(2).told(TakeOver)), [0, 1])
 
 
+class LeavingTests(SupervisorCase):
+    """A worker that somebody else has told to end."""
+
+    def test_replaced_at_once(self) -> None:
+        """A successor is started, and somebody stands in, before it has ended; its end is none to worry about."""
+        self.start()
+        old = self.process_of(1)
+        old.worker.is_leaving()
+        self.assertEqual(len(self.spawner.made), 4)
+        self.assertEqual(sum(len(process.told(TakeOver)) for process in self.spawner.made), 1)
+        self.assertEqual(old.told(TakeOver), [])
+        old.worker.has_ended("ended with exit code 0")
+        self.process_of(1).worker.is_ready()
+        self.clock.advance(LONGEST_DELAY)
+        self.assertEqual((len(self.spawner.made), self.supervisor.restarts), (4, 0))
+
+    def test_does_not_end(self) -> None:
+        """It is killed if it takes too long."""
+        self.start()
+        self.process_of(1).worker.is_leaving()
+        self.clock.advance(5.0 + END_GRACE)
+        self.assertTrue(self.spawner.made[1].killed)
+
+    def test_all_end(self) -> None:
+        """While everything ends, nobody is started."""
+        self.start()
+        self.supervisor.stop(5.0)
+        self.process_of(1).worker.is_leaving()
+        self.assertEqual(len(self.spawner.made), 3)
+
+
 class RollTests(SupervisorCase):
     """All are replaced, one after the other."""
 
@@ -259,7 +291,7 @@ class RollTests(SupervisorCase):
             self.assertEqual(old[slot].told(Drain), [])
             self.assertEqual(self.supervisor.missing(), ())
             self.process_of(slot).worker.is_ready()
-            self.assertEqual(old[slot].told(Drain), [{"limit": 5.0}])
+            self.assertEqual(old[slot].told(Drain), [{"limit": 5.0, "patience": PATIENCE}])
         self.successResultOf(rolled)
         self.assertEqual([each.worker.state for each in old], [State.LEAVING] * 3)
         for each in old:
@@ -330,7 +362,8 @@ class StopTests(SupervisorCase):
         """All are told to leave, and it is over when all are gone; none is started again."""
         self.start()
         stopped = self.supervisor.stop(7.0)
-        self.assertEqual([process.told(Drain) for process in self.spawner.made], [[{"limit": 7.0}]] * 3)
+        order = {"limit": 7.0, "patience": 0.0}
+        self.assertEqual([process.told(Drain) for process in self.spawner.made], [[order]] * 3)
         for process in list(self.spawner.made):
             self.assertNoResult(stopped)
             process.worker.has_ended("ended with exit code 0")

@@ -4,16 +4,16 @@ of it. And bodies that are stored smaller are the same to clients.
 
 import os
 from pathlib import Path
+from test.gateway.test_read import ReadTestCase, ok, part
+from test.storage.test_packing import TEXT
+from test.support.content import content
+from test.support.gateway import FakeClient, FakeResponse
 
 from s3proxy.cache.packer import PackingRules
 from s3proxy.s3.ranges import FromTo, parse_range
 from s3proxy.storage.layout import parse_range as parse_name
 from s3proxy.storage.packing import Packed
 from s3proxy.upstream.interfaces import UpstreamRequest, UpstreamUnreachable
-from test.gateway.test_read import ReadTestCase, ok, part
-from test.storage.test_packing import TEXT
-from test.support.content import content
-from test.support.gateway import FakeClient, FakeResponse
 
 MIB = 1 << 20
 SIZES = {"small": 2000, "inline": 3 * MIB, "ranges": 20 * MIB + 123}

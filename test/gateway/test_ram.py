@@ -143,7 +143,7 @@ class HotTests(RamTestCase):
         """Hits out of memory need no disk."""
         self.heat()
 
-        def fail(*args: object) -> None:
+        def fail(*args: object, **options: object) -> None:
             raise OSError(5, "broken")
 
         self.patch(self.harness.store, "open_range", fail)

@@ -305,7 +305,7 @@ class UnreadableTests(ReadTestCase):
         body = os.urandom(100_000)
         self.cached(body)
 
-        def refuse(*args: object) -> None:
+        def refuse(*args: object, **options: object) -> None:
             raise OSError(errno.EMFILE, "too many open files")
 
         self.patch(self.harness.store, "open_inline", refuse)

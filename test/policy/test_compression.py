@@ -1,11 +1,12 @@
 """Which bodies are worth an attempt to make them smaller."""
 
+from test.policy.test_freshness import DEFAULTS
+
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.policy.compression import is_compressed, may_compress
 from s3proxy.s3.headers import Headers
-from test.policy.test_freshness import DEFAULTS
 
 COMPRESSED = (
     (b"a/b.zip", {}),

@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from test.system.mounts import SmallVolume
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -18,7 +19,6 @@ from s3proxy.services import checks
 from s3proxy.services.cache import CacheService
 from s3proxy.services.checks import Checks
 from s3proxy.telemetry.metrics import Metrics
-from test.system.mounts import SmallVolume
 
 MIB = 1 << 20
 

@@ -1,5 +1,6 @@
 """What components say of themselves, and when."""
 
+from test.support.gateway import GatewayHarness
 from typing import Any
 
 import attrs
@@ -16,7 +17,6 @@ from s3proxy.services.health import (
     upstream_documents,
 )
 from s3proxy.telemetry.lag import LagSampler
-from test.support.gateway import GatewayHarness
 
 
 @attrs.define
@@ -99,12 +99,7 @@ class UpstreamTests(HealthCase):
                 "idle": 1,
                 "ips": [
                     {"ip": "192.0.2.1", "state": "active"},
-                    {
-                        "ip": "192.0.2.2",
-                        "state": "excluded",
-                        "excluded_for_seconds": 3.0,
-                        "next_probe_seconds": 1.5,
-                    },
+                    {"ip": "192.0.2.2", "state": "excluded", "excluded_for_seconds": 3.0, "next_probe_seconds": 1.5},
                 ],
             },
         )

@@ -1,6 +1,10 @@
 """Upkeep that takes its time: what is stored is compared, and counted anew."""
 
 from collections.abc import Callable
+from test.cache.test_packer import VERSION
+from test.storage.support import MIB, make_store, name_of, put_inline
+from test.storage.test_seal import flip
+from test.support.streams import run_at_once
 from typing import Any
 
 import attrs
@@ -17,10 +21,6 @@ from s3proxy.policy.rules_file import Rule
 from s3proxy.services import packing
 from s3proxy.services.packing import packing_rules
 from s3proxy.services.scrubbing import BATCH, FAILED, FASTEST, LONGEST_WAIT, SLOWEST, Scrubbing, Validation
-from test.cache.test_packer import VERSION
-from test.storage.support import MIB, make_store, name_of, put_inline
-from test.storage.test_seal import flip
-from test.support.streams import run_at_once
 
 HOUR = 3600.0
 

@@ -5,6 +5,7 @@ from typing import cast
 
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from s3proxy.storage.diskio import DiskBusy, DiskIO, ImmediateIO, give_back
@@ -24,9 +25,21 @@ class DiskIOTests(TestCase):
     def setUp(self) -> None:
         from twisted.internet import reactor
 
+        self.reactor = reactor
         self.io = DiskIO(cast(IReactorFromThreads, reactor), threads=2, queue=2)
         self.io.start()
         self.addCleanup(self.io.stop)
+
+    async def test_counts(self) -> None:
+        """Threads that work, calls that wait, and for how long they did are known."""
+        go = threading.Event()
+        calls = [self.io.run(go.wait, 10) for _ in range(4)]
+        while self.io.busy < 2:
+            await deferLater(self.reactor, 0.01)
+        self.assertEqual((self.io.busy, self.io.queued), (2, 2))
+        go.set()
+        await gatherResults(calls)
+        self.assertEqual((self.io.queued, self.io.waits.count), (0, 4))
 
     def test_result(self) -> "Deferred[None]":
         """A call runs in another thread and its result comes back."""

@@ -88,7 +88,9 @@ class BlockTests(SynchronousTestCase):
 
     @given(st.binary(max_size=300), st.integers(min_value=0, max_value=1000))
     def test_anything(self, data: bytes, size: int) -> None:
-        """Other bytes decode to as many as were asked for, which the checksum tells from the right ones, or not at all."""
+        """Other bytes decode to as many as were asked for, which the checksum tells from the right ones, or not at
+        all.
+        """
         try:
             self.assertEqual(len(decompress(data, size)), size)
         except RecordError:

@@ -64,9 +64,17 @@ class FileNameTests(SynchronousTestCase):
 
     def test_not_ranges(self) -> None:
         """Only the canonical spelling is a range."""
-        for text in ("0-0", "00-1", "1-01", "-1", "1-", "A-1", "0-1.z", "t.0-1", "0x1-1", "1-1 ", "1-1\n", "", "a.1"):
+        names = ("0-0", "00-1", "1-01", "-1", "1-", "A-1", "0-1.y", "0-1.z.z", "t.0-1",
+                 "0x1-1", "1-1 ", "1-1\n", "", "a.1")  # fmt: skip
+        for text in names:
             self.assertIsNone(layout.parse_range(text), text)
         self.assertEqual(layout.parse_range("0-1"), (0, 1))
+
+    def test_encoded(self) -> None:
+        """An encoded one says so."""
+        for encoded in (False, True):
+            text = layout.range_name(16, 48, encoded=encoded)
+            self.assertEqual((layout.parse_range(text), layout.is_encoded(text)), ((16, 48), encoded))
 
     @given(OFFSETS, LENGTHS, st.integers(1, (1 << 60) - 1), st.integers(0, 1 << 40))
     def test_temp_round_trip(self, start: int, length: int, instance: int, serial: int) -> None:

@@ -3,18 +3,6 @@
 import errno
 import os
 import random
-from typing import Any
-
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from twisted.trial.unittest import SynchronousTestCase
-
-from s3proxy.storage import codec
-from s3proxy.storage.disk import DiskStore, StoredEntry
-from s3proxy.storage.errors import Damaged
-from s3proxy.storage.files import is_unread
-from s3proxy.storage.layout import footprint
-from s3proxy.storage.packing import Packed
 from test.storage.support import (
     ABOUT,
     MIB,
@@ -29,6 +17,18 @@ from test.storage.support import (
     recount,
     upload,
 )
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from s3proxy.storage import codec
+from s3proxy.storage.disk import DiskStore, StoredEntry
+from s3proxy.storage.errors import Damaged
+from s3proxy.storage.files import is_unread
+from s3proxy.storage.layout import footprint
+from s3proxy.storage.packing import Packed
 
 LINE = b"a line that comes again and again, number %06d\n"
 TEXT = b"".join(LINE % number for number in range(60_000))[: 2 * MIB + 12345]
@@ -55,7 +55,10 @@ def write_range(store: DiskStore, entry: StoredEntry, body: bytes, start: int = 
 
 def decoded(store: DiskStore, entry: StoredEntry, start: int, stop: int) -> bytes | None:
     """The bytes of a stored range, however it is stored."""
-    handle = store.open_inline(entry) if not entry.has_ranges else store.open_range(entry, start, stop)
+    if entry.has_ranges:
+        handle = store.open_range(entry, start, stop)
+    else:
+        handle = store.open_inline(entry, sealed=True)
     if handle is None or handle.seal is None:
         return None
     try:

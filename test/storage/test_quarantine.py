@@ -1,12 +1,12 @@
 """Damaged files are kept for a while, but not too many of them."""
 
 import os
+from test.storage.support import FailingCalls
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.storage.files import SystemCalls
 from s3proxy.storage.quarantine import LONGEST, MOST_FILES, Quarantine
-from test.storage.support import FailingCalls
 
 NOW = 2_000_000_000.0
 

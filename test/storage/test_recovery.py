@@ -1,5 +1,5 @@
-"""Whatever a directory looks like, a start serves from it at once: what is sound is found, what is not is a miss and can
-be stored again, and the accounts are right when everything has been walked through.
+"""Whatever a directory looks like, a start serves from it at once: what is sound is found, what is not is a miss and
+can be stored again, and the accounts are right when everything has been walked through.
 """
 
 import os
@@ -7,13 +7,6 @@ import shutil
 import socket
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
-
-from twisted.trial.unittest import SynchronousTestCase
-
-from s3proxy.storage.disk import DiskStore, EntryName, StoreError
-from s3proxy.storage.files import SystemCalls
-from s3proxy.storage.layout import shard_path
 from test.storage.support import (
     ABOUT,
     MIB,
@@ -29,6 +22,13 @@ from test.storage.support import (
     stage,
 )
 from test.storage.test_packing import TEXT, decoded, put_range
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from s3proxy.storage.disk import DiskStore, EntryName, StoreError
+from s3proxy.storage.files import SystemCalls
+from s3proxy.storage.layout import shard_path
 
 KEYS = ("small", "inline", "ranges", "packed")
 SMALL, LARGE = b"small body", bytes(200_000)
@@ -189,11 +189,7 @@ STATES: dict[str, tuple[Change, tuple[str, ...]]] = {
     "foreign encoded range": (lambda d: put(d.encoded()), ("packed",)),
     "unfinished ranges": (lambda d: put(d.generation() + "/t.0-100000.000000000000001.1"), ()),
     "foreign sidecar": (lambda d: (put(d.generation() + "/a.000000000000001"), folder(d.generation() + "/1"))[0], ()),
-    "foreign uploads": (
-        lambda d: [put(d.path(f"up/{name}/x")) for name in os.listdir(d.path("up")) if os.path.isdir(d.path(f"up/{name}"))]
-        and None,
-        (),
-    ),
+    "foreign uploads": (lambda d: [put(f"{path}/x") for path, _, _ in os.walk(d.path("up"))][0], ()),
 }
 REFUSED: dict[str, Change] = {
     "older format": lambda d: put(d.path("FORMAT"), b"s3px 0 shard_bits=12\n"),

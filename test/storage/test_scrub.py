@@ -2,14 +2,14 @@
 
 import json
 import os
+from test.storage.support import MIB, abandon, make_store, name_of, put_inline, put_ranges
+from test.storage.test_packing import TEXT, put_range
+from test.storage.test_seal import flip, path_of
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.storage.disk import DiskStore
 from s3proxy.storage.scrub import Scrub
-from test.storage.support import MIB, abandon, make_store, name_of, put_inline, put_ranges
-from test.storage.test_packing import TEXT, put_range
-from test.storage.test_seal import flip, path_of
 
 DAY = 86400.0
 
@@ -139,7 +139,8 @@ class TimeTests(ScrubTestCase):
 
     def test_damaged_notes(self) -> None:
         """A position that can't be read is as good as none."""
-        for text in ("", "[]", '{"next": 1}', '{"next": "x", "began": 0, "ended": 0}', '{"next":1,"began":9e99,"ended":1}'):
+        later = '{"next":1,"began":9e99,"ended":1}'
+        for text in ("", "[]", '{"next": 1}', '{"next": "x", "began": 0, "ended": 0}', later):
             with open(f"{self.store.root}/ctl/scrub.json", "w") as file:
                 file.write(text)
             self.assertEqual(self.store.scrub().wait(DAY), DAY, text)

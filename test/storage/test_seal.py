@@ -2,16 +2,6 @@
 
 import errno
 import os
-from typing import Any
-
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from twisted.trial.unittest import SynchronousTestCase
-
-from s3proxy.storage.disk import DiskStore, ReadHandle, StoredEntry
-from s3proxy.storage.errors import Damaged
-from s3proxy.storage.seal import Memory, Seal
-from s3proxy.storage.volume import Damage
 from test.storage.support import (
     MIB,
     FailingCalls,
@@ -25,6 +15,16 @@ from test.storage.support import (
     read_body,
 )
 from test.support.content import content
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from s3proxy.storage.disk import DiskStore, ReadHandle, StoredEntry
+from s3proxy.storage.errors import Damaged
+from s3proxy.storage.seal import Memory, Seal
+from s3proxy.storage.volume import Damage
 
 SIZE = 3 * MIB + 1000
 BODY = content(7, 0, SIZE)
@@ -96,6 +96,10 @@ class CheckTests(SealTestCase):
         """What this process has written itself is sound."""
         self.assertTrue(seal_of(self.open(self.old)).sound)
         handle = self.old.open_inline(self.inline)
+        assert handle is not None
+        self.assertIsNone(handle.seal)
+        handle.close()
+        handle = self.old.open_inline(self.inline, sealed=True)
         self.assertTrue(seal_of(handle).sound)
         assert handle is not None
         handle.close()
@@ -125,8 +129,8 @@ class CheckTests(SealTestCase):
         seal_of(first).check(first.fd, 0, SIZE)
         first.close()
         second = self.store.open_inline(self.inline)
-        self.assertTrue(seal_of(second).sound)
         assert second is not None
+        self.assertIsNone(second.seal)
         second.close()
 
     def test_not_read_twice(self) -> None:
@@ -241,9 +245,7 @@ class CheckTests(SealTestCase):
         entry = self.store.load(name_of("inline"))
         lease = self.store.lease(name_of("inline"))
         assert entry is not None and lease is not None
-        self.assertRaises(
-            Damaged, self.store.replace_meta, entry, lease, meta=b"{}", validated_at=2.0, observed_at=2.0
-        )
+        self.assertRaises(Damaged, self.store.replace_meta, entry, lease, meta=b"{}", validated_at=2.0, observed_at=2.0)
         self.assertIsNone(self.store.load(name_of("inline")))
         self.assertEqual([name for name in files_below(self.store.root) if name.endswith(".f")], [])
 

@@ -320,7 +320,7 @@ class Worker:
         if entry.kind != RANGES:
             data = entry.small_body
             if data is None:
-                handle = self._store.open_inline(entry)
+                handle = self._store.open_inline(entry, sealed=True)
                 data = None if handle is None else self.bytes_of(handle, entry.body_len)
                 if data is None:
                     return False

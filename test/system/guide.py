@@ -69,12 +69,16 @@ _TOOLS = {
     "python": f'#!/bin/sh\nexec {sys.executable} "$@"\n',
     # As sudo does: variables may stand before the command, and those of the caller are gone.
     "sudo": '#!/bin/sh\nexec env -u LOG_LEVEL "$@"\n',
+    # Somebody looks, and presses Ctrl-C.
+    "tail": f'#!/bin/sh\ntimeout 2 {shutil.which("tail")} "$@" || [ $? = 124 ]\n',
 }
 
 
 def can_have_namespaces() -> bool:
     """Whether this user may have a network, and mounts, of his own."""
-    script = "mount --bind /etc/hosts /etc/resolv.conf && ip link add a type veth peer name b && command -v nsenter"
+    script = (
+        "mount --bind /etc/hosts /etc/resolv.conf && ip link add wire type veth peer name eth9 && command -v nsenter"
+    )
     try:
         return subprocess.run([*_INTERNET, "sh", "-c", script], capture_output=True, timeout=20).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
@@ -101,6 +105,7 @@ class Machine:
         self._proxy: subprocess.Popen[bytes] | None = None
         self.tools = self.folder / "bin"
         self.tools.mkdir()
+        (self.folder / "run").mkdir()
         for name, text in _TOOLS.items():
             (self.tools / name).write_text(text)
             (self.tools / name).chmod(0o755)
@@ -139,8 +144,9 @@ class Machine:
             "PATH": f"{self.tools}:{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONPATH": str(CHECKOUT),
             "HOME": str(self.folder),
+            "RUNTIME_DIRECTORY": str(self.folder / "run"),
+            "S3PROXY_SOCKET": str(self.folder / "run" / "80.sock"),
             "SSL_CERT_FILE": str(self.folder / "ca.pem"),
-            "AWS_CA_BUNDLE": str(self.folder / "ca.pem"),
             "AWS_ACCESS_KEY_ID": CREDENTIAL.access_key,
             "AWS_SECRET_ACCESS_KEY": CREDENTIAL.secret_key,
             "AWS_DEFAULT_REGION": "us-east-1",
@@ -177,6 +183,7 @@ class Machine:
     def start_proxy(self, command: str, health: str = "http://localhost:8080/readyz") -> None:
         """Start a proxy by this command, and wait until it serves."""
         self.stop_proxy()
+        shutil.rmtree(self.folder / "tmp", ignore_errors=True)
         with self._output().open("wb") as output:
             self._proxy = subprocess.Popen(
                 [*self.enter(), "sh", "-c", f"exec {command}"],

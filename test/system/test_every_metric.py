@@ -12,17 +12,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
-
-from twisted.trial.unittest import SynchronousTestCase
-
-from s3proxy.telemetry.families import FAMILIES
 from test.support.certificates import CertificateAuthority
 from test.support.fake_script import Action, Match
 from test.support.raw_client import ConnectionEnded, RawResponse, request_bytes, signed_request_bytes
 from test.support.sigv4 import UNSIGNED
 from test.support.waiting import free_ports, poll
 from test.system.stage import HOST, MIB, Stage
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from s3proxy.telemetry.families import FAMILIES
 
 #: Metrics that no test of a few seconds can move, and why.
 UNMOVED = {

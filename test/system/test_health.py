@@ -14,10 +14,6 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any
-
-from twisted.trial.unittest import SynchronousTestCase
-
 from test.support.certificates import CertificateAuthority
 from test.support.fake_dns import DNSAnswer
 from test.support.fake_script import Action, Match
@@ -27,6 +23,9 @@ from test.support.waiting import free_ports, poll
 from test.system.mounts import SmallVolume
 from test.system.network import NetworkCase
 from test.system.stage import MIB, Stage
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
 
 
 def ask(proxy: ProxyProcess, path: str, method: str = "GET") -> tuple[int, bytes]:
@@ -122,8 +121,9 @@ class StorageTests(HealthCase):
     def test_full(self) -> None:
         """The file system is full, and has room again."""
         self.begin()
-        volume = SmallVolume(Path(tempfile.mkdtemp(prefix="s3proxy-")), 64 * MIB)
-        self.addCleanup(shutil.rmtree, volume.folder, True)
+        folder = Path(tempfile.mkdtemp(prefix="s3proxy-"))
+        self.addCleanup(shutil.rmtree, folder, True)
+        volume = SmallVolume(folder / "volume", 64 * MIB)
         self.addCleanup(volume.unmount)
         self.proxy.configure({"cache": {"cache_dir": str(volume.folder / "cache"), "max_cache_size": 32 * MIB}})
         self.proxy.start()
@@ -295,6 +295,7 @@ class UpstreamTests(HealthCase):
             {
                 "connection_pool": {
                     "endpoint_overrides": {"other.test": [f"127.0.0.3:{closed}"]},
+                    "upstream_overrides": {"other.test:80": {"scheme": "http"}},
                     "ip_failure_threshold": 1,
                     "health_probe_initial_cooldown": "1s",
                 }

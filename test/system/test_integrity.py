@@ -2,12 +2,12 @@
 
 import os
 from pathlib import Path
+from test.support.waiting import poll
+from test.system.stage import MIB, Stage, unfinished_files
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.storage.layout import is_encoded
-from test.support.waiting import poll
-from test.system.stage import MIB, Stage, unfinished_files
 
 SIZES = {b"small": 5_000, b"one-file": 3 * MIB, b"ranges": 20 * MIB + 77}
 TEXT = b"".join(b"%07d: a line of a log file that is much like the one before it\n" % n for n in range(150_000))
@@ -55,8 +55,8 @@ class DamageTests(SynchronousTestCase):
         self.assertEqual(self.requests(), 0)
 
     def test_flipped(self) -> None:
-        """A bit in every file: all bytes are right, the damage is counted and told, and the files are kept for who wants
-        to know; afterwards everything is a hit.
+        """A bit in every file: all bytes are right, the damage is counted and told, and the files are kept for who
+        wants to know; afterwards everything is a hit.
         """
         self.proxy.kill9()
         damaged = bodies(self.proxy.cache_dir)

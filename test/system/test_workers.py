@@ -49,6 +49,11 @@ class WorkersCase(SynchronousTestCase):
         found = next(part for part in self.proxy.health()["components"] if part["name"] == "workers")
         return {each["number"]: each["pid"] for each in found["data"]["workers"] if each["state"] == "serving"}
 
+    def is_replaced(self, number: int, pid: int) -> bool:
+        """Whether all serve, and this one is another process than before."""
+        workers = self.workers()
+        return len(workers) == 2 and workers.get(number) != pid
+
     def pid_of(self, client: RawClient) -> int:
         """The process that has the other end of this connection."""
         port = client._socket.getsockname()[1]
@@ -329,6 +334,18 @@ class ReplacementTests(WorkersCase):
         self.assertEqual(before & set(self.workers().values()), set())
         poll(lambda: all(not Path(f"/proc/{pid}").exists() for pid in before), 20, "the old ones to leave")
 
+    def test_terminated_worker(self) -> None:
+        """A worker that gets SIGTERM is replaced; no connection is refused or broken."""
+        load = self.load()
+        pid = self.workers()[1]
+        os.kill(pid, signal.SIGTERM)
+        poll(lambda: self.is_replaced(1, pid), 20, "its successor")
+        poll(lambda: not Path(f"/proc/{pid}").exists(), 20, "its end")
+        good = load.good
+        poll(lambda: load.good > good + 50, 10, "more answers")
+        load.stop()
+        self.assertEqual((load.refused, load.broken, load.wrong), ([], [], 0))
+
     def test_rolling_restart_lets_requests_end(self) -> None:
         """A download that is under way when its worker is replaced comes to its end."""
         self.stage.put(b"held", 2, SIZE)
@@ -343,13 +360,13 @@ class ReplacementTests(WorkersCase):
         script.release()
         self.assertTrue(client.read_exactly(SIZE // 2) == content(2, SIZE // 2, SIZE))
 
-    def test_worker_that_cannot_start_again(self) -> None:
-        """Health says so while a worker is missing, and readiness does not suffer as long as another one serves."""
+    def test_stopped_worker(self) -> None:
+        """A worker that was stopped before it was killed is replaced, and traffic is welcome all the time."""
         pid = self.workers()[1]
         os.kill(pid, signal.SIGSTOP)
         self.addCleanup(_resume, pid)
         os.kill(pid, signal.SIGKILL)
-        poll(lambda: len(self.workers()) == 2 and self.workers()[1] != pid, 20, "a new worker")
+        poll(lambda: self.is_replaced(1, pid), 20, "a new worker")
         self.assertEqual(self.proxy.health()["ready"], True)
 
 

@@ -1,11 +1,11 @@
 """Series of single buckets."""
 
+from test.telemetry.records import a_record
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.telemetry.buckets import BucketSeries
-from test.telemetry.records import a_record
 
 
 class BucketSeriesTests(SynchronousTestCase):
@@ -53,9 +53,7 @@ class BucketSeriesTests(SynchronousTestCase):
             self.count(series, "b", key)
         self.count(series, "other", "logs/a")
         found = {key[1:3]: value for key, value in self.read(series).items() if key[0] == "requests_total"}
-        self.assertEqual(
-            found, {("b", "logs/"): 1, ("b", "logs/2026/"): 2, ("b", ""): 2, ("other", ""): 1}
-        )
+        self.assertEqual(found, {("b", "logs/"): 1, ("b", "logs/2026/"): 2, ("b", ""): 2, ("other", ""): 1})
 
     def test_limit(self) -> None:
         """What comes when there are enough is counted together, the operator is told once, and nothing is lost."""

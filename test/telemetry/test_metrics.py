@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import time
 from unittest import SkipTest
 
 from prometheus_client import CollectorRegistry
@@ -13,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.policy.verdicts import Outcome
 from s3proxy.telemetry import exposition
+from s3proxy.telemetry.buckets import BucketSeries
 from s3proxy.telemetry.metrics import SOURCES, Metrics, Pricing, Reading
 from s3proxy.telemetry.snapshot import merge
 from test.telemetry.records import a_record
@@ -382,6 +384,23 @@ class LintTests(MetricsCase):
                 seen.add(series)
         types = re.findall(r"^# TYPE (\S+) ", text, re.MULTILINE)
         self.assertEqual(len(types), len(set(types)))
+
+    def test_fast(self) -> None:
+        """A scrape with series of 100 buckets holds up the event loop for less than 50 ms."""
+        series = BucketSeries(100)
+        self.metrics.observe_source(series.readings, "buckets")
+        for number in range(100):
+            for operation in ("GetObject", "HeadObject", "PutObject", "DeleteObject", "ListObjectsV2"):
+                for outcome in ("HIT", "MISS", "REVALIDATED", "BYPASS"):
+                    self.finish(operation=operation, outcome=outcome)
+                    series.count(a_record(operation=operation, outcome=outcome, bucket=b"bucket-%03d" % number))
+        took = []
+        for _ in range(5):
+            began = time.perf_counter()
+            text = self.metrics.render_text()
+            took.append(time.perf_counter() - began)
+        self.assertEqual(text.count(b'bucket="bucket-'), 800)
+        self.assertLess(min(took), 0.05)
 
     def test_promtool(self) -> None:
         """What Prometheus' own tool has to say: nothing."""

@@ -1,6 +1,7 @@
 """Snapshots as OTLP."""
 
 import json
+from test.telemetry.records import a_record
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -13,7 +14,6 @@ from s3proxy.telemetry.exit import Exit
 from s3proxy.telemetry.metrics import Metrics
 from s3proxy.telemetry.otlp import document, endpoint_url, rejected
 from s3proxy.telemetry.snapshot import Snapshot
-from test.telemetry.records import a_record
 
 
 def translated(metric: dict[str, Any]) -> str:

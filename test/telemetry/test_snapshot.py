@@ -112,6 +112,16 @@ class MergeTests(SynchronousTestCase):
             self.assertEqual(values(parts, name), values(whole, name))
         self.assertEqual(json.loads(json.dumps(whole)), whole)
 
+    def test_exceptions(self) -> None:
+        """Some series of a family may be merged by another rule than the others."""
+        made = Instruments(
+            (Family(name="x_bytes", type="gauge", help="X.", labels=("tier",), merge="max", exceptions={"ram": "sum"}),)
+        )
+        for tier, value in (("ram", 3), ("disk", 10)):
+            made.gauge("x_bytes", tier).set(value)
+        snapshot = made.describe()
+        self.assertEqual(values(merge([snapshot, snapshot]), "x_bytes"), {("ram",): 6, ("disk",): 10})
+
 
 class RemainsTests(SynchronousTestCase):
     def test_what_counts_on(self) -> None:

@@ -103,6 +103,25 @@ class ResolverTests(SynchronousTestCase):
         self.dns.answer("192.0.2.3")
         self.assertEqual(self.successResultOf(waiting), (Target("192.0.2.3"),))
 
+    def test_unanswered(self) -> None:
+        """Names about which no server answers are known, with and without former addresses, until one does."""
+        self.resolver.resolve("s3.test")
+        self.dns.answer("192.0.2.1", ttl=10)
+        self.assertEqual(self.resolver.unanswered(), ((), ()))
+        self.clock.advance(11)
+        self.ips()
+        self.dns.fail()
+        self.assertEqual(self.resolver.unanswered(), (("s3.test",), ()))
+        self.resolver.resolve("other.test").addErrback(lambda _: None)
+        self.dns.fail()
+        self.assertEqual(self.resolver.unanswered(), (("s3.test",), ("other.test",)))
+        self.clock.advance(6)
+        self.ips()
+        self.dns.answer("192.0.2.1", ttl=10)
+        self.assertEqual(self.resolver.unanswered(), ((), ("other.test",)))
+        self.clock.advance(301)
+        self.assertEqual(self.resolver.unanswered(), ((), ()))
+
     def test_single_flight(self) -> None:
         """Many waiters share one query, and one that is cancelled leaves the others alone."""
         waiting = [self.resolver.resolve("s3.test") for _ in range(3)]

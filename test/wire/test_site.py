@@ -47,6 +47,22 @@ class CachingSiteTests(SynchronousTestCase):
         self.successResultOf(first)
         self.successResultOf(wire.site.drain())
 
+    def test_patient_drain(self) -> None:
+        """A connection on which a request may be on its way stays for a while, and such a request is its last one."""
+        wire = Connected(reply)
+        quiet, quiet_transport = self.second_connection(wire)
+        drained = wire.site.drain(2.0)
+        self.assertEqual((wire.transport.disconnecting, quiet_transport.disconnecting), (False, False))
+        wire.clock.advance(1)
+        wire.receive(GET)
+        self.assertEqual(split_answers(wire.sent)[0][1][b"connection"], b"close")
+        self.assertTrue(wire.transport.disconnecting)
+        wire.lose()
+        wire.clock.advance(1)
+        self.assertTrue(quiet_transport.disconnecting)
+        quiet.connectionLost()  # type: ignore[attr-defined]
+        self.successResultOf(drained)
+
     def test_drain_during_an_answer(self) -> None:
         """A connection whose answer had begun before ends after it as well."""
         wire = Connected()
