@@ -40,6 +40,8 @@ DISCOVERED = 10.0
 """Seconds for which what was found is offered without being looked for again."""
 REMEMBERED = 1000
 """Processes that are no longer waited for, each for one object."""
+COUNT_EVERY = 1.0
+"""Seconds between two looks whether there are other processes."""
 LISTING_SHARE = 20
 """Directories are not listed again before so many times the time that it took has passed."""
 
@@ -159,6 +161,8 @@ class Following:
         self._watches: dict[ObjectId, _Watch] = {}
         self._not_waited_for: dict[EntryName, int] = {}
         self._given_up: dict[str, int] = {}
+        self._count_again_at = float("-inf")
+        self._alone = False
         self._salvaged: dict[str, int] = {}
 
     # What there is.
@@ -231,6 +235,8 @@ class Following:
     async def seek(self, id: ObjectId, record: Record | None, sought: Sought) -> Found:
         """Look what other processes are getting, and wait until there is something of it."""
         try:
+            if self._is_alone():
+                return Found.NOTHING
             if self._new_ranges(id, record, sought):
                 return Found.NEWS
             flight = self._flight(entry_name(id.parts))
@@ -243,13 +249,24 @@ class Following:
             return Found.NEWS if self._follow_flight(id, flight) else Found.NOTHING
         return await self._wait(id, flight, sought)
 
+    def _is_alone(self) -> bool:
+        """Whether no other process uses the directory."""
+        now = self.clock.seconds()
+        if now >= self._count_again_at:
+            self._count_again_at = now + COUNT_EVERY
+            self._alone = not self.store.volume.instance.others()
+        return self._alone
+
     def stands_in_the_way(self, name: EntryName) -> bool:
         """Whether somebody else has the right to publish an object, and is to be waited for."""
         try:
             flight = self._flight(name)
         except OSError:
             return False
-        return flight is not None and (flight.asks is not None or not flight.nonce)
+        if flight is None or (flight.nonce and flight.asks is None):
+            return False
+        self._alone = False
+        return True
 
     def instead_of(self, name: EntryName) -> int | None:
         """Whose right to publish an object may be taken away, after all the waiting."""

@@ -4,11 +4,14 @@ from collections.abc import Awaitable, Callable
 
 from twisted.internet.defer import Deferred
 
-from s3proxy.cache.spans import FileSpan
+from s3proxy.cache.spans import FileSpan, Span
 from s3proxy.cache.view import BodyReader
 from s3proxy.gateway.interfaces import IClientRequest
 
-__all__ = ["BodyBroken", "deliver"]
+__all__ = ["BodyBroken", "Step", "deliver"]
+
+Step = Span | Deferred[None]
+"""What a reader gives: bytes, or something to wait for."""
 
 MAX_REFETCHES = 3
 """How often in a row the rest of a body is asked for again before the answer is given up."""
@@ -22,9 +25,11 @@ async def deliver(
     request: IClientRequest,
     reader: BodyReader,
     refetch: Callable[[BodyReader], Awaitable[None]],
+    first: Step | None = None,
 ) -> None:
     """Send every byte of the reader to the client.
 
+    :param first: what the reader has given already
     :param refetch: asked when nobody has the next byte (evicted meanwhile, or a fetch failed): arranges that the
         reader finds it, or fails
     :raises BodyBroken: when the rest can't be had
@@ -32,7 +37,8 @@ async def deliver(
     """
     refetches = 0
     while reader.position < reader.stop:
-        step = reader.next()
+        step = reader.next() if first is None else first
+        first = None
         if step is None:
             if reader.condemned:
                 raise BodyBroken("the body does not match S3's checksum")

@@ -55,6 +55,7 @@ class ReadFlow:
         self._refusals = 0
         self._confirmations = 0
         self._in_spans = True
+        self._looked_again = False
         self._group: str | None = "head" if demand.head else "get"
         self._range_signed = transaction.signature.covers(b"range")
 
@@ -75,8 +76,12 @@ class ReadFlow:
                         outcome = Outcome.COALESCED if self._joined or self._elsewhere.waited else Outcome.HIT
                         if self._settings.page_widening and outcome is Outcome.HIT and self._demand.wanted is not None:
                             self._parts.counts.pages["page_hit"] += 1
-                        await self._reply.from_view(view, outcome)
-                        return
+                        if await self._reply.from_view(view, outcome, doubtful=not self._looked_again):
+                            return
+                        # What is on disk decides. If it can't be read, the rest of the body is S3's matter.
+                        self._looked_again = True
+                        self._parts.cache.look_again(self._id)
+                        continue
                 else:
                     reason = gate.reason
             else:

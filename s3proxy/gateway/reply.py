@@ -3,9 +3,10 @@ S3's answer as it is.
 """
 
 from s3proxy.cache.entry import ObjectVersion
+from s3proxy.cache.spans import FileSpan
 from s3proxy.cache.view import BodyReader, Coverage, View
 from s3proxy.gateway.answers import entry_headers, relayed_headers
-from s3proxy.gateway.deliver import deliver
+from s3proxy.gateway.deliver import Step, deliver
 from s3proxy.gateway.demand import Demand
 from s3proxy.gateway.fetch import Answer
 from s3proxy.gateway.relay import relay
@@ -29,11 +30,19 @@ class Reply:
         self._demand = demand
 
     async def from_view(
-        self, view: View, outcome: Outcome, reason: Reason = Reason.NONE, *, confirmed: bool = False
-    ) -> None:
+        self,
+        view: View,
+        outcome: Outcome,
+        reason: Reason = Reason.NONE,
+        *,
+        confirmed: bool = False,
+        doubtful: bool = False,
+    ) -> bool:
         """From a version that holds, or is getting, every byte.
 
         :param confirmed: S3 has just said that the version is current
+        :param doubtful: another host may have replaced or removed it without our knowing
+        :return: False: so it was; nothing was answered
         :raises S3Error: the range can't be satisfied
         """
         version = view.version
@@ -51,13 +60,19 @@ class Reply:
             self._parts.cache.used(view, interval)
             self._start(version, interval, outcome, reason, validated_at)
         else:
+            reader = self.reader(view, interval)
+            first = reader.next() if doubtful and interval[0] < interval[1] else None
+            if first is None and doubtful and interval[0] < interval[1]:
+                self.close(reader)
+                return False
             self._parts.cache.used(view, interval)
             growing = interval[0] < interval[1] and view.coverage(interval) is not Coverage.CACHED
             if growing and outcome is Outcome.HIT:
                 outcome = Outcome.COALESCED
-            await self.from_reader(self.reader(view, interval), outcome, reason, validated_at)
-            return
+            await self.from_reader(reader, outcome, reason, validated_at, first)
+            return True
         self._request.finish()
+        return True
 
     def reader(self, view: View, interval: Interval) -> BodyReader:
         """For :meth:`from_reader`."""
@@ -70,11 +85,20 @@ class Reply:
         outcome: Outcome,
         reason: Reason,
         validated_at: float,
+        first: "Step | None" = None,
     ) -> None:
-        """What the reader finds, under a head of our own. The reader is closed."""
+        """What the reader finds, under a head of our own. The reader is closed.
+
+        :param first: what it has given already
+        """
         try:
-            self._start(reader.version, (reader.position, reader.stop), outcome, reason, validated_at)
-            await deliver(self._request, reader, self._refetch)
+            try:
+                self._start(reader.version, (reader.position, reader.stop), outcome, reason, validated_at)
+            except BaseException:
+                if isinstance(first, FileSpan):
+                    first.release()
+                raise
+            await deliver(self._request, reader, self._refetch, first)
         finally:
             self.close(reader)
         self._request.finish()

@@ -132,8 +132,8 @@ class CachingSite(Site):
         now = self.reactor.seconds()
         for channel in list(self._channels):
             channel.check(now)
-            if self.draining:
-                channel.close_if_idle(self._patience)
+        if self.draining:
+            self._close_quiet_soon()
 
     # The end
 
@@ -146,13 +146,23 @@ class CachingSite(Site):
         """
         self.draining = True
         self._patience = patience
-        for channel in list(self._channels):
-            channel.close_if_idle(patience)
+        if patience:
+            self._close_quiet_soon()
+        else:
+            self._close_quiet()
         if not self._channels:
             return succeed(None)
         waiter: Deferred[None] = Deferred(self._drain_waiter_left)
         self._drained.append(waiter)
         return waiter
+
+    def _close_quiet_soon(self) -> None:
+        """What has come meanwhile is read first: the event loop may be late."""
+        self.reactor.callLater(0, self._close_quiet)
+
+    def _close_quiet(self) -> None:
+        for channel in list(self._channels):
+            channel.close_if_idle(self._patience)
 
     def _drain_waiter_left(self, waiter: "Deferred[None]") -> None:
         if waiter in self._drained:

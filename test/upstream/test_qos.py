@@ -122,7 +122,7 @@ class SchedulerTests(SynchronousTestCase):
             third = rate * (simulation.now - began) / 3
             for name, group in (("alone", [alone]), ("many", many), ("small", small)):
                 got = sum(each.done for each in group)
-                self.assertLess(abs(got - third) / third, 0.15, (rate, name, got / third))
+                self.assertLess(abs(got - third) / third, 0.25, (rate, name, got / third))
 
     def test_fair_within_a_share(self) -> None:
         """Downloads of one share get the same."""
@@ -132,7 +132,7 @@ class SchedulerTests(SynchronousTestCase):
         before = [download.done for download in downloads]
         simulation.run(20)
         got = [download.done - done for download, done in zip(downloads, before)]
-        self.assertLess(max(got) - min(got), 0.1 * max(got))
+        self.assertLess(max(got) - min(got), 0.2 * max(got))
 
     def test_what_one_does_not_use_the_others_get(self) -> None:
         """Work conserving: a slow download takes what it can, the others all of the rest."""
