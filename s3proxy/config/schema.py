@@ -10,7 +10,7 @@ from s3proxy.config.kinds import REJECTED, Kind, Source
 from s3proxy.config.problems import quoted
 from s3proxy.config.yaml_source import MapNode
 
-__all__ = ["Key", "keys", "nearest", "read_entry", "section", "sections", "setting", "unknown_key"]
+__all__ = ["Key", "keys", "nearest", "read_entry", "section", "sections", "setting", "unknown_key", "value_of"]
 
 _KIND = "s3proxy.kind"
 _SECTION = "s3proxy.section"
@@ -60,6 +60,13 @@ def keys(cls: type, prefix: str = "") -> Iterator[Key]:
             yield from keys(field.metadata[_SECTION], f"{path}.")
         else:
             yield Key(path, field.metadata[_KIND], field.default)
+
+
+def value_of(config: object, path: str) -> Any:
+    """The value of a key, by its dotted path."""
+    for name in path.split("."):
+        config = getattr(config, name)
+    return config
 
 
 def sections(cls: type, prefix: str = "") -> Iterator[tuple[str, type]]:

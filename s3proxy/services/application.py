@@ -32,6 +32,8 @@ from s3proxy.admin.sites import admin_site
 from s3proxy.cluster.count import worker_count
 from s3proxy.config.features import inactive_features
 from s3proxy.config.load import Loaded
+from s3proxy.config.model import Config
+from s3proxy.config.schema import keys, value_of
 from s3proxy.dashboard.browse import Browser
 from s3proxy.dashboard.catalog import Catalog
 from s3proxy.dashboard.documents import Known
@@ -301,6 +303,9 @@ class ProxyService(MultiService):
         waiting = inactive_features(config)
         if waiting:
             self.log.info("not in this version, although configured: {features}", features=", ".join(waiting))
+        for key in keys(Config):
+            value = "(hidden)" if key.kind.hides else key.kind.show(value_of(config, key.path))
+            self.log.debug("{path}: {value}", path=key.path, value=value)
 
     def _add_children(self) -> None:
         config = self._config

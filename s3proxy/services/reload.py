@@ -7,7 +7,7 @@ from twisted.logger import Logger
 
 from s3proxy.config.load import ConfigError, Loaded
 from s3proxy.config.model import Config
-from s3proxy.config.schema import keys
+from s3proxy.config.schema import keys, value_of
 
 __all__ = ["LIVE", "Changes", "changes", "reload"]
 
@@ -43,16 +43,9 @@ class Changes:
     restart: tuple[str, ...]
 
 
-def _value(config: Config, path: str) -> object:
-    value: object = config
-    for name in path.split("."):
-        value = getattr(value, name)
-    return value
-
-
 def changes(old: Config, new: Config) -> Changes:
     """What differs between two configurations."""
-    differing = [path for path in _PATHS if _value(old, path) != _value(new, path)]
+    differing = [path for path in _PATHS if value_of(old, path) != value_of(new, path)]
     return Changes(
         tuple(path for path in differing if path in LIVE), tuple(path for path in differing if path not in LIVE)
     )
@@ -63,7 +56,7 @@ def _with_live(old: Config, new: Config) -> Config:
     sections: dict[str, dict[str, object]] = {}
     for path in LIVE:
         section, _, name = path.partition(".")
-        sections.setdefault(section, {})[name] = _value(new, path)
+        sections.setdefault(section, {})[name] = value_of(new, path)
     return attrs.evolve(
         old, **{section: attrs.evolve(getattr(old, section), **values) for section, values in sections.items()}
     )

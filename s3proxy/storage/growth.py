@@ -18,6 +18,8 @@ __all__ = ["Growth", "InlineGrowth", "RangeGrowth"]
 
 _FEW_PARTS = 4
 _MOST_PARTS = 16
+_TICK = 0.05
+"""Seconds in which a directory may change twice and its time only once."""
 
 
 class Growth(ABC):
@@ -177,7 +179,6 @@ class _Part:
 
     start: int
     stop: int
-    path: str
     file: OpenFile
 
 
@@ -195,6 +196,7 @@ class RangeGrowth(Growth):
         self._directory = volume.generation_path(entry.name, entry.generation)
         self._parts: list[_Part] = []
         self._safe = 0
+        self._seen = ("", -1)
 
     def look(self) -> bool:
         """See :meth:`Growth.look`."""
@@ -243,23 +245,34 @@ class RangeGrowth(Growth):
             if not self.here:
                 visible = min(visible, self._safe)
             if visible <= self.have:
-                break
+                # Of another host's file, all can be read once it is a range.
+                if self.here or not self._find(parts=False):
+                    break
+                continue
             self.have = visible
             if visible == part.stop:
                 self.published.append((part.start, part.stop))
         return sign
 
-    def _find(self) -> bool:
-        """Look for the file that has the next byte; whether there is one."""
+    def _find(self, *, parts: bool = True) -> bool:
+        """Look for the file that has the next byte; whether there is one.
+
+        :param parts: it may be one that is being written
+        """
         volume = self._volume
         directory = volume.range_path(self.claim.entry, self.have)
         try:
+            # There may be many thousands of names in it.
+            changed = volume.calls.stat(directory).st_mtime_ns
+            if self._seen == (directory, changed):
+                return False
+            self._seen = (directory, changed if volume.now() - changed / 1e9 > _TICK else -1)
             names = volume.calls.listdir(directory)
         except OSError as problem:
             if problem.errno in GONE:
                 return False
             raise
-        for text in names:
+        for text in names if parts else ():
             temp = parse_temp(text)
             if (
                 temp is None
@@ -275,7 +288,7 @@ class RangeGrowth(Growth):
                 if problem.errno in GONE:
                     continue
                 raise
-            self._parts.append(_Part(temp.start, temp.stop, text, OpenFile(volume.calls, fd)))
+            self._parts.append(_Part(temp.start, temp.stop, OpenFile(volume.calls, fd)))
             return True
         spans = [span for text in names if (span := parse_range(text)) is not None and span[0] <= self.have < span[1]]
         if not spans:
@@ -306,6 +319,7 @@ class RangeGrowth(Growth):
         while self._parts:
             self._close_last()
         self.have = self.start
+        self._seen = ("", -1)
 
     def stands(self) -> bool:
         """See :meth:`Growth.stands`. It is offered only with the entry that names its generation."""

@@ -4,11 +4,12 @@ of it. And bodies that are stored smaller are the same to clients.
 
 import os
 from pathlib import Path
-from test.gateway.test_read import ReadTestCase, ok, part
+from test.gateway.test_read import SIGNED_RANGE, ReadTestCase, ok, part
 from test.storage.test_packing import TEXT
 from test.support.content import content
 from test.support.gateway import FakeClient, FakeResponse
 
+from s3proxy.cache.entry import ObjectId
 from s3proxy.cache.packer import PackingRules
 from s3proxy.s3.ranges import FromTo, parse_range
 from s3proxy.storage.layout import parse_range as parse_name
@@ -156,6 +157,17 @@ class RangesTests(DamageTestCase):
         start = 7 * MIB - 100
         client = self.harness.get(range=b"bytes=%d-%d" % (start, start + 999))
         self.check(client, self.body[start : start + 1000], 1, 206)
+
+    def test_held_already(self) -> None:
+        """Bytes that S3 sends although they are held are not taken from a file that nobody has compared yet."""
+        self.harness.cache.drop(ObjectId("aws", b"bucket", b"key"))
+        self.harness.get(range=b"bytes=0-%d" % (MIB - 1))
+        self.restart()
+        [path] = self.files()
+        self.flip(path, 5000)
+        stop = 2 * MIB
+        client = self.harness.get(range=b"bytes=0-%d" % (stop - 1), authorization=SIGNED_RANGE)
+        self.check(client, self.body[:stop], 1, 206)
 
     def test_every_file(self) -> None:
         """All files are damaged at once."""

@@ -39,7 +39,8 @@ class RamTests(SynchronousTestCase):
     def shares(self, manager: CacheManager) -> tuple[int, int | None]:
         """Bytes for descriptions; for these together with copies, None where none are made."""
         assert manager._index is not None
-        return manager._index._max_bytes, None if manager.ram is None else manager.ram.total
+        makes_copies = manager.ram is not None and manager.ram.plain
+        return manager._index._max_bytes, manager.ram.total if makes_copies else None
 
     def test_divided(self) -> None:
         """Descriptions may have half, copies what these leave."""
@@ -84,8 +85,8 @@ class RamTests(SynchronousTestCase):
             return len(asked) == 1
 
         self.patch(module, "page_cache_suffices", suffices)
-        self.assertIsNone(self.open(copies=None).ram)
-        self.assertIsNotNone(self.open(copies=None).ram)
+        self.assertFalse(self.open(copies=None).ram.plain)
+        self.assertTrue(self.open(copies=None).ram.plain)
         self.assertTrue(os.path.getsize(asked[0]))
 
     def test_no_memory_files(self) -> None:

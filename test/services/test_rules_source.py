@@ -210,12 +210,9 @@ class ReloadTests(RulesSourceTestCase):
         self.source.startService()
 
     def test_remarks(self) -> None:
-        """What is worth a word, and what has no effect yet, is said once for each file."""
+        """What is worth a word is said once for each file."""
         text = '{"rules": [{"pattern": "b/**", "get_tll": "1s", "compression_enabled": true}]}'
-        expected = [
-            "FILE: rules[0].get_tll: unknown field, ignored; did you mean get_ttl?",
-            "FILE: no effect yet, compression comes with a later release: compression_enabled",
-        ]
+        expected = ["FILE: rules[0].get_tll: unknown field, ignored; did you mean get_ttl?"]
         self.assertEqual(self.lines(lambda: self.start(text)), expected)
         self.assertEqual(self.lines(lambda: self.clock.advance(60)), [])
 

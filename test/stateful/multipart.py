@@ -148,12 +148,15 @@ class Assembling(Racing):
         backwards=st.booleans(),
         again=st.booleans(),
         plain=st.booleans(),
+        past=st.sampled_from((0, 0, 1, 2)),
         then=haste,
     )
     def upload_in_parts(
-        self, key: bytes, chosen: list[int], backwards: bool, again: bool, plain: bool, then: str
+        self, key: bytes, chosen: list[int], backwards: bool, again: bool, plain: bool, past: int, then: str
     ) -> None:
-        """All of that as it should be, perhaps from the last part to the first, perhaps each part twice."""
+        """All of that as it should be, perhaps from the last part to the first, perhaps each part twice, perhaps with a
+        part that is replaced past the proxy.
+        """
         assert self.world is not None
         id = b"good.%d" % self.world.s3.serial()
         self.request(Create(key=key, label=self.world.label(), id=id, plain=plain), "everything")
@@ -165,6 +168,8 @@ class Assembling(Racing):
             self.request(order, "everything" if again else "some")
         self.world.settle()
         upload = self.world.s3.uploads[id]
+        if past in upload.parts:
+            upload.put(past, self.content(key, len(upload.parts[past].body)).body, self.world.s3.serial(), plain)
         self.request(Complete(key=key, id=id, listed=self.listed(upload, "all")), then)
 
     def upload(self, which: int) -> Upload:

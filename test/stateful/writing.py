@@ -7,6 +7,7 @@ from test.stateful.machine import Foundation, keys, sizes
 from test.support.model_changes import Append, Copy, Rename, Tag, Touch
 from test.support.model_coding import CODINGS, FALSE_CODINGS
 from test.support.model_orders import Delete, DeleteMany, Order, PostForm, Put
+from test.support.model_s3 import WriteFault
 from test.support.model_world import KEYS
 
 __all__ = ["Deleting", "Racing", "Uploading", "codings", "haste"]
@@ -14,7 +15,7 @@ __all__ = ["Deleting", "Racing", "Uploading", "codings", "haste"]
 LARGEST = 60_000
 """Bytes to which an object grows."""
 
-haste = st.sampled_from(("everything", "everything", "everything", "some", "nothing", "nothing"))
+haste = st.sampled_from(("everything", "read", "read", "some", "nothing", "nothing"))
 codings = st.sampled_from(CODINGS * 3 + FALSE_CODINGS)
 conditions = st.sampled_from(("", "", "", "new", "current", "older"))
 
@@ -25,12 +26,16 @@ class Racing(Foundation):
     def request(self, order: Order, then: str) -> None:
         """A client sends it.
 
-        :param then: whether everything, some of what is under way, or nothing happens before the next step
+        :param then: whether everything, some of what is under way, or nothing happens before the next step; or
+            everything, and reads of what was written
         """
         assert self.world is not None
         self.world.order(order)
-        if then == "everything":
+        if then in ("everything", "read"):
             self.world.settle()
+            for key in order.keys * 2 if then == "read" else ():
+                self.world.read(b"GET", key, {b"x-caller": b"ann"})
+                self.world.settle()
         elif then == "some":
             for choice in range(len(self.world.writers) % 9):
                 self.world.move(choice)
@@ -66,6 +71,38 @@ class Racing(Foundation):
             self.world.read(b"GET", key, {b"x-caller": b"ann"})
             for choice in moves[number * 4 : number * 4 + 4]:
                 self.world.move(choice)
+
+
+    @rule(
+        key=keys,
+        size=sizes,
+        held=st.sampled_from(("sent", "taken", "answered", "flowing")),
+        kind=st.sampled_from(("put", "delete", "form")),
+        fate=st.sampled_from(("told", "told", "lost", "status", "left")),
+        readers=st.integers(1, 2),
+    )
+    def write_past_a_read(self, key: bytes, size: int, held: str, kind: str, fate: str, readers: int) -> None:
+        """A read gets as far as this; then a write comes to its end, one way or the other; then others read."""
+        assert self.world is not None
+        world = self.world
+        world.settle()
+        world.read(b"GET", key, {b"x-caller": b"ann", b"Cache-Control": b"no-cache"}, always_ask=True)
+        world.hold(("sent", "taken", "answered", "flowing").index(held))
+        if fate in ("lost", "status"):
+            world.s3.plan_write(key, WriteFault(fate, acts="before"))
+        content, label = self.content(key, size), world.label()
+        orders: dict[str, Order] = {
+            "put": Put(key=key, label=label, bytes_of=content),
+            "delete": Delete(key=key),
+            "form": PostForm(key=key, label=label, bytes_of=content),
+        }
+        writer = world.order(orders[kind])
+        while writer.client.ended is None and world.move_writes():
+            if fate == "left" and writer.versions:
+                writer.client.leave()
+        for _ in range(readers):
+            world.read(b"GET", key, {b"x-caller": b"bob"})
+        world.settle()
 
 
 class Uploading(Racing):

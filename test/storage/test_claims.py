@@ -234,7 +234,8 @@ class ClaimTests(TwoStores):
         with mock.patch.object(claims, "_networked", lambda root: True):
             claim = self.theirs.claim(self.name, self.entry.generation, (MIB, 5 * MIB))
         assert claim is not None
-        path = f"{self.ours.volume.generation_path(self.name, self.entry.generation)}/{self.ours.claims(self.entry)[0].text}"
+        (found,) = self.ours.claims(self.entry)
+        path = f"{self.ours.volume.generation_path(self.name, self.entry.generation)}/{found.text}"
         claim.touch()
         self.assertEqual(os.path.getsize(path), 0)
         writer = self.theirs.start_range(self.entry, MIB, 4 * MIB)
@@ -257,8 +258,8 @@ class SalvageTests(TwoStores):
         super().setUp()
         self.entry = put_ranges(self.ours, self.name, 20 * MIB)
         self.body = os.urandom(3 * MIB)
-        self.theirs.claim(self.name, self.entry.generation, (MIB, 9 * MIB))
-        self.writer = self.theirs.start_range(self.entry, MIB, 8 * MIB)
+        self.theirs.claim(self.name, self.entry.generation, (MIB, 8 * MIB))
+        self.writer = self.theirs.start_range(self.entry, MIB, 7 * MIB)
         self.writer.append([self.body])
         (self.claim,) = self.ours.claims(self.entry)
 

@@ -129,8 +129,6 @@ class InlineGrowthTests(TwoStores):
 class RangeGrowthTests(TwoStores):
     """Bytes that become ranges."""
 
-    cut = MIB
-
     def setUp(self) -> None:
         super().setUp()
         self.entry = put_ranges(self.ours, self.name, 20 * MIB)

@@ -15,7 +15,7 @@ from test.support.model_orders import Order
 from test.support.model_s3 import Exchange, WriteFault
 from test.support.streams import RecordingSink
 
-__all__ = ["Intake", "ModelClient", "Peer", "Witness", "Writer", "signed_names"]
+__all__ = ["Intake", "ModelClient", "Peer", "Witness", "Writer"]
 
 
 class Witness(Protocol):
@@ -180,12 +180,3 @@ class Writer:
 
 
 Peer = Union[Reader, Writer]
-
-
-def signed_names(client: FakeClient) -> frozenset[bytes]:
-    """The lower-case names of the fields that the client's signature covers."""
-    authorization = client.headers.get(b"authorization") or b""
-    listed = authorization.partition(b"SignedHeaders=")[2].partition(b",")[0]
-    if not listed:
-        listed = client.target.partition(b"X-Amz-SignedHeaders=")[2].partition(b"&")[0].replace(b"%3B", b";")
-    return frozenset(listed.split(b";")) if listed else frozenset()

@@ -17,6 +17,8 @@ __all__ = ["Oracle", "Reader"]
 
 ATTEMPTS = 3
 """How often the rest of a body has to be asked for at least before an answer is given up."""
+ADDED = frozenset({b"range", b"if-match", b"if-none-match", b"referer"})
+"""What the proxy may add to a client's request or change in it, where the signature leaves it."""
 _PRECONDITIONS = frozenset({b"if-match", b"if-unmodified-since"})
 _NOT_MODIFIED = frozenset({b"if-none-match", b"if-modified-since"})
 
@@ -70,8 +72,20 @@ class Oracle:
         self._exchanges: dict[bytes, list[Exchange]] = {}
 
     def asked(self, exchange: Exchange) -> None:
-        """The proxy sent a request."""
+        """The proxy sent a request: what the client signed is as it was, and what it did not send is not made up."""
         self._exchanges.setdefault(exchange.key, []).append(exchange)
+        reader, client, request = exchange.owner, exchange.owner.client, exchange.asked.request
+        if (request.method, request.target) != (client.method, client.target):
+            self.problems.append(f"{request.method!r} {request.target!r} sent for {reader!r}")
+        signed = _signed_names(client)
+        for name in client.headers.names() | request.headers.names():
+            before, after = client.headers.get_all(name), request.headers.get_all(name)
+            if before == after:
+                continue
+            # Conditions that have held, and what concerned the cache, need not reach S3.
+            may_go = not after and (name.startswith(b"if-") or name in (b"cache-control", b"pragma"))
+            if name in signed or not (name in ADDED or may_go):
+                self.problems.append(f"{name!r} was {before} and became {after}: {reader!r}")
 
     def approved(self, exchange: Exchange) -> None:
         """S3 gave somebody an answer that shows or confirms a version."""
@@ -313,3 +327,12 @@ def _told(exchanges: Iterable[Exchange]) -> str:
         what = "-" if response is None else f"{response.status} v{getattr(response.version, 'index', None)}"
         texts.append(f"#{exchange.number} {exchange.fields} {what} {getattr(response, 'fault', None)}")
     return "; ".join(texts) or "nothing"
+
+
+def _signed_names(client: Any) -> frozenset[bytes]:
+    """The lower-case names of the fields that the client's signature covers."""
+    authorization = client.headers.get(b"authorization") or b""
+    listed = authorization.partition(b"SignedHeaders=")[2].partition(b",")[0]
+    if not listed:
+        listed = client.target.partition(b"X-Amz-SignedHeaders=")[2].partition(b"&")[0].replace(b"%3B", b";")
+    return frozenset(listed.split(b";")) if listed else frozenset()

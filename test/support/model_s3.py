@@ -121,6 +121,7 @@ class S3Response(FakeResponse):
         self.sent = self.rest = body
         self.fails: UpstreamError | None = None
         self.stalled = False
+        self.about_a_write = False
         self.truthful = True
         self.fault: str | None = None
 
@@ -259,6 +260,7 @@ class ModelS3:
         if has_length and told.status != 204:
             headers[b"Content-Length"] = b"%d" % len(told.body)
         response = S3Response(told.status, headers, told.body, version=None, has_length=has_length)
+        response.about_a_write = True
         exchange.response = response
         return response
 
