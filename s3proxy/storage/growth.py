@@ -196,7 +196,7 @@ class RangeGrowth(Growth):
         self._directory = volume.generation_path(entry.name, entry.generation)
         self._parts: list[_Part] = []
         self._safe = 0
-        self._seen = ("", -1)
+        self._seen: object = None
 
     def look(self) -> bool:
         """See :meth:`Growth.look`."""
@@ -264,9 +264,10 @@ class RangeGrowth(Growth):
         try:
             # There may be many thousands of names in it.
             changed = volume.calls.stat(directory).st_mtime_ns
-            if self._seen == (directory, changed):
+            sight = (directory, changed, self.have, self._safe, parts)
+            if self._seen == sight:
                 return False
-            self._seen = (directory, changed if volume.now() - changed / 1e9 > _TICK else -1)
+            self._seen = sight if volume.now() - changed / 1e9 > _TICK else None
             names = volume.calls.listdir(directory)
         except OSError as problem:
             if problem.errno in GONE:
@@ -319,7 +320,7 @@ class RangeGrowth(Growth):
         while self._parts:
             self._close_last()
         self.have = self.start
-        self._seen = ("", -1)
+        self._seen = None
 
     def stands(self) -> bool:
         """See :meth:`Growth.stands`. It is offered only with the entry that names its generation."""

@@ -1,5 +1,5 @@
-"""Stored bytes that are damaged never reach a client: what is missing then is got from S3, and the client sees nothing
-of it. And bodies that are stored smaller are the same to clients.
+"""DC-23: stored bytes that are damaged never reach a client: what is missing then is got from S3, and the client sees
+nothing of it. And bodies that are stored smaller are the same to clients.
 """
 
 import os

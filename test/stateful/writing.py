@@ -72,7 +72,6 @@ class Racing(Foundation):
             for choice in moves[number * 4 : number * 4 + 4]:
                 self.world.move(choice)
 
-
     @rule(
         key=keys,
         size=sizes,

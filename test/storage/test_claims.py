@@ -191,11 +191,13 @@ class ClaimTests(TwoStores):
         name = name_of("new")
         lease = self.theirs.lease(name)
         assert lease is not None
-        made = []
+        made: list[claims.Claim] = []
 
         def prepare(generation: int) -> None:
             self.assertIsNone(self.ours.load(name))
-            made.append(self.theirs.claim(name, generation, (0, 9 * MIB)))
+            claim = self.theirs.claim(name, generation, (0, 9 * MIB))
+            assert claim is not None
+            made.append(claim)
 
         self.theirs.publish_ranges(lease, object_size=9 * MIB, prepare=prepare, **ABOUT)
         entry = self.ours.load(name)

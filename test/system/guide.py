@@ -1,6 +1,6 @@
-"""A machine as the documentation speaks of it, in namespaces of its own, and an internet around it: S3 has S3's names and
-ports, public name servers know it, the hosts file leads its names to this machine, and commands are typed as they are
-written.
+"""A machine as the documentation speaks of it, in namespaces of its own, and an internet around it: S3 has S3's names
+and ports, public name servers know it, the hosts file leads its names to this machine, and commands are typed as they
+are written.
 
 ===========================  =========================================================================
 10.0.1.101                   the machine, and its loopback; no other machine but the internet is there

@@ -1,7 +1,7 @@
 """What a user's guide to such a proxy promises, check by check, with the real process and real clients.
 
-Where names, addresses and ports have to be those of life, the check runs on the machine of :mod:`test.system.guide`; what
-the documentation's own commands do is tested in :mod:`test.system.test_commands`.
+Where names, addresses and ports have to be those of life, the check runs on the machine of :mod:`test.system.guide`.
+What the documentation's own commands do is tested in :mod:`test.system.test_commands`.
 """
 
 import atexit
@@ -83,9 +83,9 @@ class StandardPortsTests(SynchronousTestCase):
     def test_02_what_was_uploaded_is_read_from_the_cache(self) -> None:
         """With the commands of the guide: after an upload, the download takes no byte from S3."""
         before = len(self.machine.requests())
-        self.machine.output(
-            f"aws s3 cp file.txt s3://your-bucket/up {COPY}; aws s3 cp s3://your-bucket/up down {COPY}; cmp file.txt down"
-        )
+        for source, target in (("file.txt", "s3://your-bucket/up"), ("s3://your-bucket/up", "down")):
+            self.machine.output(f"aws s3 cp {source} {target} {COPY}")
+        self.machine.output("cmp file.txt down")
         asked = [(each["method"], each["status"]) for each in self.machine.requests()[before:]]
         self.assertEqual(asked, [("PUT", 200), ("HEAD", 200)])
         last = self.machine.output("sleep 6; cat tmp/logs/access/*.log").splitlines()[-1].split()
@@ -96,8 +96,9 @@ class StandardPortsTests(SynchronousTestCase):
         before = len(self.machine.requests())
         copy = "--region us-east-1 --endpoint-url https://s3.us-east-1.amazonaws.com --no-progress"
         self.machine.output(
-            f"export AWS_CA_BUNDLE=$PWD/ca.pem\nfor n in 1 2; do aws s3 cp s3://your-bucket/data/part-0001.parquet t$n {copy}"
-            "; done; cmp t1 t2"
+            "export AWS_CA_BUNDLE=$PWD/ca.pem\n"
+            f"for n in 1 2; do aws s3 cp s3://your-bucket/data/part-0001.parquet t$n {copy}; done\n"
+            "cmp t1 t2"
         )
         asked = self.machine.requests()[before:]
         self.assertEqual([each["method"] for each in asked], ["HEAD", "GET"] * 2)
@@ -129,7 +130,7 @@ class StandardPortsTests(SynchronousTestCase):
         self.assertEqual(len(machine.requests()), before)
 
     def test_14_logs_are_where_the_guide_says(self) -> None:
-        """Both globs match from the start, whoever looks can read them, and the access log grows within its interval."""
+        """Both globs match from the start, everybody can read them, and the access log grows within its interval."""
         names = self.machine.output("ls -l ./tmp/logs/app/$(hostname)/*.log ./tmp/logs/access/*.log")
         self.assertEqual(re.findall(r"^(\S+)", names, re.M), ["-rw-r--r--"] * 2)
         self.assertRegex(names, rf"tmp/logs/app/{re.escape(socket.gethostname())}/s3proxy\.log")
@@ -365,7 +366,7 @@ class NamesTests(NetworkCase):
         await self.spread({}, asked=True)
 
     async def test_10_overrides(self) -> None:
-        """endpoint_overrides go before DNS, which is not asked; their addresses are used in turn, those of ``*.`` too."""
+        """endpoint_overrides go before DNS, which is not asked; addresses are used in turn, those of ``*.`` too."""
         addresses = [f"127.0.3.{number}:{self.port}" for number in (1, 2)]
         await self.spread({f"s3.us-east-1.{AWS}": addresses, f"*.s3.us-east-1.{AWS}": addresses}, asked=False)
 
@@ -435,8 +436,8 @@ class StartTests(CommandTestCase):
     """How it starts, and how it does not."""
 
     def test_16_a_port_that_cannot_be_bound(self) -> None:
-        """Without the right to port 80, and with a port that is taken, the start ends with exit code 1 and one line that
-        names the key, the port and the remedy.
+        """Without the right to port 80, and with a port that is taken, the start ends with exit code 1 and one line
+        that names the key, the port and the remedy.
         """
         with socket.socket() as other:
             other.bind(("127.0.0.1", 0))
@@ -488,8 +489,8 @@ class EndTests(LifecycleTestCase):
     """SIGTERM."""
 
     def test_18_drains_and_flushes(self) -> None:
-        """The download under way ends well, new connections are refused meanwhile, the last lines are in the log, and the
-        exit code is 0.
+        """The download under way ends well, new connections are refused meanwhile, the last lines are in the log, and
+        the exit code is 0.
         """
         client = self.begin()
         self.proxy.signal(signal.SIGTERM)
