@@ -20,6 +20,7 @@ from s3proxy.cache.fill import BATCH, RunInThread
 from s3proxy.s3.aws_chunked import AwsChunkedDecoder, AwsChunkedError
 from s3proxy.s3.checksums import Checksum, new_checksum
 from s3proxy.storage.diskio import DiskBusy
+from s3proxy.util.bodymemory import BodyMemory
 from s3proxy.util.deferreds import SharedResult
 
 __all__ = [
@@ -63,17 +64,29 @@ class IKept(Protocol):
 class Backlog:
     """What all copies together have not written yet.
 
+    :param memory: where it is accounted together with all other bodies
     :ivar bytes: so many
     """
 
-    def __init__(self, size: int = MOST_TOGETHER) -> None:
-        self._size = size
+    def __init__(self, size: int = MOST_TOGETHER, memory: BodyMemory | None = None) -> None:
+        self._memory = BodyMemory() if memory is None else memory
+        self._size = min(size, self._memory.limit or size)
         self.bytes = 0
+
+    def add(self, size: int) -> None:
+        """So many more."""
+        self.bytes += size
+        self._memory.hold(size)
+
+    def remove(self, size: int) -> None:
+        """So many fewer."""
+        self.bytes -= size
+        self._memory.let_go(size)
 
     @property
     def crowded(self) -> bool:
         """Whether each copy should be content with less."""
-        return self.bytes > self._size // 2
+        return self.bytes > self._size // 2 or self._memory.full
 
     @property
     def full(self) -> bool:
@@ -164,7 +177,7 @@ class BodyCopy:
             return
         self._queue += pieces
         self._queued += size
-        self._backlog.bytes += size
+        self._backlog.add(size)
         batch = SMALL_BATCH if self._backlog.crowded else self._batch
         if self._queued + self._writing > MOST_BEHIND or self._backlog.full:
             self._give_up("the disk is too slow for it")
@@ -275,7 +288,7 @@ class BodyCopy:
 
     def _written(self) -> None:
         self._busy = False
-        self._backlog.bytes -= self._writing
+        self._backlog.remove(self._writing)
         self._writing = 0
 
     def _took(self, taken: bool) -> None:
@@ -310,7 +323,7 @@ class BodyCopy:
     def _end(self) -> None:
         self._over = True
         self._queue.clear()
-        self._backlog.bytes -= self._queued
+        self._backlog.remove(self._queued)
         self._queued = 0
         self._catch_up()
         self._done.fire(None)

@@ -27,6 +27,7 @@ from s3proxy.cache.bodyfiles import BodyFiles, IWriter
 from s3proxy.cache.spans import MemorySpan, Span
 from s3proxy.cache.verify import Verifier
 from s3proxy.storage.errors import NotNow
+from s3proxy.util.bodymemory import BodyMemory
 from s3proxy.util.deferreds import WakeUps
 from s3proxy.util.intervals import Interval
 from s3proxy.util.streams import IByteSink, IByteSource
@@ -41,6 +42,8 @@ WINDOW = 2 * 1024 * 1024
 """Bytes that may wait for the disk (or, passing, for the slowest reader) before S3 is paused."""
 HOT = 32 * 1024 * 1024
 """Bytes that were written last and so are still in memory."""
+SHORT_WINDOW = 64 * 1024
+"""The same while all bodies together take as much memory as they may."""
 LINGER = 0.005
 """Seconds that fewer than BATCH bytes may wait for company."""
 WORTH_FINISHING = 8 * 1024 * 1024
@@ -62,6 +65,7 @@ class Fill:
         raises NotNow if it has to and can't
     :param promptness: whether the disk lets the reactor write; None: it shall not
     :param passing: keep nothing
+    :param memory: where the bytes that wait here are accounted
     :param verify: checks the whole body; one that does not match is not kept, and if S3 stated the checksum itself, its
         last piece is not shown to anybody
     :param give_up: releases what ``writers`` and ``commit_small`` hold, when they were not used
@@ -84,6 +88,7 @@ class Fill:
         commit_small: Callable[[list[bytes], bool], Any] | None = None,
         promptness: Promptness | None = None,
         passing: bool = False,
+        memory: BodyMemory | None = None,
         verify: Verifier | None = None,
         keep_ratio: float = 0.5,
         give_up: Callable[[], None] | None = None,
@@ -115,6 +120,8 @@ class Fill:
         self._on_settled = on_settled
         self._on_disk_error = on_disk_error
 
+        self._account = BodyMemory() if memory is None else memory
+        self._held = 0
         self._received = start
         self._worth = WORTH_FINISHING
         self._ended = False
@@ -203,6 +210,7 @@ class Fill:
             elif self._passing:
                 # All of it has come but its end, for which S3 may have been paused.
                 self._memory.clear()
+                self._let_go(self._held)
                 self._throttle(0)
         self._close_if_over()
 
@@ -248,6 +256,8 @@ class Fill:
             return
         offset = self._received
         self._received += len(data)
+        self._held += len(data)
+        self._account.hold(len(data))
         if self._files is None or self._passing:
             if not self._passing and not self._passes(data):
                 self._source.abort()
@@ -395,6 +405,7 @@ class Fill:
 
     def _wrote(self, size: int) -> None:
         self.have += size
+        self._let_go(size)
         self._progress.wake()
         if self._files is not None:
             if len(self._results) > self._reported and self._on_file is not None:
@@ -417,12 +428,18 @@ class Fill:
             self._settle()
 
     def _throttle(self, waiting: int) -> None:
-        if not self._paused and waiting >= WINDOW:
+        window = SHORT_WINDOW if self._account.full else WINDOW
+        if not self._paused and waiting >= window:
             self._paused = True
             self._source.pause()
-        elif self._paused and waiting < WINDOW // 2:
+        elif self._paused and waiting < window // 2:
             self._paused = False
             self._source.resume()
+
+    def _let_go(self, size: int) -> None:
+        """So many bytes do not wait here any more."""
+        self._held -= size
+        self._account.let_go(size)
 
     # When the disk fails.
 
@@ -452,7 +469,7 @@ class Fill:
     def _trim(self) -> None:
         slowest = min(self._readers.values(), default=self.start)
         while self._memory and self._memory[0][0] + len(self._memory[0][1]) <= slowest:
-            self._memory.popleft()
+            self._let_go(len(self._memory.popleft()[1]))
         self._throttle(self.have - self._memory[0][0] if self._memory else 0)
 
     # The end.
@@ -532,6 +549,7 @@ class Fill:
     def _close_if_over(self) -> None:
         if self._settled and not self._readers:
             self._memory.clear()
+            self._let_go(self._held)
             try:
                 if self._files is not None:
                     self._files.close()

@@ -35,6 +35,7 @@ from s3proxy.storage.generations import GenerationTable
 from s3proxy.storage.layout import EntryName, entry_name
 from s3proxy.storage.record import INLINE, RANGES
 from s3proxy.telemetry.counts import CacheCounts
+from s3proxy.util.bodymemory import BodyMemory
 from s3proxy.util.deferreds import SharedResult
 from s3proxy.util.intervals import Interval
 from s3proxy.util.streams import IByteSource
@@ -50,6 +51,7 @@ class CacheManager:
     :param now: unix seconds
     :param counts: what happened so far, where others see it, too
     :param ram: keeps copies of what is used most in memory; None: the kernel's page cache does that well enough
+    :param bodies: where what bodies take of the memory is accounted
     :ivar guard: how the disk is doing
     :ivar inspector: has stored bytes compared with their checksums, and decoded
     :ivar packer: has bodies stored smaller that are worth it
@@ -71,7 +73,9 @@ class CacheManager:
         events: CacheEvents,
         ram: RamTier | None = None,
         counts: CacheCounts | None = None,
+        bodies: BodyMemory | None = None,
     ) -> None:
+        self.bodies = BodyMemory() if bodies is None else bodies
         self._clock = clock
         self.store = store
         self.ram = ram
@@ -95,6 +99,7 @@ class CacheManager:
             small=settings.small_object_bytes,
             largest=settings.max_written_size,
             now=now,
+            memory=self.bodies,
         )
         self._flights: dict[ObjectId, KeyFlight] = {}
         self._fills: set[Fill] = set()
@@ -363,6 +368,7 @@ class CacheManager:
             *interval,
             writers=None,
             passing=True,
+            memory=self.bodies,
             on_settled=lambda fill, results, true: None,
             on_disk_error=self.guard.failed,
         )
@@ -627,6 +633,7 @@ class CacheManager:
             commit_small=place.commit_small,
             promptness=self._promptness,
             give_up=place.give_up,
+            memory=self.bodies,
             verify=verifier_for(version.headers, version.etag) if whole else None,
             keep_ratio=self._settings.keep_ratio,
             on_file=lambda: self._published(flight, fill, place),

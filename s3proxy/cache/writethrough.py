@@ -26,6 +26,7 @@ from s3proxy.storage.invalidation import Arm
 from s3proxy.storage.layout import entry_name
 from s3proxy.storage.staging import Plan
 from s3proxy.storage.volume import SMALL_BODY
+from s3proxy.util.bodymemory import BodyMemory
 
 __all__ = ["MOST_UPLOADS", "PartToKeep", "UploadKey", "WriteThrough"]
 
@@ -56,6 +57,7 @@ class WriteThrough:
 
     :param store: None: nothing is kept
     :param small: bytes up to which a body stays in memory until it is published
+    :param memory: where bodies in memory are accounted
     :ivar largest: bytes of the largest object that is kept
     """
 
@@ -71,6 +73,7 @@ class WriteThrough:
         small: int,
         largest: int,
         now: Callable[[], float],
+        memory: BodyMemory | None = None,
     ) -> None:
         self._clock = clock
         self._store = store
@@ -79,7 +82,7 @@ class WriteThrough:
         self._small = min(small, SMALL_BODY)
         self.largest = largest
         self._now = now
-        self._backlog = Backlog()
+        self._backlog = Backlog(memory=memory)
         self._described: OrderedDict[UploadKey, bytes] = OrderedDict()
         self._completed: OrderedDict[UploadKey, bytes] = OrderedDict()
 

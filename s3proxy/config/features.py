@@ -35,8 +35,6 @@ class Feature:
 
 
 FEATURES: tuple[Feature, ...] = (
-    Feature("the limit on buffered bodies", ("server.max_inflight_buffer_bytes",),
-            lambda c: c.server.max_inflight_buffer_bytes > 0),
     Feature("eviction by one host at a time", (f"{_STORAGE}.eviction_lock_timeout",)),
     Feature("the removal of expired objects", ("cache.actively_remove_cached_data",),
             lambda c: c.cache.actively_remove_cached_data),

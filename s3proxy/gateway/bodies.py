@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from s3proxy.s3.errors import S3Error, entity_too_large, slow_down
+from s3proxy.util.bodymemory import BodyMemory
 from s3proxy.util.streams import IByteSink, IByteSource
 
 __all__ = ["CopyBudget", "HoldBack", "IBeside", "IReader"]
@@ -48,13 +49,15 @@ class IReader(Protocol):
 class CopyBudget:
     """Room for what is read of all bodies together.
 
+    :param memory: where it is accounted together with all other bodies
     :ivar size: bytes that there are
     :ivar most: of them, so many were taken at once so far
     :ivar refused: how often there was no room
     """
 
-    def __init__(self, size: int = MOST_COPIED) -> None:
-        self.size = self._left = size
+    def __init__(self, size: int = MOST_COPIED, memory: BodyMemory | None = None) -> None:
+        self._memory = BodyMemory() if memory is None else memory
+        self.size = self._left = min(size, self._memory.limit or size)
         self.most = 0
         self.refused = 0
 
@@ -69,12 +72,14 @@ class CopyBudget:
             self.refused += 1
             return False
         self._left -= size
+        self._memory.hold(size)
         self.most = max(self.most, self.taken)
         return True
 
     def give_back(self, size: int) -> None:
         """So many bytes are gone."""
         self._left += size
+        self._memory.let_go(size)
 
 
 @implementer(IByteSource, IByteSink)

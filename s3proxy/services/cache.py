@@ -35,6 +35,7 @@ from s3proxy.storage.scan import Scan
 from s3proxy.storage.volume import Damage
 from s3proxy.telemetry.instruments import Reading, Spread
 from s3proxy.telemetry.metrics import Metrics
+from s3proxy.util.bodymemory import BodyMemory
 
 __all__ = ["CacheService"]
 
@@ -137,6 +138,7 @@ class CacheService(Service):
         :raises StartError: with the remedy
         """
         cache = self._config.cache
+        bodies = BodyMemory(self._config.server.max_inflight_buffer_bytes)
         generations = GenerationTable() if self._memory is None else self._memory.generations
         try:
             self.store = open_store(
@@ -176,6 +178,7 @@ class CacheService(Service):
             events=_Counted(self._metrics),
             counts=self._metrics.cache,
             ram=ram,
+            bodies=bodies,
         )
         self.store.volume.on_damage = lambda damage: self._reactor.callFromThread(self._damaged, damage)
         upkeep = self._reactor, self.disk.run, self._upkeep_failed, self.store, cache

@@ -13,6 +13,7 @@ from s3proxy.admin.board import ComponentStatus, HealthComponent, HealthState
 from s3proxy.cache.manager import CacheManager
 from s3proxy.config.model import Config
 from s3proxy.dashboard.samples import Sampler
+from s3proxy.gateway.bodies import CopyBudget
 from s3proxy.gateway.interfaces import IClientRequest
 from s3proxy.gateway.lane import Lane
 from s3proxy.gateway.pipeline import Accounts, Gateway
@@ -40,6 +41,7 @@ from s3proxy.tunnel.limits import TunnelLimits
 from s3proxy.tunnel.opener import Opener
 from s3proxy.tunnel.passthrough import Passthrough
 from s3proxy.tunnel.registry import Tunnels
+from s3proxy.upstream.admission import AdmittingUpstream
 from s3proxy.upstream.client import Upstream
 from s3proxy.upstream.destinations import DestinationPolicy
 from s3proxy.upstream.pacing import PacedUpstream, Pacer
@@ -116,6 +118,7 @@ class Engine(MultiService):
             reactor, config.download_bandwidth, pacer, cache.count_instances, cache.disk.run
         )  # fmt: skip
         self._bandwidth.setServiceParent(self)
+        self._admitting = AdmittingUpstream(reactor, PacedUpstream(self._metered, pacer), self.manager.bodies)
         metrics.observe_source(pacer.readings)
         self._exit = Exit(
             metrics,
@@ -128,10 +131,11 @@ class Engine(MultiService):
             Parts(
                 clock=reactor,
                 cache=self.manager,
-                upstream=PacedUpstream(self._metered, pacer),
+                upstream=self._admitting,
                 now=time.time,
                 referer=self._referer(),
                 sharing=Sharing(config.download_bandwidth.caller_id),
+                copies=CopyBudget(memory=self.manager.bodies),
             ),
             rules.rules,
             Accounts(started=self._exit.started, finished=self._exit.finished),

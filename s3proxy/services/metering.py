@@ -139,6 +139,11 @@ def readings_of(
         yield from _site_readings(listeners)
         yield from cache.readings()
         if cache.manager is not None:
+            bodies = cache.manager.bodies
+            yield Reading("s3proxy_buffer_reserved_bytes", bodies.held)
+            yield Reading("s3proxy_buffer_limit_bytes", bodies.limit)
+            yield Reading("s3proxy_buffer_reserved_max_bytes", bodies.most)
+            yield Reading("s3proxy_buffer_waiting", bodies.waiting)
             yield Reading("s3proxy_coalesce_in_flight", cache.manager.fetches_in_flight, ("leader",))
             yield Reading("s3proxy_multipart_uploads_in_progress", cache.manager.writes.uploads_in_progress)
             if cache.manager.ram is not None:
@@ -153,11 +158,7 @@ def _gateway_readings(gateway: Gateway) -> Iterator[Reading | Spread]:
     yield Reading("s3proxy_http_requests_in_flight", transfers, ("transfer",))
     yield Reading("s3proxy_request_permits_held", gateway.in_flight)
     yield Reading("s3proxy_request_permits_limit", gateway.max_requests)
-    copies = gateway.copies
-    yield Reading("s3proxy_buffer_reserved_bytes", copies.taken)
-    yield Reading("s3proxy_buffer_limit_bytes", copies.size)
-    yield Reading("s3proxy_buffer_reserved_max_bytes", copies.most)
-    yield Reading("s3proxy_buffer_aborts_total", copies.refused)
+    yield Reading("s3proxy_buffer_aborts_total", gateway.copies.refused)
     yield from gateway.counts.readings()
 
 

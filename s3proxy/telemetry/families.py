@@ -121,9 +121,10 @@ FAMILIES: Final[tuple[Family, ...]] = (
     _gauge("request_permits_limit", "How many permits there are."),
     _gauge("request_permits_held_max", "Most permits that were held at once since the start."),
     _histogram("request_permit_hold_seconds", "How long a request keeps its permit.", REQUEST_BOUNDS),
-    _gauge("buffer_reserved_bytes", "Memory that bodies of requests take which have to be understood."),
-    _gauge("buffer_limit_bytes", "How much they may take."),
+    _gauge("buffer_reserved_bytes", "Memory that bodies take on their way: to the disk, to slow readers, or to be understood."),
+    _gauge("buffer_limit_bytes", "How much they may take; 0 is no limit."),
     _gauge("buffer_reserved_max_bytes", "Most that they took at once since the start."),
+    _gauge("buffer_waiting", "Downloads that wait until there is memory for their bodies."),
     _counter("buffer_aborts", "Bodies for which there was no room."),
     # Tunnels: TLS that is passed through, and CONNECT.
     _counter("passthrough_connections", "Connections to the passthrough, by how they ended.", "result"),

@@ -274,6 +274,28 @@ class ReaderTests(ViewTestCase):
         self.read(reader)
         self.assertEqual(fill._readers[reader], 30)
 
+    def test_published_elsewhere(self) -> None:
+        """What a body under way has published is read out of the cache, also if the directory was listed before; and
+        nobody waits for what was there, and is there no more.
+        """
+        record = self.ranges((0, 10))
+        self.assertEqual(record.ranges(self.store), ((0, 10),))
+        fill = self.fill(0, 100)
+        self.patch(Fill, "published", property(lambda fill: ((10, 30),)))
+        self.patch(fill, "span", lambda position, stop: None)
+        fill.data_received(BODY[:30])
+        reader = self.view(record, fill).reader((0, 100))
+        writer = self.store.start_range(record.stored, 10, 20)
+        writer.append([BODY[10:30]])
+        writer.commit()
+        writer.close()
+        self.assertEqual(self.read(reader), BODY[:30])
+        self.assertIsInstance(reader.next(), Deferred)
+        reader.close()
+        late = self.view(None, fill).reader((5, 100))
+        self.assertIsNone(late.next())
+        late.close()
+
     def test_evicted_range(self) -> None:
         """A range that has gone is looked for again, not waited for."""
         record = self.ranges((0, 30))

@@ -13,7 +13,7 @@ from test.stateful.writing import Racing
 from test.support.model_orders import Delete, Put
 from test.support.model_s3 import FAULTS, WRITE_FAULTS, Fault, WriteFault
 
-__all__ = ["Evicting", "Failing", "FailingWrites", "Restarting"]
+__all__ = ["Crashing", "Evicting", "Failing", "FailingWrites", "Restarting"]
 
 
 faults = st.builds(Fault, kind=st.sampled_from(FAULTS), place=st.sampled_from((500, 0, 1, 100, 400, 600, 999)))
@@ -161,3 +161,37 @@ class Restarting(Foundation):
         """It is stopped, or killed, and started again."""
         assert self.world is not None
         self.world.restart(crash, scan)
+
+
+class Crashing(Restarting, Racing):
+    """The proxy is killed amid a write."""
+
+    @rule(
+        key=keys,
+        size=sizes,
+        removes=st.booleans(),
+        further=st.integers(0, 3),
+        crash=st.sampled_from((True, True, False)),
+        scan=st.booleans(),
+    )
+    def crash_amid_a_write(
+        self, key: bytes, size: int, removes: bool, further: int, crash: bool, scan: bool
+    ) -> None:
+        """S3 has acted, and the proxy, which holds what was there before, does not come to know it.
+
+        :param further: how many steps it still takes
+        """
+        assert self.world is not None
+        world = self.world
+        world.settle()
+        world.read(b"GET", key, {b"x-caller": b"ann"})
+        world.settle()
+        order = Put(key=key, label=world.label(), bytes_of=self.content(key, size))
+        writer = world.order(Delete(key=key) if removes else order)
+        while not writer.versions and writer.client.ended is None and world.move_writes():
+            continue
+        for _ in range(further):
+            world.move_writes()
+        world.restart(crash, scan)
+        world.read(b"GET", key, {b"x-caller": b"bob"})
+        world.settle()

@@ -10,7 +10,7 @@ More of it: ``S3PROXY_TEST_STEPS=200000 trial test.stateful``.
 from twisted.trial.unittest import SynchronousTestCase
 
 from test.stateful.changing import Overtaking, Overwriting, Permitting, Writing
-from test.stateful.disturbing import Evicting, Failing, FailingWrites, Restarting
+from test.stateful.disturbing import Crashing, Evicting, Failing, FailingWrites
 from test.stateful.multipart import Assembling
 from test.stateful.reading import Leaving, Reading
 from test.stateful.running import run_machine
@@ -24,7 +24,7 @@ class CalmWrites(Reading, Uploading, Deleting, Assembling):
     """Nothing goes wrong."""
 
 
-class InParts(Reading, Leaving, Assembling, FailingWrites, Restarting):
+class InParts(Reading, Leaving, Assembling, FailingWrites, Crashing):
     """Multipart uploads, of which anything may fail, and a proxy that is stopped or killed in between."""
 
 
@@ -34,7 +34,7 @@ class UnreliableWrites(Reading, Leaving, Uploading, Deleting, Overwriting, Faili
 
 class StormyWrites(
     Failing, Leaving, Overtaking, Writing, Uploading, Deleting, Assembling, FailingWrites, Permitting, Evicting,
-    Restarting,
+    Crashing,
 ):  # fmt: skip
     """Everything goes wrong."""
 

@@ -79,13 +79,25 @@ class Racing(Foundation):
         kind=st.sampled_from(("put", "delete", "form")),
         fate=st.sampled_from(("told", "told", "lost", "status", "left")),
         readers=st.integers(1, 2),
+        cold=st.booleans(),
     )
-    def write_past_a_read(self, key: bytes, size: int, held: str, kind: str, fate: str, readers: int) -> None:
-        """A read gets as far as this; then a write comes to its end, one way or the other; then others read."""
+    def write_past_a_read(
+        self, key: bytes, size: int, held: str, kind: str, fate: str, readers: int, cold: bool
+    ) -> None:
+        """A read gets as far as this; then a write comes to its end, one way or the other; then others read.
+
+        :param cold: nothing of the object is in the cache at first
+        """
         assert self.world is not None
         world = self.world
         world.settle()
-        world.read(b"GET", key, {b"x-caller": b"ann", b"Cache-Control": b"no-cache"}, always_ask=True)
+        if cold:
+            world.order(Delete(key=key))
+            world.settle()
+            world.overwrite(key, self.content(key, 9000))
+            world.read(b"GET", key, {b"x-caller": b"ann"})
+        else:
+            world.read(b"GET", key, {b"x-caller": b"ann", b"Cache-Control": b"no-cache"}, always_ask=True)
         world.hold(("sent", "taken", "answered", "flowing").index(held))
         if fate in ("lost", "status"):
             world.s3.plan_write(key, WriteFault(fate, acts="before"))

@@ -1,5 +1,6 @@
 """What one process can see of what another one is getting."""
 
+import json
 import os
 from test.storage.support import ABOUT, MIB, files_below, finish_scan, make_store, name_of, put_ranges, recount
 from unittest import mock
@@ -13,8 +14,12 @@ from s3proxy.storage.lease import WHOLE
 
 
 def die(store: DiskStore) -> None:
-    """Let the others take the process of this store for dead."""
-    store.volume.instance.stop()
+    """Let the others take the process of this store for one that was killed."""
+    path = f"{store.root}/inst/{store.volume.instance.number:015x}.hb"
+    with open(path) as file:
+        record = json.load(file)
+    with open(path, "w") as file:
+        json.dump({**record, "start": "long ago"}, file)
 
 
 def move_away(store: DiskStore) -> None:
@@ -302,7 +307,7 @@ class SalvageTests(TwoStores):
         move_away(self.ours)
         self.ours.volume.instance._neighbours.clear()
         (claim,) = self.ours.claims(self.entry)
-        die(self.theirs)
+        self.theirs.volume.instance.stop()
         self.assertEqual(self.ours.salvage(claim), 0)
         self.assertEqual(self.ours.ranges(self.entry), ())
         self.assertEqual(

@@ -29,7 +29,7 @@ from test.support.fake_store import FakeStore
 from test.support.proxy_process import clean_environment
 from test.support.sigv4 import Credential
 from test.support.waiting import poll
-from typing import IO, Any, ClassVar
+from typing import IO, Any
 
 from twisted.internet.task import LoopingCall
 
@@ -70,7 +70,7 @@ _TOOLS = {
     # As sudo does: variables may stand before the command, and those of the caller are gone.
     "sudo": '#!/bin/sh\nexec env -u LOG_LEVEL "$@"\n',
     # Somebody looks, and presses Ctrl-C.
-    "tail": f'#!/bin/sh\ntimeout 2 {shutil.which("tail")} "$@" || [ $? = 124 ]\n',
+    "tail": f'#!/bin/sh\ntimeout 1 {shutil.which("tail")} "$@" || [ $? = 124 ]\n',
 }
 
 
@@ -93,15 +93,15 @@ def hosts_of_the_guide() -> "list[str]":
 class Machine:
     """The machine. :meth:`stop` ends it.
 
-    ``folder`` is where commands are typed: a checkout, but for what the commands make there.
+    :ivar folder: where commands are typed: a checkout, but for what the commands make there
+    :ivar runs: the command by which the proxy that runs was started; empty without one
     """
-
-    shared: "ClassVar[Machine | None]" = None
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="s3proxy-guide-"))
         self._internet: subprocess.Popen[bytes] | None = None
         self._pid = 0
+        self.runs = ""
         self._proxy: subprocess.Popen[bytes] | None = None
         self.tools = self.folder / "bin"
         self.tools.mkdir()
@@ -195,10 +195,12 @@ class Machine:
                 raise AssertionError(f"{command} has ended: {self.log()}")
             return self.run(f"curl -sf {health}").returncode == 0
 
-        poll(ready, 60, f"{command}: {self.log()}", interval=0.3)
+        poll(ready, 60, f"{command} to be ready", interval=0.2)
+        self.runs = command
 
     def stop_proxy(self) -> "int | None":
         """End it as systemd would; returns its exit code. Nothing happens without one."""
+        self.runs = ""
         if self._proxy is None:
             return None
         if self._proxy.poll() is None:

@@ -3,6 +3,7 @@
 import signal
 import time
 
+import yaml
 from twisted.trial.unittest import SynchronousTestCase
 
 from test.support.waiting import poll
@@ -38,7 +39,7 @@ class BandwidthTests(SynchronousTestCase):
         self.assertEqual(metrics["s3proxy_qos_limit_bytes_per_second"], LIMIT)
         self.assertEqual(metrics[f's3proxy_qos_class_bytes_total{{class="bkt:{stage.bucket}"}}'], 2 * size)
         stage.proxy.configure({"download_bandwidth": {"max_bytes_per_sec": 100 * LIMIT}})
-        stage.proxy.write_config()
+        stage.proxy.config_file.write_text(yaml.safe_dump(stage.proxy.config))
         stage.proxy.signal(signal.SIGHUP)
         poll(lambda: stage.proxy.metrics()["s3proxy_qos_limit_bytes_per_second"] > LIMIT, 10, "the new limit")
         stage.put(b"d", 4, size)
