@@ -35,7 +35,6 @@ class Feature:
 
 
 FEATURES: tuple[Feature, ...] = (
-    Feature("eviction by one host at a time", (f"{_STORAGE}.eviction_lock_timeout",)),
     Feature("the removal of expired objects", ("cache.actively_remove_cached_data",),
             lambda c: c.cache.actively_remove_cached_data),
     Feature("reading without shared downloads", ("cache.download_coordination.enabled",)),

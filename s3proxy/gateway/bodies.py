@@ -56,8 +56,8 @@ class CopyBudget:
     """
 
     def __init__(self, size: int = MOST_COPIED, memory: BodyMemory | None = None) -> None:
-        self._memory = BodyMemory() if memory is None else memory
-        self.size = self._left = min(size, self._memory.limit or size)
+        self.memory = BodyMemory() if memory is None else memory
+        self.size = self._left = min(size, self.memory.limit or size)
         self.most = 0
         self.refused = 0
 
@@ -72,14 +72,14 @@ class CopyBudget:
             self.refused += 1
             return False
         self._left -= size
-        self._memory.hold(size)
+        self.memory.hold(size)
         self.most = max(self.most, self.taken)
         return True
 
     def give_back(self, size: int) -> None:
         """So many bytes are gone."""
         self._left += size
-        self._memory.let_go(size)
+        self.memory.let_go(size)
 
 
 @implementer(IByteSource, IByteSink)
@@ -163,7 +163,9 @@ class HoldBack:
 
     def _end(self) -> None:
         self._over = True
-        self._held = None
+        held, self._held = self._held, None
+        if held is not None:
+            self._budget.memory.let_go(len(held))
         self._stop_reading()
 
     def _stop_reading(self) -> None:
@@ -195,7 +197,9 @@ class HoldBack:
             self._sink.data_received(data)
             return
         held, self._held = self._held, data
+        self._budget.memory.hold(len(data))
         if held is not None:
+            self._budget.memory.let_go(len(held))
             self._sink.data_received(held)
 
     def _let_read(self, reader: IReader, data: bytes) -> bool:

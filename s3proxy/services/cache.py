@@ -131,6 +131,7 @@ class CacheService(Service):
         self._next_report = float("-inf")
         self._scanning: Deferred[Any] | None = None
         self._scan_is_over = True
+        self._recount = False
 
     def open(self) -> CacheManager:
         """Open the directory; before the service starts, and before anything uses the manager.
@@ -152,6 +153,7 @@ class CacheService(Service):
                 write_percent=cache.write_cache_percent,
                 upload_expiry=cache.incomplete_upload_ttl,
                 memory=self._memory,
+                eviction_timeout=cache.shared_storage.eviction_lock_timeout,
             )
         except (StoreError, OSError) as error:
             raise StartError(f"cache.cache_dir: {cache.cache_dir}: {error}") from None
@@ -291,16 +293,22 @@ class CacheService(Service):
         if self.running and self._cleaning is None:
             self._cleaning = self._reactor.callLater(CLEAN_UP, self._clean_up)
 
+    def _lost_a_peer(self) -> None:
+        self.log.info("another instance on the cache directory has died; what it left behind is looked for soon")
+        self._recount = True
+        self.clean_up_soon()
+
     def _clean_up(self) -> None:
         self._cleaning = None
         if self._scan_is_over:
-            self._begin_scan(again=True)
+            recount, self._recount = self._recount, False
+            self._begin_scan(again=True, recount=recount)
         else:
             self.clean_up_soon()
 
-    def _begin_scan(self, *, again: bool) -> None:
+    def _begin_scan(self, *, again: bool, recount: bool = False) -> None:
         self._scan_is_over = False
-        self._scanning = Deferred.fromCoroutine(self._scan(again))
+        self._scanning = Deferred.fromCoroutine(self._scan(again, recount))
         self._scanning.addErrback(self._upkeep_failed)
 
     def _every(self, seconds: float, call: Callable[[], Any]) -> None:
@@ -320,6 +328,8 @@ class CacheService(Service):
 
         def work() -> None:
             store.pulse()
+            if self._leads and store.lost_a_peer():
+                self._reactor.callFromThread(self._lost_a_peer)
             if try_again:
                 try_to_write(store.root)
 
@@ -344,12 +354,16 @@ class CacheService(Service):
         assert self.store is not None
         return self.disk.run(self.store.flush_recency).addErrback(self._upkeep_failed)
 
-    async def _scan(self, again: bool) -> None:
+    async def _scan(self, again: bool, recount: bool) -> None:
         """What an earlier run left behind, or another process that died; in threads, step by step, until the service
         stops. Between two steps others get their turn, be there only one thread.
         """
         assert self.store is not None
-        scan = self.store.scan(again=True) if again else self.store.scan()
+        if again:
+            # What is being counted anyway need not be counted anew.
+            scan = self.store.scan(again=True, recount=recount and self.store.volume.ledger.complete)
+        else:
+            scan = self.store.scan()
         over = False
         try:
             while self.running and not over:

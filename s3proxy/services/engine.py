@@ -24,6 +24,7 @@ from s3proxy.s3.signature import redact_target
 from s3proxy.services.bandwidth import BandwidthService
 from s3proxy.services.cache import CacheService
 from s3proxy.services.certificate import CertificateService
+from s3proxy.services.descriptors import connections_for, raise_limit
 from s3proxy.services.errors import StartError
 from s3proxy.services.health import CapacityHealth, DnsHealth, ILog, LogHealth, UpstreamHealth, reactor_health
 from s3proxy.services.listeners import BoundPort, PassthroughListener, TrafficListener
@@ -167,6 +168,7 @@ class Engine(MultiService):
         )
         cache.use_rules(rules.rules)
         self._traffic: list[TrafficListener] = []
+        self._most_connections = connections_for(raise_limit())
         self._passthrough: PassthroughListener | None = None
         self._certificate: CertificateService | None = None
         self._add_listeners()
@@ -208,7 +210,12 @@ class Engine(MultiService):
             site = CachingSite(resource, self._reactor, name, lane=self._lane)
             traffic = TrafficListener(self._reactor, bound, site, pages, tls if name == "tls" else None)
             traffic.setServiceParent(self)
+            site.crowded = self._is_crowded
             self._traffic.append(traffic)
+
+    def _is_crowded(self) -> bool:
+        """Whether another connection of a client could take a descriptor that those that are open need."""
+        return sum(traffic.site.connections_open for traffic in self._traffic) >= self._most_connections
 
     # Life.
 

@@ -163,7 +163,7 @@ def _gateway_readings(gateway: Gateway) -> Iterator[Reading | Spread]:
 
 
 def _site_readings(sites: Iterable[CachingSite]) -> Iterator[Reading]:
-    stalls = 0
+    stalls = refused = 0
     for site in sites:
         counters, listener = site.counters, (site.listener,)
         yield Reading("s3proxy_client_connections", site.connections_open, listener)
@@ -173,7 +173,9 @@ def _site_readings(sites: Iterable[CachingSite]) -> Iterator[Reading]:
             yield Reading(handshakes, counters.handshakes, ("tls", "success"))
             yield Reading(handshakes, counters.failed_handshakes, ("tls", "failure"))
         stalls += counters.aborted["slow_reader"]
+        refused += counters.refused
     yield Reading("s3proxy_stalls_total", stalls, ("client",))
+    yield Reading("s3proxy_requests_shed_total", refused, ("connections",))
     rejected: dict[str, int] = {}
     for site in sites:
         for code, count in site.counters.rejected.items():

@@ -12,7 +12,7 @@ __all__ = ["Balance", "parse_draft"]
 
 _STEP_MIN = 1 << 20
 _STEP_SHARE = 32
-_DRAFT = re.compile(r"(?:base|scrub)\.([0-9a-f]{15})\.tmp\Z")
+_DRAFT = re.compile(r"(?:base|scrub|evict)\.([0-9a-f]{15})\.tmp\Z")
 
 
 class Balance:

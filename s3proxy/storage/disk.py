@@ -10,6 +10,7 @@ from functools import partial
 from s3proxy.storage.balance import Balance
 from s3proxy.storage.entry import EntryFacts, StoredEntry
 from s3proxy.storage.errors import StoreError
+from s3proxy.storage.evictlease import EvictionLease
 from s3proxy.storage.eviction import Evictor
 from s3proxy.storage.files import SystemCalls, write_fully
 from s3proxy.storage.generations import GenerationTable
@@ -30,6 +31,7 @@ from s3proxy.storage.layout import (
 )
 from s3proxy.storage.lease import Lease
 from s3proxy.storage.ledger import Ledger
+from s3proxy.storage.peers import Peers
 from s3proxy.storage.reaper import Reaper
 from s3proxy.storage.recency import RecencyLog
 from s3proxy.storage.record import HEAD, INLINE, RANGES
@@ -88,6 +90,7 @@ def open_store(
     lease_seconds: float = LEASE_SECONDS,
     handles: int = 512,
     memory: HostMemory | None = None,
+    eviction_timeout: float = 60.0,
 ) -> DiskStore:
     """Open the cache directory ``root``, making it if need be.
 
@@ -100,6 +103,7 @@ def open_store(
     :param upload_expiry: seconds without anything new after which an unfinished multipart upload is given up
     :param handles: how many range files are kept open
     :param memory: shared with the other processes of this host that use the directory; None: there are none
+    :param eviction_timeout: seconds without a sign of life after which another instance's right to evict is void
     :raises StoreError: it can't be used; the message says why and what to do
     """
     system = SystemCalls() if calls is None else calls
@@ -129,6 +133,18 @@ def open_store(
             spare=(form.shards - present) * DIRECTORY_FOOTPRINT,
             unread_limit=int(max_size * write_percent / 100),
         )
+        if memory is not None and founder:
+            memory.group = instance.number
+        peers = Peers(
+            system,
+            f"{root}/inst",
+            instance,
+            ledger,
+            form.shards + 1,
+            group=instance.number if memory is None else memory.group,
+            listens=founder,
+        )
+        peers.start()
         if founder:
             balance.start(ledger.committed if empty or clean else declared)
     except OSError as problem:
@@ -148,7 +164,8 @@ def open_store(
     if failed is not None:
         volume.doubt_from = failed - _WRITE_BACK_SECONDS
     log = RecencyLog()
-    evictor = Evictor(volume, log, balance, SCORES[eviction])
+    lease = EvictionLease(system, f"{root}/ctl/evict.lease", instance, now, eviction_timeout)
+    evictor = Evictor(volume, log, balance, SCORES[eviction], lease)
     reaper = Reaper(volume, upload_expiry)
     sweeper = Sweeper(volume, evictor, reaper, trigger_percent=trigger_percent, target_percent=target_percent)
     return DiskStore(
@@ -159,6 +176,7 @@ def open_store(
         sweeper,
         reaper,
         WriteShare(evictor, ledger),
+        peers,
         cut=min(form.cut, cut_for(max_size)),
         lease_seconds=lease_seconds,
         was_clean=created or clean,

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 
 from s3proxy.storage.balance import Balance
+from s3proxy.storage.evictlease import EvictionLease
 from s3proxy.storage.files import is_unread
 from s3proxy.storage.handles import RangeKey
 from s3proxy.storage.layout import EntryName, footprint, parse_generation, parse_range, parse_temp
@@ -25,6 +26,8 @@ _SQUEEZE_SECONDS = 600.0
 _LOOK_SECONDS = 1.0
 _RESERVE_ATTEMPTS = 8
 _SEARCH_PAUSE = 60.0
+_PATIENCE = 1.0
+"""Seconds that somebody who needs room waits while another process makes some."""
 
 
 def shard_paths(volume: Volume) -> list[tuple[int, str]]:
@@ -53,13 +56,16 @@ def shard_paths(volume: Volume) -> list[tuple[int, str]]:
 
 class Evictor:
     """Grants room in the cache, and takes it back from what is least worth keeping. Thread-safe; one eviction runs at a
-    time.
+    time, of all processes on all hosts that use the directory.
 
     The cost of an eviction depends on what is evicted, not on the size of the cache: shards are chosen at random, and
     as names are hashes, a shard is a fair sample.
     """
 
-    def __init__(self, volume: Volume, log: RecencyLog, balance: Balance, score: Score) -> None:
+    def __init__(
+        self, volume: Volume, log: RecencyLog, balance: Balance, score: Score, lease: EvictionLease
+    ) -> None:
+        self._lease = lease
         self._volume = volume
         self._log = log
         self._balance = balance
@@ -114,13 +120,19 @@ class Evictor:
         if not ledger.could_fit(size):
             return False
         with self._exclusive:
-            while not ledger.fits(size):
-                self._volume.empty_trash()
-                if ledger.fits(size):
-                    break
-                # A little more than is needed, so that the next one need not sample again.
-                if not self._evict(ledger.excess + size + ledger.capacity // 64):
-                    return ledger.fits(size)
+            if ledger.fits(size):
+                return True
+            self._volume.empty_trash()
+            if not self._lease.take(lambda: ledger.fits(size), _PATIENCE):
+                return ledger.fits(size)
+            try:
+                while not ledger.fits(size):
+                    # A little more than is needed, so that the next one need not sample again.
+                    if not self._evict(ledger.excess + size + ledger.capacity // 64):
+                        return ledger.fits(size)
+                    self._volume.empty_trash()
+            finally:
+                self._lease.release()
         return True
 
     def make_unread_room(self, size: int) -> bool:
@@ -130,15 +142,21 @@ class Evictor:
         """
         volume, ledger = self._volume, self._volume.ledger
         with self._exclusive:
-            if not ledger.fits_unread(size):
-                volume.empty_trash()
-            while not ledger.fits_unread(size):
-                in_vain = 0 <= volume.now() - self._searched_at < _SEARCH_PAUSE
-                if in_vain or ledger.unread <= ledger.staged or ledger.staged + size > ledger.unread_limit:
-                    return False
-                if not self._evict(ledger.unread_excess + size + ledger.unread_limit // 64, unread=True):
-                    self._searched_at = volume.now()
-                volume.empty_trash()
+            if ledger.fits_unread(size):
+                return True
+            volume.empty_trash()
+            if not self._lease.take(lambda: ledger.fits_unread(size), _PATIENCE):
+                return ledger.fits_unread(size)
+            try:
+                while not ledger.fits_unread(size):
+                    in_vain = 0 <= volume.now() - self._searched_at < _SEARCH_PAUSE
+                    if in_vain or ledger.unread <= ledger.staged or ledger.staged + size > ledger.unread_limit:
+                        return False
+                    if not self._evict(ledger.unread_excess + size + ledger.unread_limit // 64, unread=True):
+                        self._searched_at = volume.now()
+                    volume.empty_trash()
+            finally:
+                self._lease.release()
         return True
 
     def exhausted(self, size: int) -> bool:
@@ -155,9 +173,21 @@ class Evictor:
             ledger.squeeze(capacity)
             ledger.squeezed_at = volume.now()
             before = self.evicted_bytes
-            while ledger.excess > 0 and self._evict(ledger.excess):
-                volume.empty_trash()
+            # Without room for the lease's file there is nobody to wait for.
+            held = self._take_if_possible()
+            try:
+                while ledger.excess > 0 and self._evict(ledger.excess):
+                    volume.empty_trash()
+            finally:
+                if held:
+                    self._lease.release()
             return self.evicted_bytes > before
+
+    def _take_if_possible(self) -> bool:
+        try:
+            return self._lease.take(patience=_PATIENCE)
+        except OSError:
+            return False
 
     def _relax(self) -> None:
         """The file system was full; often that was a body under way, which is gone by now: allow what fits there again.
@@ -184,10 +214,15 @@ class Evictor:
                 ledger.squeezed_at = 0.0
                 ledger.squeeze(0)
             before = self.evicted_bytes
-            while ledger.used + ledger.reserved > target:
-                if not self._evict(ledger.used + ledger.reserved - target):
-                    break
-                volume.empty_trash()
+            if ledger.used + ledger.reserved <= target or not self._lease.take():
+                return 0
+            try:
+                while ledger.used + ledger.reserved > target:
+                    if not self._evict(ledger.used + ledger.reserved - target):
+                        break
+                    volume.empty_trash()
+            finally:
+                self._lease.release()
             return self.evicted_bytes - before
 
     # One batch
@@ -198,6 +233,7 @@ class Evictor:
         :param unread: the oldest of what nobody has read
         """
         now = self._volume.now()
+        self._lease.keep()
         with self._volume.counts.eviction(now):
             freed = self._evict_at(now, goal, unread)
         self.evicted_bytes += freed

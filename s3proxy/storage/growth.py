@@ -324,4 +324,4 @@ class RangeGrowth(Growth):
 
     def stands(self) -> bool:
         """See :meth:`Growth.stands`. It is offered only with the entry that names its generation."""
-        return True
+        return self._volume.inode(f"{self._directory}/{self.claim.text}") is not None

@@ -175,6 +175,15 @@ class HostLedger(Ledger):
 
     def add(self, shard: int, size: int, *, counted: bool = True, unread: int = 0) -> None:
         """See :class:`Ledger`."""
+        self._add_safely(shard, size, counted, unread)
+        if self.told is not None:
+            self.told(shard, size, unread)
+
+    def hear(self, shard: int, size: int, unread: int) -> None:
+        """See :class:`Ledger`."""
+        self._add_safely(shard, size, True, unread)
+
+    def _add_safely(self, shard: int, size: int, counted: bool, unread: int) -> None:
         if self.complete:
             self._add(shard, size, counted, unread)
         else:

@@ -30,6 +30,7 @@ MOST_SHARDS = (1 << 16) + 1
 
 _MAGIC = b"s3proxy host 1\n\0"
 _TOTALS = 64
+_GROUP = _TOTALS - 1
 _COLUMNS = 16
 _FLOCK = struct.Struct("hhqqi4x")
 _LOCK_BYTES = 1024
@@ -111,6 +112,15 @@ class HostMemory:
         self._view = memoryview(self._map)
         self.totals = self._view[:_ROWS_AT].cast("q")
         self._rows = self._view[_ROWS_AT:_WALKED_AT].cast("q")
+
+    @property
+    def group(self) -> int:
+        """A number that all processes know that share this."""
+        return self.totals[_GROUP]
+
+    @group.setter
+    def group(self, number: int) -> None:
+        self.totals[_GROUP] = number
 
     @staticmethod
     def make() -> int:

@@ -1,6 +1,7 @@
 """How many bytes the cache directory holds, and who may add some."""
 
 import threading
+from collections.abc import Callable
 from types import TracebackType
 
 __all__ = ["Ledger"]
@@ -32,7 +33,10 @@ class Ledger:
     :param unread_limit: the most that may be unread, 0 for no limit
     :ivar drift: by how much the number that counted until the last walk was over exceeded the truth
     :ivar squeezed_at: since when the capacity has been lowered; 0: it is not
+    :ivar told: gets what is added by this process: shard, bytes and unread bytes
     """
+
+    told: Callable[[int, int, int], None] | None = None
 
     def __init__(
         self, limit: int, shards: int, *, declared: int, walked: bool, spare: int = 0, unread_limit: int = 0
@@ -176,6 +180,16 @@ class Ledger:
         with self._lock:
             self._estimate += size
             if counted and self._walked[shard]:
+                self._exact += size
+                self._add_unread(shard, unread)
+        if self.told is not None:
+            self.told(shard, size, unread)
+
+    def hear(self, shard: int, size: int, unread: int) -> None:
+        """A process on another host, or one that shares nothing with this one but the directory, did :meth:`add`."""
+        with self._lock:
+            self._estimate += size
+            if self._walked[shard]:
                 self._exact += size
                 self._add_unread(shard, unread)
 

@@ -10,6 +10,7 @@ from s3proxy.storage.invalidation import Arm, Renewal, arm, drop, prepare_renewa
 from s3proxy.storage.layout import EntryName
 from s3proxy.storage.lease import Lease, take_lease
 from s3proxy.storage.packing import republish
+from s3proxy.storage.peers import Peers
 from s3proxy.storage.publish import make_header, publish_head, publish_inline, publish_ranges
 from s3proxy.storage.reaper import Reaper
 from s3proxy.storage.recency import RecencyLog, Use, write_uses
@@ -54,6 +55,7 @@ class DiskStore(Shelves):
         sweeper: Sweeper,
         reaper: Reaper,
         share: WriteShare,
+        peers: Peers,
         *,
         cut: int,
         lease_seconds: float,
@@ -68,6 +70,7 @@ class DiskStore(Shelves):
         self._log = log
         self._reaper = reaper
         self._share = share
+        self._peers = peers
         self.held = HeldBytes()
         self._read: set[EntryName] = set()
         self._was_clean = was_clean
@@ -390,6 +393,14 @@ class DiskStore(Shelves):
         if now - self._beat_at >= LEASE_SECONDS / 4:
             self._beat_at = now
             self.volume.instance.beat()
+        self._peers.exchange(now)
+
+    def lost_a_peer(self) -> bool:
+        """Whether another instance has died since the last call: what it did last nobody knows, and what it was at work
+        on lies about. Then a :meth:`scan` with a new count is due.
+        """
+        lost, self._peers.lost = self._peers.lost, False
+        return lost
 
     def scan(self, *, again: bool = False, recount: bool = False) -> Scan:
         """A pass over the directory, to be stepped through after a start. Entries are examined unless the last stop was
@@ -405,6 +416,7 @@ class DiskStore(Shelves):
         """Close what is kept open and note how full the directory is. Nothing may be used afterwards. Never raises."""
         self.volume.handles.close()
         self.volume.empty_trash()
+        self._peers.close()
         if self._founder and self.volume.ledger.complete:
             self._balance.close(self.usage())
         self.volume.instance.stop()

@@ -50,8 +50,8 @@ class BodyMemory:
                 self._waiting.popleft().callback(None)
 
     def wait(self) -> "Deferred[None]":
-        """Fires when there is room. Cancel it to wait no longer. While there is little room, they go on one by one, each
-        time that somebody lets go of something.
+        """Fires when there is room. Cancel it to wait no longer. While there is little room, they go on one by one,
+        each time that somebody lets go of something.
         """
         waiter: Deferred[None] = Deferred(self._left)
         self._waiting.append(waiter)

@@ -28,6 +28,7 @@ class WireCounters:
 
     :ivar connections: accepted connections
     :ivar requests: requests handed to the gateway
+    :ivar refused: connections that were closed at once because there were too many
     :ivar failed_handshakes: connections that ended before TLS was agreed upon
     :ivar handshakes: connections that agreed upon TLS
     :ivar rejected: answers the listener gave itself, by S3 error code
@@ -38,6 +39,7 @@ class WireCounters:
 
     connections: int = 0
     requests: int = 0
+    refused: int = 0
     failed_handshakes: int = 0
     handshakes: int = 0
     rejected: "Counter[str]" = attrs.field(factory=Counter)
@@ -53,6 +55,7 @@ class CachingSite(Site):
     :param listener: the listener's name: http, proxy or tls
     :param wall_clock: seconds since the epoch
     :param lane: answers what it can before the requests are parsed
+    :ivar crowded: tells whether no connection more may be open; one that comes is closed
     :ivar draining: no connection is kept after its current answer
     :ivar requests_in_flight: requests that were begun and whose answer has not ended
     """
@@ -73,6 +76,7 @@ class CachingSite(Site):
         self.lane = lane
         self.glancer = Glancer()
         self.counters = WireCounters()
+        self.crowded: Callable[[], bool] = lambda: False
         self.draining = False
         self._patience = 0.0
         self.requests_in_flight = 0
@@ -86,7 +90,10 @@ class CachingSite(Site):
         return len(self._channels)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """A channel for a new connection; None, which closes it, while draining."""
+        """A channel for a new connection; None, which closes it, while draining and when there are too many."""
+        if self.crowded():
+            self.counters.refused += 1
+            return None
         return None if self.draining else ClientChannel(self)
 
     def startFactory(self) -> None:

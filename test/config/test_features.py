@@ -22,9 +22,9 @@ class Features(Loading):
 
     def test_one_notice_per_feature(self) -> None:
         """Keys of one feature that were set away from their defaults are named in one line."""
-        feature = feature_of("server.max_inflight_buffer_bytes")
+        feature = feature_of("cache.actively_remove_cached_data")
         assert feature is not None
-        loaded = self.load(None, {}, {feature.keys[0]: 2 << 20})
+        loaded = self.load(None, {}, {feature.keys[0]: True})
         self.assertEqual(loaded.notices, (Notice(
             "warn", f"no effect yet, {feature.name} comes with a later release: {feature.keys[0]}"),))
 

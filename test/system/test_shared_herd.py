@@ -12,17 +12,20 @@ from test.support.fake_script import Action, Match
 from test.support.raw_client import ConnectionEnded, RawClient, RawResponse
 from test.support.sigv4 import Credential
 from test.support.waiting import poll
-from test.system.stage import MIB, Reading, Stage, at_once, unfinished_files
+from test.system.stage import LARGE_TESTS, MIB, Reading, Stage, at_once, unfinished_files
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 CLIENTS = 50
 SIZE = 20 * MIB
+MANY, LARGE = (200, 100 * MIB) if LARGE_TESTS else (CLIENTS, SIZE)
 MIDDLE = 4 * MIB
 SMALL = 10_000
 MOST = 1.05
 """Bytes that S3 may send for each byte of an object."""
+FIRST_BYTE = 1.5
+"""Seconds in which the first byte must come while S3 takes two for the body, on a busy machine."""
 
 
 class SharedCase(SynchronousTestCase):
@@ -86,22 +89,22 @@ class HerdTests(SharedCase):
 
     def test_large(self) -> None:
         """An object that becomes ranges, at the pace of its store."""
-        self.put(b"large", 1, SIZE, rate=20 * MIB)
-        readings = self.herd(b"large", 1, SIZE)
+        self.put(b"large", 1, LARGE, rate=LARGE / 2)
+        readings = self.herd(b"large", 1, LARGE, MANY)
         self.assert_exact(readings)
-        self.assertLessEqual(self.ratio(b"large", SIZE), MOST)
-        self.assertLess(max(reading.first_byte for reading in readings), 1.0)
-        for stage in self.both:
-            self.assertEqual(stage.read(b"large", 1, SIZE).x_cache, b"HIT")
-        self.assertLessEqual(self.ratio(b"large", SIZE), MOST)
+        self.assertLessEqual(self.ratio(b"large", LARGE), MOST)
+        self.assertLess(max(reading.first_byte for reading in readings), FIRST_BYTE)
         self.assert_nothing_is_left()
+        for stage in self.both:
+            self.assertEqual(stage.read(b"large", 1, LARGE).x_cache, b"HIT")
+        self.assertLessEqual(self.ratio(b"large", LARGE), MOST)
 
     def test_middle(self) -> None:
         """An object that becomes one file: it is read while the flight file grows."""
-        self.put(b"middle", 2, MIDDLE, rate=4 * MIB)
+        self.put(b"middle", 2, MIDDLE, rate=MIDDLE / 2)
         readings = self.herd(b"middle", 2, MIDDLE)
         self.assert_exact(readings)
-        self.assertLess(max(reading.first_byte for reading in readings), 1.0)
+        self.assertLess(max(reading.first_byte for reading in readings), FIRST_BYTE)
         self.assertLessEqual(self.ratio(b"middle", MIDDLE), MOST)
         self.assert_nothing_is_left()
 
@@ -184,10 +187,10 @@ class RangesTests(SharedCase):
         ]
         self.assertEqual(at_once(work), [True] * len(work))
         self.assertLessEqual(self.ratio(b"parts", SIZE), MOST)
+        self.assert_nothing_is_left()
         for stage in self.both:
             self.assertEqual(stage.read(b"parts", 1, SIZE).x_cache, b"HIT")
         self.assertLessEqual(self.ratio(b"parts", SIZE), MOST)
-        self.assert_nothing_is_left()
 
     def test_many_clients(self) -> None:
         """Several clients read the same object so: S3 sends it once."""

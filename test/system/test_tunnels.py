@@ -264,7 +264,6 @@ class ForwardProxyTests(_Scene):
         for _ in range(3):
             client.get_object(Bucket="b", Key="small")["Body"].read()
 
-
         def lines() -> list[list[str]]:
             found = [line.split() for line in self.proxy.access_log().splitlines()]
             return [words for words in found if "REST.GET.OBJECT" in words and "aws-cli" not in " ".join(words)]
