@@ -108,7 +108,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     _gauge("http_requests_in_flight", "Client requests being answered, before and behind the first byte.", "phase"),
     _counter("http_client_aborts", "Answers that clients did not wait for.", "phase", "source"),
     _counter("stalls", "Transfers ended because the other side made no progress.", "side"),
-    _counter("requests_shed", "Requests refused with 503 SlowDown, and connections closed because of too many.", "reason"),
+    _counter("requests_shed", "Requests answered 503 SlowDown, and connections closed as too many.", "reason"),
     _counter("requests_denied", "Requests refused because of what they are or where they lead.", "reason"),
     _gauge("client_connections", "Open client connections.", "listener"),
     _counter("client_connections_opened", "Client connections accepted.", "listener"),
