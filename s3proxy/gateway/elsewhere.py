@@ -54,7 +54,7 @@ class Elsewhere:
         self._transaction = transaction
         self._id = transaction.id
         self._demand = demand
-        self._looks = MOST_LOOKS if renew or demand.head or demand.conditional else 0
+        self._looks = MOST_LOOKS if not parts.coalescing or renew or demand.head or demand.conditional else 0
 
     def may_wait(self, reason: Reason) -> bool:
         """Whether this request, which has to ask S3 for this reason, may look whether another process does."""

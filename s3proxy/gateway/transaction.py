@@ -36,6 +36,7 @@ class Parts:
     :ivar counts: what the flows count
     :ivar referer: what to send as Referer where the client and its signature leave room for it; None: nothing
     :ivar sharing: in whose name objects are downloaded; None: nobody wants to know
+    :ivar coalescing: requests wait for the answers to others that ask for the same
     """
 
     clock: IReactorTime
@@ -44,6 +45,7 @@ class Parts:
     now: Callable[[], float]
     referer: bytes | None = None
     sharing: Sharing | None = None
+    coalescing: bool = True
     copies: CopyBudget = attrs.field(factory=CopyBudget)
     counts: FlowCounts = attrs.field(factory=FlowCounts)
 

@@ -21,6 +21,7 @@ from s3proxy.config.model import Config
 from s3proxy.policy.rules import Rules
 from s3proxy.services.directories import try_to_write
 from s3proxy.services.errors import StartError
+from s3proxy.services.expiry import Expiry
 from s3proxy.services.memory import available_memory
 from s3proxy.services.packing import packing_rules
 from s3proxy.services.scrubbing import Scrubbing, Validation
@@ -126,7 +127,7 @@ class CacheService(Service):
         self.store: DiskStore | None = None
         self.manager: CacheManager | None = None
         self._loops: list[LoopingCall] = []
-        self._reviews: tuple[Scrubbing, Validation] | tuple[()] = ()
+        self._reviews: tuple[Scrubbing, Validation, Expiry] | tuple[()] = ()
         self._unreported = 0
         self._next_report = float("-inf")
         self._scanning: Deferred[Any] | None = None
@@ -184,7 +185,7 @@ class CacheService(Service):
         )
         self.store.volume.on_damage = lambda damage: self._reactor.callFromThread(self._damaged, damage)
         upkeep = self._reactor, self.disk.run, self._upkeep_failed, self.store, cache
-        self._reviews = Scrubbing(*upkeep), Validation(*upkeep)
+        self._reviews = Scrubbing(*upkeep), Validation(*upkeep), Expiry(*upkeep)
         return self.manager
 
     def reconfigure(self, config: Config) -> None:
@@ -265,9 +266,11 @@ class CacheService(Service):
                 review.start()
 
     def use_rules(self, rules: Rules) -> None:
-        """Which bodies are stored smaller from now on."""
+        """Which bodies are stored smaller, and which expire, from now on."""
         if self.manager is not None:
             self.manager.packer.rules = packing_rules(self._config, rules)
+        if self._reviews:
+            self._reviews[2].rules = rules
 
     def _damaged(self, damage: Damage) -> None:
         """A stored file was put aside."""

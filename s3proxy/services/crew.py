@@ -229,7 +229,8 @@ class Crew(Service, Hearing):
         )  # fmt: skip
 
     def use_rules(self, rules: Rules) -> None:
-        """Every worker reads them for itself."""
+        """Every worker reads them for itself; the directory is looked after here."""
+        self._cache.use_rules(rules)
 
     async def drain(self, limit: float) -> None:
         """See :meth:`Engine.drain`. All workers have ended afterwards."""

@@ -137,6 +137,7 @@ class Engine(MultiService):
                 referer=self._referer(),
                 sharing=Sharing(config.download_bandwidth.caller_id),
                 copies=CopyBudget(memory=self.manager.bodies),
+                coalescing=config.cache.download_coordination.enabled,
             ),
             rules.rules,
             Accounts(started=self._exit.started, finished=self._exit.finished),

@@ -12,7 +12,7 @@ from s3proxy.config.model import Cache
 from s3proxy.storage.disk import DiskStore
 from s3proxy.storage.scan import Scan
 
-__all__ = ["Scrubbing", "Validation"]
+__all__ = ["Scrubbing", "Upkeep", "Validation"]
 
 BATCH = 4 * 1024 * 1024
 """Bytes that are read in one go; less when the disk is to be read more slowly than that in a second."""
@@ -26,7 +26,7 @@ FAILED = 60.0
 """Seconds after an error of the disk."""
 
 
-class _Loop:
+class Upkeep:
     """Something that is done in threads, step by step, as long as the service runs."""
 
     log = Logger()
@@ -66,7 +66,7 @@ class _Loop:
         raise AssertionError
 
 
-class Scrubbing(_Loop):
+class Scrubbing(Upkeep):
     """Compares what is stored with its checksums; a pass every ``cache.scrub_interval``.
 
     It reads as fast as is necessary for a pass to take half of that time, within limits.
@@ -120,7 +120,7 @@ class Scrubbing(_Loop):
             )
 
 
-class Validation(_Loop):
+class Validation(Upkeep):
     """Compares the accounted size with the directory, every ``cache.shared_storage.validation_frequency``.
 
     :ivar drift: by how many bytes the accounts were wrong the last time, too much if positive; None: not known yet

@@ -1,9 +1,10 @@
 """Making room: a sample of what is stored, the worst of it removed, again and again until there is enough."""
 
 import errno
+import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from s3proxy.storage.balance import Balance
 from s3proxy.storage.evictlease import EvictionLease
@@ -25,9 +26,15 @@ _EMPTY_GRACE = 60.0
 _SQUEEZE_SECONDS = 600.0
 _LOOK_SECONDS = 1.0
 _RESERVE_ATTEMPTS = 8
+_FEWEST_FILES = 10_000
 _SEARCH_PAUSE = 60.0
 _PATIENCE = 1.0
 """Seconds that somebody who needs room waits while another process makes some."""
+
+
+def _is_short_of_files(space: os.statvfs_result) -> bool:
+    """Whether nearly all files are in use that the file system can have; some have no limit, and say 0."""
+    return space.f_files > 0 and space.f_favail < min(_FEWEST_FILES, space.f_files // 50)
 
 
 def shard_paths(volume: Volume) -> list[tuple[int, str]]:
@@ -183,6 +190,30 @@ class Evictor:
                     self._lease.release()
             return self.evicted_bytes > before
 
+    def alone(self, work: Callable[[], bool]) -> bool:
+        """Remove something for another reason, while nobody evicts. False also when that is not possible now.
+
+        :param work: returns whether it is done
+        """
+        with self._exclusive:
+            if not self._lease.take():
+                return False
+            try:
+                return work()
+            finally:
+                self._lease.release()
+
+    def spare_files(self) -> None:
+        """Keep less for some minutes if the file system has hardly any room for more files, however many bytes are
+        free.
+
+        :raises OSError: the file system does not tell
+        """
+        volume, ledger = self._volume, self._volume.ledger
+        if _is_short_of_files(volume.calls.statvfs(volume.root)):
+            ledger.squeeze(max(1, (ledger.used + ledger.reserved) * 15 // 16))
+            ledger.squeezed_at = volume.now()
+
     def _take_if_possible(self) -> bool:
         try:
             return self._lease.take(patience=_PATIENCE)
@@ -200,6 +231,8 @@ class Evictor:
             return
         self._looked_at = now
         space = volume.calls.statvfs(volume.root)
+        if _is_short_of_files(space):
+            return
         free = int(space.f_bavail * space.f_frsize)
         capacity = ledger.used + ledger.reserved + free - free // 16
         if capacity > ledger.capacity:

@@ -364,6 +364,8 @@ class DiskStore(Shelves):
         interval = max(_TOUCH_SECONDS, self.evictor.oldest_age / 16)
         written = write_uses(self.volume, self._log, interval)
         self._balance.ensure(ledger.committed)
+        if self._founder:
+            self.evictor.spare_files()
         if self._founder and ledger.complete:
             self._balance.lower(ledger.committed)
         return written

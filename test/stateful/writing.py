@@ -15,7 +15,7 @@ __all__ = ["Deleting", "Racing", "Uploading", "codings", "haste"]
 LARGEST = 60_000
 """Bytes to which an object grows."""
 
-haste = st.sampled_from(("everything", "read", "read", "some", "nothing", "nothing"))
+haste = st.sampled_from(("everything", "read", "read", "some", "nothing", "nothing", "left"))
 codings = st.sampled_from(CODINGS * 3 + FALSE_CODINGS)
 conditions = st.sampled_from(("", "", "", "new", "current", "older"))
 
@@ -27,10 +27,10 @@ class Racing(Foundation):
         """A client sends it.
 
         :param then: whether everything, some of what is under way, or nothing happens before the next step; or
-            everything, and reads of what was written
+            everything, and reads of what was written; or the client leaves somewhere on the way
         """
         assert self.world is not None
-        self.world.order(order)
+        writer = self.world.order(order)
         if then in ("everything", "read"):
             self.world.settle()
             for key in order.keys * 2 if then == "read" else ():
@@ -39,6 +39,12 @@ class Racing(Foundation):
         elif then == "some":
             for choice in range(len(self.world.writers) % 9):
                 self.world.move(choice)
+        elif then == "left":
+            for _ in range(len(self.world.writers) * 7 % 11):
+                self.world.move_writes()
+            if writer.client.ended is None:
+                writer.client.leave()
+                self.world.collect()
 
     def condition(self, key: bytes, kind: str) -> dict[bytes, bytes]:
         """The preconditions of a write."""

@@ -162,14 +162,14 @@ class Writer:
         return f"<{self.client.method.decode()} {self.client.target.decode()} {self.order}{fault}>"
 
     def upload(self) -> "Callable[[int], None] | None":
-        """Sends so many bytes of the body, or its end; None: that is not possible now."""
+        """Sends so many bytes of the body, but no more than a quarter, or its end; None: that is not possible now."""
         source = self.client.body
         if self.over or source.sink is None or source.aborted or source.paused:
             return None
 
         def send(count: int) -> None:
             if self.sent < len(self.wire):
-                piece = self.wire[self.sent : self.sent + count]
+                piece = self.wire[self.sent : self.sent + min(count, len(self.wire) // 4 + 1)]
                 self.sent += len(piece)
                 source.sink.data_received(piece)
             else:
