@@ -34,11 +34,8 @@ class Feature:
     rule_fields: tuple[str, ...] = ()
 
 
-FEATURES: tuple[Feature, ...] = (
-    Feature("the removal of expired objects", ("cache.actively_remove_cached_data",),
-            lambda c: c.cache.actively_remove_cached_data),
-    Feature("reading without shared downloads", ("cache.download_coordination.enabled",)),
-)
+#: Empty when everything runs.
+FEATURES: tuple[Feature, ...] = ()
 
 #: Keys whose mechanism does not exist here: there are no locks to tune, no journals, no shards, no polling.
 NOT_NEEDED: tuple[str, ...] = (

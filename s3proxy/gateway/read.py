@@ -182,7 +182,9 @@ class ReadFlow:
 
     def _joinable(self, view: View | None, reason: Reason) -> Fetch | None:
         """A request at S3 whose answer serves this one too, if this caller need not be asked about by itself."""
-        if not self._parts.coalescing or self._joins >= MAX_JOINS or self._renew or self._demand.head or self._demand.conditional:
+        if not self._parts.coalescing or self._joins >= MAX_JOINS or self._renew:
+            return None
+        if self._demand.head or self._demand.conditional:
             return None
         forms = self._demand.forms(None if view is None else view.version)
         for fetch in self._parts.cache.asked(self._id):

@@ -207,6 +207,7 @@ class ProxyService(MultiService):
         self._cache.open()
         self._rules = RulesSource(self._reactor, config, self._cache.disk.run, self._use_rules, time.time)
         self._rules.load()
+        self._cache.use_rules(self._rules.rules)
         self._serving: Engine | Crew = self._engine() if self._workers == 1 else self._make_crew()
         self._add_children()
         self._add_operators()

@@ -139,11 +139,35 @@ class HandleCache:
             file.release()
 
     def expire(self, before: float) -> None:
-        """Let go of files that were last asked for before that time, so that unlinked ones don't keep their space."""
+        """Let go of files that were last asked for before that time."""
         with self._lock:
             old = [self._pop(key) for key in [key for key, (_, used) in self._files.items() if used < before]]
         for file in old:
             file.release()
+
+    def forget_unlinked(self, calls: SystemCalls) -> int:
+        """Let go of files that have no name any more, because another process has removed it: they keep their space.
+        Returns how many there were.
+        """
+        with self._lock:
+            held = list(self._files.items())
+        gone = []
+        for key, (file, _) in held:
+            # It must not be closed, and its number belong to another file, while it is looked at.
+            if not file.acquire():
+                continue
+            try:
+                if calls.fstat(file.fd).st_nlink == 0:
+                    gone.append((key, file))
+            except OSError:
+                gone.append((key, file))
+            finally:
+                file.release()
+        with self._lock:
+            files = [self._pop(key) for key, file in gone if key in self._files and self._files[key][0] is file]
+        for file in files:
+            file.release()
+        return len(files)
 
     def close(self) -> None:
         """Let go of everything."""

@@ -2,34 +2,39 @@
 
 Each process keeps a file ``inst/<I>.use`` with what it has added to each shard since it started, removals taken off::
 
-    magic, group, number of this state, shards     32 bytes
-    then for each shard: bytes, unread bytes       two numbers of 8 bytes
+    magic, group, beat, number of this state, shards     40 bytes
+    then for each shard: bytes, unread bytes             two numbers of 8 bytes
 
-Numbers only accumulate, so that it does no harm to read them twice, late, or never: whoever reads them takes the
-difference to what it read before. Nobody sets them back. The processes of one host share a ledger and have the same
-group; one of them reads for all.
+The beat grows about every second, the number when something has changed. Numbers only accumulate, so that it does no
+harm to read them twice, late, or never: whoever reads them takes the difference to what it read before. Nobody sets
+them back. The processes of one host share a ledger and have the same group; one of them reads for all.
 """
 
 import os
 import struct
 import threading
+import time
 from array import array
 from typing import Final
+
+import attrs
 
 from s3proxy.storage.files import SystemCalls
 from s3proxy.storage.instance import Instance
 from s3proxy.storage.layout import instance_text
 from s3proxy.storage.ledger import Ledger
 
-__all__ = ["FORGOTTEN_AFTER", "Peers", "parse_use"]
+__all__ = ["FORGOTTEN_AFTER", "PATIENCE", "Mark", "Peers", "parse_use"]
 
 FORGOTTEN_AFTER: Final = 600.0
 """Seconds after its last change at which the file of an instance that has ended is removed: by then all have read it.
 """
 _LOOK: Final = 5.0
 """Seconds between two looks whether others still live."""
-_MAGIC: Final = b"s3pxuse1"
-_HEAD: Final = struct.Struct("<8sqqq")
+PATIENCE: Final = 4.0
+"""Seconds after which it is taken for granted that another instance has told what it did."""
+_MAGIC: Final = b"s3pxuse2"
+_HEAD: Final = struct.Struct("<8sqqqq")
 _PAGE: Final = 4096
 
 
@@ -41,6 +46,33 @@ def parse_use(name: str) -> int | None:
         return int(name[:-4], 16)
     except ValueError:
         return None
+
+
+class _State:
+    """What was read last of another process's file."""
+
+    __slots__ = ("beat", "number", "sums")
+
+    def __init__(self, beat: int, number: int, sums: bytes) -> None:
+        self.beat = beat
+        self.number = number
+        self.sums = sums
+
+    def of(self, shard: int) -> bytes:
+        """What it did to one shard."""
+        return self.sums[16 * shard : 16 * shard + 16]
+
+
+@attrs.frozen
+class Mark:
+    """What was known of the others when a shard was looked at.
+
+    :ivar at: the monotonic clock's seconds
+    :ivar states: beat, and what it had done to the shard, of each living process
+    """
+
+    at: float
+    states: dict[int, tuple[int, bytes]]
 
 
 class Peers:
@@ -72,9 +104,11 @@ class Peers:
         self._lock = threading.Lock()
         self._sums = array("q", bytes(16 * shards))
         self._changed: set[int] = set()
-        self._number = 0
+        self._beat = self._number = 0
         self._fd = -1
-        self._seen: dict[int, tuple[int, bytes]] = {}
+        self._listening = threading.Lock()
+        self._seen: dict[int, _State] = {}
+        self._dead: set[int] = set()
         self._mourned: set[int] = set()
         self._looked_at = instance.started_at
         self.lost = False
@@ -91,6 +125,8 @@ class Peers:
                 found = self._read(number)
                 if found is not None:
                     self._seen[number] = found
+            self._find_dead()
+        self.tell()
         self._ledger.told = self.note
 
     def note(self, shard: int, size: int, unread: int) -> None:
@@ -113,24 +149,23 @@ class Peers:
                 self._look_after(now)
 
     def tell(self) -> None:
-        """Write what has changed.
+        """Write what has changed, and that this process lives.
 
         :raises OSError: it could not be written; it will be the next time
         """
         with self._lock:
             changed, self._changed = self._changed, set()
             data = self._sums.tobytes() if changed else b""
-        if not changed:
-            return
         try:
             if self._fd < 0:
                 path = f"{self._directory}/{instance_text(self._instance.number)}.use"
                 self._fd = self._calls.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                self._calls.ftruncate(self._fd, _HEAD.size + len(data))
+                self._calls.ftruncate(self._fd, _HEAD.size + 16 * self._shards)
             for page in changed:
                 self._calls.pwrite(self._fd, data[page * _PAGE : (page + 1) * _PAGE], _HEAD.size + page * _PAGE)
-            self._number += 1
-            self._calls.pwrite(self._fd, _HEAD.pack(_MAGIC, self._group, self._number, self._shards), 0)
+            self._beat += 1
+            self._number += bool(changed)
+            self._calls.pwrite(self._fd, _HEAD.pack(_MAGIC, self._group, self._beat, self._number, self._shards), 0)
         except OSError:
             with self._lock:
                 self._changed |= changed
@@ -141,13 +176,37 @@ class Peers:
 
         :raises OSError: the directory can't be read
         """
-        for number in self._numbers():
-            found = self._read(number)
-            if found is None:
+        with self._listening:
+            for number in self._numbers():
+                found = self._read(number)
+                if found is not None:
+                    before = self._seen.get(number)
+                    self._seen[number] = found
+                    self._take(b"" if before is None else before.sums, found.sums)
+
+    def mark(self, shard: int) -> Mark:
+        """What is known of the others now; read before a shard is looked at."""
+        states = {
+            number: (state.beat, state.of(shard)) for number, state in self._seen.items() if number not in self._dead
+        }  # fmt: skip
+        return Mark(time.monotonic(), states)
+
+    def unchanged_since(self, mark: Mark, shard: int, patience: float) -> bool | None:
+        """Whether nobody else has changed the shard about when it was looked at. None: not all have told yet.
+
+        :param patience: seconds since the look after which those who have not told are not waited for
+        """
+        late = time.monotonic() - mark.at >= patience
+        for number, (beat, sums) in mark.states.items():
+            state = self._seen.get(number)
+            if state is None:
                 continue
-            before = self._seen.get(number, (0, b""))
-            self._seen[number] = found
-            self._take(before[1], found[1])
+            if state.of(shard) != sums:
+                return False
+            # What was told by the next beat may have been written down before the look.
+            if number not in self._dead and state.beat < beat + 2 and not late:
+                return None
+        return True
 
     def close(self) -> None:
         """The last word. Never raises."""
@@ -176,8 +235,8 @@ class Peers:
         found = (parse_use(name) for name in self._calls.listdir(self._directory))
         return [number for number in found if number is not None and number != self._instance.number]
 
-    def _read(self, number: int) -> tuple[int, bytes] | None:
-        """The number of the state and all sums; None: nothing new, or none of another host's."""
+    def _read(self, number: int) -> _State | None:
+        """What another host's process says; None: it is no such file."""
         try:
             fd = self._calls.open(f"{self._directory}/{instance_text(number)}.use", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -186,17 +245,20 @@ class Peers:
             head = self._calls.pread(fd, _HEAD.size, 0)
             if len(head) < _HEAD.size:
                 return None
-            magic, group, state, shards = _HEAD.unpack(head)
+            magic, group, beat, state, shards = _HEAD.unpack(head)
             if magic != _MAGIC or group == self._group or shards != self._shards:
                 return None
-            if number in self._seen and self._seen[number][0] == state:
-                return None
+            known = self._seen.get(number)
+            if known is not None and known.number == state:
+                return _State(beat, state, known.sums)
             data = self._calls.pread(fd, 16 * shards, _HEAD.size)
         finally:
             self._calls.close(fd)
-        return (state, data) if len(data) == 16 * shards else None
+        return _State(beat, state, data) if len(data) == 16 * shards else None
 
     def _take(self, before: bytes, after: bytes) -> None:
+        if before is after:
+            return
         before = before or bytes(len(after))
         for at in range(0, len(after), _PAGE):
             old, new = before[at : at + _PAGE], after[at : at + _PAGE]
@@ -209,8 +271,13 @@ class Peers:
                         at // 16 + index // 2, now[index] - was[index], now[index + 1] - was[index + 1]
                     )  # fmt: skip
 
+    def _find_dead(self) -> None:
+        known = set(self._instance.others())
+        self._dead = {number for number in self._seen if number not in known or not self._instance.is_alive(number)}
+
     def _look_after(self, now: float) -> None:
         """Notice who died, and remove what nobody needs any more."""
+        self._find_dead()
         living = set(self._instance.others())
         for number in self._numbers():
             if number in living:

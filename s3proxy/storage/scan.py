@@ -1,7 +1,10 @@
 """The walk through the cache directory after a start: what is there is counted, what a crash left behind is deleted."""
 
 import stat
+import time
 from collections import deque
+
+import attrs
 
 from s3proxy.storage.balance import parse_draft
 from s3proxy.storage.eviction import shard_paths
@@ -15,6 +18,7 @@ from s3proxy.storage.layout import (
     parse_range,
     parse_temp,
 )
+from s3proxy.storage.peers import PATIENCE, Mark, Peers
 from s3proxy.storage.reading import is_sound
 from s3proxy.storage.reaper import Reaper
 from s3proxy.storage.recency import is_sidecar, parse_sidecar_name
@@ -26,6 +30,21 @@ __all__ = ["Scan"]
 
 _GRACE = 60.0
 _WALK_ATTEMPTS = 20
+_PEER_ATTEMPTS = 5
+"""Sums of one shard that other instances may have changed meanwhile."""
+_NAP = 0.05
+
+
+@attrs.frozen
+class _Sum:
+    """Of a shard; it holds if neither this host nor another instance was changing the shard."""
+
+    index: int
+    path: str
+    token: int | None
+    total: int
+    unread: int
+    mark: Mark
 
 
 class Scan:
@@ -41,12 +60,24 @@ class Scan:
     When the pass is over, the ledger knows exactly what the directory holds.
 
     :param recount: the ledger is to forget what it knows before
+    :param patience: seconds for which other instances are waited for, to tell what they did meanwhile
     :param again: the ledger knew it before, and counts what a process that died had put into the trash
     """
 
     def __init__(
-        self, volume: Volume, reaper: Reaper, *, verify: bool, again: bool = False, recount: bool = False
+        self,
+        volume: Volume,
+        reaper: Reaper,
+        peers: Peers,
+        *,
+        verify: bool,
+        again: bool = False,
+        recount: bool = False,
+        patience: float = PATIENCE,
     ) -> None:
+        self._peers = peers
+        self._patience = patience
+        self._doubtful: list[_Sum] = []
         self._volume = volume
         self._again = again
         self._recount = recount
@@ -70,13 +101,21 @@ class Scan:
         if self._shards is None:
             self._begin()
         assert self._shards is not None
+        self._peers.listen()
+        self._settle_doubtful()
+        if not self._shards and self._doubtful:
+            # Others will have told in a moment what they were doing.
+            time.sleep(_NAP)
+            return False
         seen = 0
         while seen < items:
-            if not self._shards:
+            if not self._shards and not self._doubtful:
                 self._more_shards()
                 if not self._shards:
                     self._end()
                     return True
+            if not self._shards:
+                return False
             seen += 1 + self._shard(*self._shards[0])
         return False
 
@@ -155,18 +194,39 @@ class Scan:
         else:
             self._clean(path, names)
         token = ledger.begin_walk(index)
+        mark = self._peers.mark(index)
         total, unread = self._sum(path)
         if index != self._volume.uploads_shard:
             total += DIRECTORY_FOOTPRINT
         attempts = self._attempts[index] = self._attempts.get(index, 0) + 1
         # What is always being changed is summed up as well as can be; the error is at most what changed during one
         # walk.
-        if (token is not None and ledger.end_walk(index, token, total, unread)) or attempts >= _WALK_ATTEMPTS:
+        if mark.states and attempts < _PEER_ATTEMPTS:
+            self._shards.popleft()
+            self._doubtful.append(_Sum(index, path, token, total, unread, mark))
+        elif (token is not None and ledger.end_walk(index, token, total, unread)) or attempts >= _WALK_ATTEMPTS:
             ledger.force_walk(index, total, unread)
             self._shards.popleft()
         else:
             self._shards.rotate(-1)
         return len(names)
+
+    def _settle_doubtful(self) -> None:
+        """Take the sums that turned out to be right, and look again at the shards of those that did not."""
+        assert self._shards is not None
+        ledger = self._volume.ledger
+        waiting = []
+        for each in self._doubtful:
+            unchanged = self._peers.unchanged_since(each.mark, each.index, self._patience)
+            if unchanged is None:
+                waiting.append(each)
+            elif not (
+                unchanged
+                and each.token is not None
+                and ledger.end_walk(each.index, each.token, each.total, each.unread)
+            ):
+                self._shards.append((each.index, each.path))
+        self._doubtful = waiting
 
     def _sum(self, path: str) -> tuple[int, int]:
         """What the published files and directories below ``path`` are charged with, and the unread ones of them."""

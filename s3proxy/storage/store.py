@@ -10,7 +10,7 @@ from s3proxy.storage.invalidation import Arm, Renewal, arm, drop, prepare_renewa
 from s3proxy.storage.layout import EntryName
 from s3proxy.storage.lease import Lease, take_lease
 from s3proxy.storage.packing import republish
-from s3proxy.storage.peers import Peers
+from s3proxy.storage.peers import PATIENCE, Peers
 from s3proxy.storage.publish import make_header, publish_head, publish_inline, publish_ranges
 from s3proxy.storage.reaper import Reaper
 from s3proxy.storage.recency import RecencyLog, Use, write_uses
@@ -358,6 +358,7 @@ class DiskStore(Shelves):
         """
         ledger = self.volume.ledger
         self.volume.handles.expire(self.volume.now() - _HANDLE_SECONDS)
+        self.volume.handles.forget_unlinked(self.volume.calls)
         read, self._read = self._read, set()
         for name in read:
             mark_read(self.volume, name)
@@ -404,15 +405,18 @@ class DiskStore(Shelves):
         lost, self._peers.lost = self._peers.lost, False
         return lost
 
-    def scan(self, *, again: bool = False, recount: bool = False) -> Scan:
+    def scan(self, *, again: bool = False, recount: bool = False, patience: float = PATIENCE) -> Scan:
         """A pass over the directory, to be stepped through after a start. Entries are examined unless the last stop was
         a clean one.
 
         :param again: after a process has died with which this one shares the ledger
         :param recount: the ledger may be wrong: count everything anew
+        :param patience: seconds for which other instances are waited for, to tell what they did meanwhile
         """
         verify = again or not self._was_clean
-        return Scan(self.volume, self._reaper, verify=verify, again=again, recount=recount)
+        return Scan(
+            self.volume, self._reaper, self._peers, verify=verify, again=again, recount=recount, patience=patience
+        )  # fmt: skip
 
     def close(self) -> None:
         """Close what is kept open and note how full the directory is. Nothing may be used afterwards. Never raises."""

@@ -106,7 +106,7 @@ class FailingWrites(Racing):
         order = Put(key=key, label=world.label(), bytes_of=self.content(key, size))
         writer = world.order(Delete(key=key) if removes else order)
         if kind == "left":
-            while world.uplink.may_process(writer.exchange) is False and world.move(0):
+            while writer.exchange is not None and not world.uplink.may_process(writer.exchange) and world.move(0):
                 continue
             writer.client.leave()
         self.world.settle()
@@ -174,9 +174,7 @@ class Crashing(Restarting, Racing):
         crash=st.sampled_from((True, True, False)),
         scan=st.booleans(),
     )
-    def crash_amid_a_write(
-        self, key: bytes, size: int, removes: bool, further: int, crash: bool, scan: bool
-    ) -> None:
+    def crash_amid_a_write(self, key: bytes, size: int, removes: bool, further: int, crash: bool, scan: bool) -> None:
         """S3 has acted, and the proxy, which holds what was there before, does not come to know it.
 
         :param further: how many steps it still takes

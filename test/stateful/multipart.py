@@ -40,9 +40,7 @@ class Assembling(Racing):
         """A part, perhaps once more with other bytes, perhaps of an upload that has ended."""
         upload = self.upload(which)
         content = self.content(upload.key, size)
-        order = PutPart(
-            key=upload.key, id=upload.id, number=number, bytes_of=content, coding=coding, strict=strict
-        )
+        order = PutPart(key=upload.key, id=upload.id, number=number, bytes_of=content, coding=coding, strict=strict)
         self.request(order, then)
 
     @precondition(lambda self: self.world is not None and self.world.s3.uploads)

@@ -204,9 +204,7 @@ class Deleting(Racing):
     def copy(self, key: bytes, source: bytes, same_tag: bool, then: str) -> None:
         """A copy of another object, or new metadata for this one."""
         assert self.world is not None
-        order = Copy(
-            key=key, label=self.world.label(), source=source, serial=self.world.s3.serial(), same_tag=same_tag
-        )
+        order = Copy(key=key, label=self.world.label(), source=source, serial=self.world.s3.serial(), same_tag=same_tag)
         self.request(order, then)
 
     @rule(key=keys, source=st.sampled_from(KEYS), then=haste)

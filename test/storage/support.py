@@ -207,7 +207,7 @@ def add_range(store: DiskStore, entry: StoredEntry, start: int, stop: int, fill:
 
 def finish_scan(store: DiskStore) -> Any:
     """Step through a whole scan and return it."""
-    scan = store.scan()
+    scan = store.scan(patience=0.0)
     while not scan.step():
         continue
     return scan

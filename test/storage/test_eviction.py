@@ -346,7 +346,7 @@ class FullFileSystemTests(SynchronousTestCase):
         calls = FailingCalls()
         store = make_store(self, max_size=64 * MIB, calls=calls, now=lambda: times[0])
         fill(store, 0, 40, 100_000)
-        space = SimpleNamespace(f_bavail=0, f_frsize=4096)
+        space = SimpleNamespace(f_bavail=0, f_frsize=4096, f_files=0)
         calls.statvfs = lambda path: space
         for _ in range(40):
             store.evictor.exhausted(65536)

@@ -97,3 +97,25 @@ class HandleTests(SynchronousTestCase):
         self.assertEqual(len(cache), 1)
         cache.expire(10.1)
         self.assert_closed(file)
+
+    def test_unlinked(self) -> None:
+        """What another process has removed is let go, unless somebody reads it."""
+        cache = HandleCache()
+        kept, gone, read = self.file(), self.file(), self.file()
+        for number, file in enumerate((gone, read)):
+            cache.put(RangeKey(b"a", number, 0, 1), file, 10.0)
+        self.assertEqual(cache.forget_unlinked(SystemCalls()), 0)
+        gone.release()
+        os.unlink(self.path)
+        self.path = self.mktemp()
+        with open(self.path, "wb"):
+            pass
+        cache.put(RangeKey(b"b", 1, 0, 1), new := self.file(), 10.0)
+        new.release()
+        kept.release()
+        self.assertEqual(cache.forget_unlinked(SystemCalls()), 2)
+        self.assertEqual(len(cache), 1)
+        self.assert_closed(gone)
+        os.fstat(read.fd)
+        read.release()
+        cache.close()

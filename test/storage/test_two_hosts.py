@@ -29,7 +29,7 @@ def truth(root: str) -> int:
 
 def scan(store: DiskStore, recount: bool = False) -> None:
     """Walk through everything."""
-    walk = store.scan(again=recount, recount=recount)
+    walk = store.scan(again=recount, recount=recount, patience=0.0)
     while not walk.step():
         pass
 
@@ -75,7 +75,8 @@ class AccountsTests(SynchronousTestCase):
         """What one publishes or removes, the other knows after both have shown life; so does the third who comes."""
         one = make_store(self, max_size=LIMIT)
         two = make_store(self, root=one.root, max_size=LIMIT)
-        scan(one), scan(two)
+        scan(one)
+        scan(two)
         name = entry_name((b"k",))
         before = two.usage()
         put_inline(one, name, bytes(50_000))
@@ -94,7 +95,8 @@ class AccountsTests(SynchronousTestCase):
         """Two instances at work at once in threads, limit and all: both accounts are the directory's."""
         one = make_store(self, max_size=LIMIT)
         two = make_store(self, root=one.root, max_size=LIMIT)
-        scan(one), scan(two)
+        scan(one)
+        scan(two)
         seed = random.SystemRandom().randrange(1 << 30)
         threads = [
             threading.Thread(target=work, args=(store, random.Random(seed + number), 250))
@@ -144,8 +146,10 @@ class AccountsTests(SynchronousTestCase):
 
     def test_clean_end(self) -> None:
         """One that ends in good order is not missed; its file goes when all have read it, or nobody is there."""
-        one, two = (store := make_store(self, max_size=LIMIT)), make_store(self, root=store.root, max_size=LIMIT)
-        scan(one), scan(two)
+        one = make_store(self, max_size=LIMIT)
+        two = make_store(self, root=one.root, max_size=LIMIT)
+        scan(one)
+        scan(two)
         put_inline(two, entry_name((b"k",)), bytes(50_000))
         two.close()
         one._peers._looked_at = 0.0

@@ -274,7 +274,7 @@ class Worker:
 
     def scan(self) -> None:
         self.count("scans")
-        scan = self._store.scan()
+        scan = self._store.scan(patience=0.0)
         while not scan.step():
             continue
 
@@ -600,7 +600,7 @@ def inspect(options: argparse.Namespace, origin: Origin) -> dict[str, int]:
     for name in os.listdir(f"{root}/up"):
         os.utime(f"{root}/up/{name}", (0, 0))
     store = open_store(root, max_size=64 << 20, now=time.time, generations=GenerationTable())
-    scan = store.scan()
+    scan = store.scan(patience=0.0)
     while not scan.step():
         continue
     found = {"left_behind": 0, "wrong_at_rest": 0, "entries_at_rest": 0}
@@ -618,7 +618,7 @@ def inspect(options: argparse.Namespace, origin: Origin) -> dict[str, int]:
             print("left behind:", *left, file=sys.stderr)
     found["left_behind"] += len(os.listdir(f"{root}/trash")) + len(os.listdir(f"{root}/up"))
     before = store.usage(), store.unread()
-    again = store.scan()
+    again = store.scan(patience=0.0)
     while not again.step():
         continue
     found["miscounted"] = abs(store.usage() - before[0]) + abs(store.unread() - before[1]) + store.staged()

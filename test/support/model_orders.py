@@ -11,18 +11,7 @@ from test.support.model_coding import Coded, code
 if TYPE_CHECKING:
     from test.support.model_s3 import ModelS3
 
-__all__ = [
-    "Delete",
-    "DeleteMany",
-    "Order",
-    "PostForm",
-    "Put",
-    "Told",
-    "When",
-    "document",
-    "refusal",
-    "verdict_on",
-]
+__all__ = ["Delete", "DeleteMany", "Order", "PostForm", "Put", "Told", "When", "document", "refusal", "verdict_on"]
 
 When = tuple[int, float]
 """A moment, and the unix seconds."""
