@@ -105,7 +105,6 @@ class Peers:
         self._sums = array("q", bytes(16 * shards))
         self._changed: set[int] = set()
         self._beat = self._number = 0
-        self._fd = -1
         self._listening = threading.Lock()
         self._seen: dict[int, _State] = {}
         self._dead: set[int] = set()
@@ -151,21 +150,30 @@ class Peers:
     def tell(self) -> None:
         """Write what has changed, and that this process lives.
 
+        The file is opened and closed each time: on NFS that is what lets other hosts see it, and nothing is open for
+        writing that would keep somebody from remounting the directory as read-only.
+
         :raises OSError: it could not be written; it will be the next time
         """
         with self._lock:
             changed, self._changed = self._changed, set()
-            data = self._sums.tobytes() if changed else b""
+            data = self._sums.tobytes()
+        path = f"{self._directory}/{instance_text(self._instance.number)}.use"
+        size = _HEAD.size + len(data)
         try:
-            if self._fd < 0:
-                path = f"{self._directory}/{instance_text(self._instance.number)}.use"
-                self._fd = self._calls.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                self._calls.ftruncate(self._fd, _HEAD.size + 16 * self._shards)
-            for page in changed:
-                self._calls.pwrite(self._fd, data[page * _PAGE : (page + 1) * _PAGE], _HEAD.size + page * _PAGE)
-            self._beat += 1
-            self._number += bool(changed)
-            self._calls.pwrite(self._fd, _HEAD.pack(_MAGIC, self._group, self._beat, self._number, self._shards), 0)
+            fd = self._calls.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                if self._calls.fstat(fd).st_size != size:
+                    # New, or somebody removed it.
+                    self._calls.ftruncate(fd, size)
+                    changed.update(range((len(data) + _PAGE - 1) // _PAGE))
+                for page in sorted(changed):
+                    self._calls.pwrite(fd, data[page * _PAGE : (page + 1) * _PAGE], _HEAD.size + page * _PAGE)
+                self._beat += 1
+                self._number += bool(changed)
+                self._calls.pwrite(fd, _HEAD.pack(_MAGIC, self._group, self._beat, self._number, self._shards), 0)
+            finally:
+                self._calls.close(fd)
         except OSError:
             with self._lock:
                 self._changed |= changed
@@ -212,11 +220,8 @@ class Peers:
         """The last word. Never raises."""
         try:
             self.tell()
-            if self._fd >= 0:
-                self._calls.close(self._fd)
-                self._fd = -1
-                if self._listens:
-                    self._forget_all_if_alone(own=True)
+            if self._listens:
+                self._forget_all_if_alone(own=True)
         except OSError:
             return
 

@@ -144,6 +144,26 @@ class AccountsTests(SynchronousTestCase):
             self.assert_exact(one)
         self.assertEqual(one.volume.calls.listdir(f"{one.root}/trash"), [])
 
+    def test_removed_by_hand(self) -> None:
+        """A file that somebody removed is written again, whole."""
+        one = make_store(self, max_size=LIMIT)
+        two = make_store(self, root=one.root, max_size=LIMIT)
+        scan(one)
+        scan(two)
+        put_inline(one, entry_name((b"a",)), bytes(50_000))
+        one.pulse()
+        os.unlink(f"{one.root}/inst/{instance_text(one.volume.instance.number)}.use")
+        put_inline(one, entry_name((b"b",)), bytes(50_000))
+        self.settle([one, two])
+        self.assert_exact(two)
+
+    def test_nothing_stays_open(self) -> None:
+        """Between two signs of life nothing is open for writing, so that the directory can be remounted."""
+        one = make_store(self, max_size=LIMIT)
+        one.pulse()
+        opened = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
+        self.assertEqual([path for path in opened if path.startswith(f"{os.path.realpath(one.root)}/")], [])
+
     def test_clean_end(self) -> None:
         """One that ends in good order is not missed; its file goes when all have read it, or nobody is there."""
         one = make_store(self, max_size=LIMIT)

@@ -20,7 +20,12 @@ from test.system.stage import Stage
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _RUN = "from twisted.scripts.twistd import run; run()"
 # What systemd does: the variable has the number of the process that it becomes.
-_AS_SYSTEMD = 'n=$1; shift; export LISTEN_FDS=1 LISTEN_PID=$$; exec "$@" 3<&"$n"'
+_AS_SYSTEMD = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 class NotifyTests(SynchronousTestCase):
@@ -82,7 +87,7 @@ class ActivatedProxy(ProxyProcess):
         command += ["s3proxy", "--config", str(self.config_file)]
         with self._output_file().open("wb") as output:
             self._process = subprocess.Popen(
-                ["sh", "-c", _AS_SYSTEMD, "sh", number, *command, *arguments],
+                [sys.executable, "-c", _AS_SYSTEMD, number, *command, *arguments],
                 cwd=self.folder,
                 env={**clean_environment(), "PYTHONPATH": str(_CHECKOUT), **(environment or {})},
                 stdin=subprocess.DEVNULL,
