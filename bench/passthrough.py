@@ -287,6 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Measures the passthrough beside HAProxy.")
     parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement (1)")
     parser.add_argument("--rounds", type=int, default=15, help="how often each is taken (15)")
+    parser.add_argument("--only", metavar="WORD", default="", help="only flows whose name contains WORD")
     parser.add_argument("--idle", type=int, default=5000, help="idle tunnels (5000)")
     parser.add_argument("--origin", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -312,7 +313,7 @@ def _compare(folder: Path, options: argparse.Namespace) -> None:
         source, ours, theirs = servers
         print("| case | S3 Proxy | HAProxy | unit | ratio (lowest to highest) | CPU-s/GiB | HAProxy | others' CPUs |")
         print("|---|---|---|---|---|---|---|---|")
-        for title, flow, connections in CASES:
+        for title, flow, connections in (case for case in CASES if options.only in case[0]):
             rounds: list[tuple[Flow, Flow]] = []
             for number in range(options.rounds):
                 order = (ours, theirs) if number % 2 == 0 else (theirs, ours)

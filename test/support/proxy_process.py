@@ -16,6 +16,7 @@ import yaml
 
 from s3proxy.services.admin_socket import LONGEST
 from test.support.waiting import (
+    PATIENCE,
     directory_size,
     free_ports,
     open_descriptors,
@@ -217,9 +218,9 @@ class ProxyProcess:
         if self._process is None:
             raise ProxyEnded(None, "never started")
         try:
-            return self._process.wait(seconds)
+            return self._process.wait(seconds * PATIENCE)
         except subprocess.TimeoutExpired:
-            raise TimeoutError(f"the proxy did not end within {seconds} s: {self.output()[-2000:]}") from None
+            raise TimeoutError(f"no end within {seconds * PATIENCE:g} s: {self.output()[-2000:]}") from None
 
     def signal(self, number: int) -> None:
         """Send a signal."""

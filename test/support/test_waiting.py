@@ -9,6 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from test.support.waiting import (
+    PATIENCE,
     directory_files,
     directory_size,
     free_ports,
@@ -39,7 +40,7 @@ class WaitUntilTests(SynchronousTestCase):
         """The wait fails after its limit, and says for what it waited."""
         clock = Clock()
         waiting = Deferred.fromCoroutine(wait_until(clock, lambda: False, 1, "rain"))
-        clock.pump([0.1] * 12)
+        clock.pump([0.1] * int(10 * PATIENCE + 2))
         self.assertIn("rain", str(self.failureResultOf(waiting, TimeoutError).value))
 
 

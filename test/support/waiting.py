@@ -10,6 +10,7 @@ from typing import Any
 from test.support.http_connection import sleep
 
 __all__ = [
+    "PATIENCE",
     "directory_files",
     "directory_size",
     "free_ports",
@@ -21,27 +22,31 @@ __all__ = [
 ]
 
 
+PATIENCE = float(os.environ.get("S3PROXY_TEST_PATIENCE", 3))
+"""Every time limit is multiplied by this: on a busy machine all takes longer, and who waits in vain fails anyway."""
+
+
 def poll(condition: Callable[[], object], seconds: float, what: str, interval: float = 0.02) -> None:
     """Block until the condition holds. For tests that drive other processes; never on a reactor thread.
 
-    :raises TimeoutError: if it does not within so many seconds.
+    :raises TimeoutError: if it does not within so many seconds, times :data:`PATIENCE`
     """
-    limit = time.monotonic() + seconds
+    limit = time.monotonic() + seconds * PATIENCE
     while not condition():
         if time.monotonic() > limit:
-            raise TimeoutError(f"waited {seconds} s for {what}")
+            raise TimeoutError(f"waited {seconds * PATIENCE:g} s for {what}")
         time.sleep(interval)
 
 
 async def wait_until(reactor: Any, condition: Callable[[], object], seconds: float = 10, what: str = "") -> None:
     """Let the reactor run until the condition holds.
 
-    :raises TimeoutError: if it does not within so many seconds.
+    :raises TimeoutError: if it does not within so many seconds, times :data:`PATIENCE`
     """
-    limit = reactor.seconds() + seconds
+    limit = reactor.seconds() + seconds * PATIENCE
     while not condition():
         if reactor.seconds() > limit:
-            raise TimeoutError(f"waited {seconds} s for {what or condition}")
+            raise TimeoutError(f"waited {seconds * PATIENCE:g} s for {what or condition}")
         await sleep(reactor, 0.01)
 
 

@@ -57,8 +57,8 @@ class CrashTests(SynchronousTestCase):
             poll(lambda: not leftovers(), 15, "what the crash left behind to be removed", interval=0.1)
         except TimeoutError:
             self.fail(f"left over: {leftovers()}")
-        heartbeats = list((folder / "inst").iterdir())
-        self.assertEqual(len(heartbeats), 1, "heartbeats of dead instances are left")
+        files = [path.stem for path in (folder / "inst").iterdir()]
+        self.assertEqual(len(set(files)), 1, "heartbeats or accounts of dead instances are left")
 
         def difference() -> float:
             used = Cached.of(folder).published

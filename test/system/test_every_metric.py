@@ -67,6 +67,7 @@ class EveryMetricTests(SynchronousTestCase):
             {
                 "server": {
                     "max_concurrent_requests": 24,
+                    "max_inflight_buffer_bytes": MIB,
                     "tls": {
                         "enabled": True,
                         "cert_path": str(certificate.certificate),
@@ -233,6 +234,12 @@ class EveryMetricTests(SynchronousTestCase):
             client.read_head()
             self.await_move("s3proxy_http_requests_in_flight")
         self.await_move("s3proxy_http_client_aborts_total")
+        # So many at once that there is no memory for all of them.
+        with contextlib.ExitStack() as stack:
+            for _ in range(16):
+                client = stack.enter_context(self.stage.connect(receive_buffer=4096))
+                client.send(self.stage.request(b"GET", b"large?response-content-type=a%2Fb"))
+            self.await_move("s3proxy_buffer_waiting")
         self.await_move("s3proxy_compression_bytes_total")
         for _ in range(4):
             self.get(b"text")

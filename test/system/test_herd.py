@@ -107,7 +107,7 @@ class HerdTests(SynchronousTestCase):
         poll(
             lambda: self.stage.proxy.metric("s3proxy_http_requests_in_flight") == CLIENTS, 10, "all requests to arrive"
         )
-        self.assertEqual(script.held, 1)
+        poll(lambda: script.held == 1, 10, "S3 to be asked")
         script.release()
         self.assert_exact([self.stage.finish(client, 2, SMALL) for client in clients])
         self.assert_asked_once(b"small")
