@@ -12,7 +12,7 @@ from pathlib import Path
 
 SETUP = Path(__file__).parents[1] / "setup.cfg"
 #: What the tests need is pinned like what the program needs. Tools that only build and install are not.
-EXTRAS = ("test",)
+EXTRAS = ("otlp", "test")
 TOOLS = ("pip", "setuptools", "wheel")
 REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(?:\[[^]]*\])?\s*>=\s*(?P<bound>[0-9.]+)")
 

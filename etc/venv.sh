@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes the virtual environment of this checkout, with everything S3 Proxy needs; does nothing when it is there already.
 #
-#     sh etc/venv.sh [EXTRA...]     extras of setup.cfg: test, clients, demo, lint, types, doc
+#     sh etc/venv.sh [EXTRA...]     extras of setup.cfg: checksums, otlp; test, clients, demo, lint, types, doc
 #
 # PYTHON names the interpreter to use (default: the first of python3, python3.14 ... python3.10 that is new enough),
 # S3PROXY_VENV the directory to make (default: .venv in the checkout).

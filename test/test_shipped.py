@@ -24,6 +24,8 @@ ETC = ROOT / "etc"
 RULES = ETC / "prometheus" / "s3proxy.rules.yml"
 RUNBOOK = ROOT / "doc" / "runbook.md"
 
+#: Where the documentation is shown, until somebody says where; example is nobody's domain (RFC 2606).
+_PLACE = "https://docs.example/s3proxy"
 _METRIC = re.compile(r"\b(?:[a-z]+:)?(?:s3proxy|process|python)_[a-z0-9_]+(?::[a-z0-9_]+)?\b")
 _SELECTOR = re.compile(r"(s3proxy_[a-z0-9_]+)\s*\{([^}]*)\}")
 _LABEL = re.compile(r"([a-z_]+)\s*(?:=~|!~|!=|=)")
@@ -186,11 +188,25 @@ class PrometheusTests(ShippedTestCase):
         sections = dict(re.findall(r"^## (S3Proxy\w+)\n(.*?)(?=^## |\Z)", RUNBOOK.read_text("utf-8"), re.M | re.S))
         self.assertEqual(list(sections), list(alerts()))
         for name, rule in alerts().items():
-            self.assertEqual(rule["annotations"]["runbook_url"], f"runbook.md#{name.lower()}")
+            self.assertEqual(rule["annotations"]["runbook_url"], f"{_PLACE}/runbook.html#{name.lower()}")
             self.assertIn(rule["labels"]["severity"], ("critical", "warning", "info"))
             for part in ("Meaning", "Users see", "Look", "Do", "Escalate"):
                 self.assertIn(f"**{part}.**", sections[name], f"{name}: {part}")
             self.assertIn("```\n", sections[name], f"{name}: a command")
+
+    def test_the_place_can_be_put_in(self) -> None:
+        """The command in the file leads all alerts to the documentation's real place, and their tests too."""
+        names = ("s3proxy.rules.yml", "s3proxy.rules.test.yml")
+        command = re.search(r"^# +(sed .+)$", RULES.read_text("utf-8"), re.M)
+        assert command is not None
+        with tempfile.TemporaryDirectory() as folder:
+            for name in names:
+                shutil.copy(RULES.parent / name, folder)
+            self.assertEqual(run("sh", "-c", command[1], cwd=Path(folder)), (0, ""))
+            for name in names:
+                text = Path(folder, name).read_text("utf-8")
+                self.assertEqual(re.findall(rf"runbook_url: {_PLACE}", text), [])
+                self.assertGreaterEqual(text.count("https://YOUR.DOCUMENTATION/s3proxy/runbook.html#"), len(alerts()))
 
     def test_metrics_of_the_runbook_exist(self) -> None:
         """It names no metric that there is not."""

@@ -85,6 +85,9 @@ class Operations(Protocol):
     async def drain(self, order: Order, who: str, tell: Tell) -> Any:
         """Want no more traffic, and end after ``delay`` seconds."""
 
+    async def roll(self, order: Order, who: str, tell: Tell) -> Any:
+        """Replace the workers one after the other, which may take ``limit`` seconds."""
+
 
 def control_resource(operations: Operations) -> IResource:
     """The root of the socket's site. To be called once the reactor is installed: it imports klein."""
@@ -109,6 +112,7 @@ class _Site:
             "cache/purge": operations.purge,
             "cache/verify": operations.verify,
             "drain": operations.drain,
+            "roll": operations.roll,
         }
 
     def routes(self) -> "Klein":

@@ -43,6 +43,7 @@ class ComponentStatus:
     :ivar data: further figures, for programs
     :ivar checked_at: Unix time at which it was looked at; None: just now
     :ivar seconds: that this took
+    :ivar expected: it can't be otherwise for the moment, and nobody need be warned
     """
 
     name: str
@@ -51,6 +52,7 @@ class ComponentStatus:
     data: dict[str, object] = attrs.field(factory=dict, kw_only=True)
     checked_at: float | None = attrs.field(default=None, kw_only=True)
     seconds: float = attrs.field(default=0.0, kw_only=True)
+    expected: bool = attrs.field(default=False, kw_only=True)
 
 
 HealthComponent = Callable[[], ComponentStatus]
@@ -87,6 +89,7 @@ class HealthReport:
 class _Known:
     state: HealthState
     since: float
+    expected: bool = False
 
 
 class HealthBoard:
@@ -225,14 +228,16 @@ class HealthBoard:
     def _note(self, status: ComponentStatus, now: float) -> None:
         known = self._known.get(status.name)
         if known is None:
-            self._known[status.name] = _Known(status.state, now)
+            known = self._known[status.name] = _Known(status.state, now, status.expected)
             if status.state in (HealthState.HEALTHY, HealthState.DISABLED):
                 return
-        elif known.state is status.state:
+        elif (known.state, known.expected) == (status.state, status.expected):
             return
-        else:
+        elif known.state is not status.state:
             known.state, known.since = status.state, now
-        level = self._log.info if status.state is HealthState.HEALTHY else self._log.warn
+        known.expected = status.expected
+        is_news = status.state in (HealthState.HEALTHY, HealthState.DISABLED) or status.expected
+        level = self._log.info if is_news else self._log.warn
         level("{name} is {state}: {text}", name=status.name, state=status.state.value, text=status.message)
 
 

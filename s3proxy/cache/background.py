@@ -4,12 +4,17 @@ import resource
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from twisted.internet.defer import Deferred
+
 from s3proxy.storage.errors import NotNow
 from s3proxy.util.intervals import Interval
 
-__all__ = ["Promptness", "write_small_range"]
+__all__ = ["Promptness", "RunInThread", "write_small_range"]
 
 T = TypeVar("T")
+
+RunInThread = Callable[..., Deferred[Any]]
+"""Calls a function with the arguments that follow in a thread for disk work; the Deferred fires with its result."""
 
 SLOW = 0.0005
 """Seconds that writes may wait on average: about what a trip to the thread costs."""

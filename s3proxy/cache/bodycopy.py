@@ -16,7 +16,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from s3proxy.cache.fill import BATCH, RunInThread
+from s3proxy.cache.background import RunInThread
+from s3proxy.cache.bodywriter import BATCH
 from s3proxy.s3.aws_chunked import AwsChunkedDecoder, AwsChunkedError
 from s3proxy.s3.checksums import Checksum, new_checksum
 from s3proxy.storage.diskio import DiskBusy

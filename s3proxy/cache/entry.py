@@ -5,8 +5,9 @@ The encoding is JSON whose strings are latin-1, so that any header byte survives
     {"v": 1, "store": "aws", "bucket": "b", "key": "k", "etag": "\\"…\\"", "modified": "…" | null,
      "size": 1, "headers": [["Content-Type", "text/plain"], …], "checksums": true, "parts": {…}}
 
-``parts`` is there when anything is known of them; see :meth:`s3proxy.s3.parts.PartMap.document`. ``written`` is there
-while ``modified`` is not known of what was written through the proxy.
+``parts`` is there when anything is known of them; see :meth:`s3proxy.s3.parts.PartMap.document`. ``written``, and
+``upload`` (two numbers) of what was uploaded in parts, are there while ``modified`` is not known of what was written
+through the proxy.
 """
 
 import json
@@ -50,6 +51,8 @@ class ObjectVersion:
     :ivar parts: what is known of the parts in which it was uploaded; None: nothing
     :ivar written_at: the Date of S3's answer to the request that wrote it, as long as ``last_modified`` is not known;
         None: S3 did not tell, or somebody else wrote it
+    :ivar upload_time: unix seconds by S3's clock between which the multipart upload that wrote it was under way: from
+        S3's answer to its beginning to the request for its end that S3 answered; as long as ``written_at`` is there
     """
 
     id: ObjectId
@@ -60,6 +63,7 @@ class ObjectVersion:
     checksums: bool = False
     parts: PartMap | None = None
     written_at: bytes | None = None
+    upload_time: tuple[float, float] | None = None
 
     def same_bytes(self, other: "ObjectVersion") -> bool:
         """Whether both describe the same content."""
@@ -79,15 +83,26 @@ class ObjectVersion:
     def modified_at(self, last_modified: bytes) -> "ObjectVersion":
         """This version, of which S3 has told since when it is there."""
         headers = self.headers.without([b"last-modified"]).adding((b"Last-Modified", last_modified))
-        return attrs.evolve(self, last_modified=last_modified, headers=headers, written_at=None)
+        return attrs.evolve(self, last_modified=last_modified, headers=headers, written_at=None, upload_time=None)
 
     def is_rewritten(self, last_modified: bytes) -> bool:
         """Whether the same bytes were written again after this version was, perhaps under other metadata, if S3 says
         that they are there since then.
+
+        A multipart upload may have been ended by an earlier request, whose answer was lost, and its object may have
+        been written again before S3 was asked for the end once more. S3 dates an object by the request that ended its
+        upload, Amazon by the one that began it: a date in between is somebody else's, or that of the earlier request.
         """
         written = None if self.written_at is None else parse_http_date(self.written_at)
         modified = parse_http_date(last_modified)
-        return written is not None and (modified is None or modified > written + SLACK)
+        if written is None:
+            return False
+        if modified is None or modified > written + SLACK:
+            return True
+        if self.upload_time is None:
+            return False
+        begun, ended = self.upload_time
+        return begun + SLACK < modified < ended - SLACK
 
     def knowing(self, parts: PartMap | None) -> "ObjectVersion":
         """This version with what is known of its parts elsewhere."""
@@ -115,6 +130,8 @@ def encode_version(version: ObjectVersion) -> bytes:
     }
     if version.written_at is not None:
         document["written"] = text(version.written_at)
+    if version.upload_time is not None:
+        document["upload"] = version.upload_time
     if version.parts is not None:
         document["parts"] = version.parts.document()
     return json.dumps(document, separators=(",", ":"), ensure_ascii=True).encode("ascii")
@@ -130,7 +147,7 @@ def decode_version(data: bytes) -> ObjectVersion | None:
         def raw(value: str) -> bytes:
             return value.encode("latin-1")
 
-        modified, written = document["modified"], document.get("written")
+        modified, written, upload = document["modified"], document.get("written"), document.get("upload")
         size, parts = document["size"], document.get("parts")
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:
             return None
@@ -143,6 +160,7 @@ def decode_version(data: bytes) -> ObjectVersion | None:
             checksums=bool(document["checksums"]),
             parts=None if parts is None else PartMap.from_document(parts),
             written_at=None if written is None else raw(written),
+            upload_time=None if upload is None else (float(upload[0]), float(upload[1])),
         )
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         return None

@@ -2,62 +2,46 @@
 
 A fill is the sink of one answer's body. It takes three forms:
 
-* *file*: bytes are appended to a growing file and read from it. The first block is written at once, so that the first
-  byte never waits for a thread; later ones in batches, at once while the disk is prompt, else from a thread. S3 is
-  paused when the disk falls behind, never because a reader is slow.
+* *file*: bytes are appended to a growing file and read from it; see :mod:`s3proxy.cache.bodywriter` for when that is
+  done. S3 is paused when the disk falls behind, never because a reader is slow.
 * *memory*: a small body stays in memory until it is committed behind the answer.
 * *passing*: nothing is kept, from the start or because the disk failed half-way. Bytes stay in memory only until the
   slowest reader has them; S3 is paused meanwhile, and nobody can join.
 
-Largest buffer: ``WINDOW`` bytes plus what one read of the connection brings (memory form: the size of a small object).
+Largest buffer: :data:`s3proxy.cache.backpressure.WINDOW` bytes plus what one read of the connection brings (memory
+form: the size of a small object).
 """
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from s3proxy.cache.background import Promptness
+from s3proxy.cache.background import Promptness, RunInThread
+from s3proxy.cache.backpressure import BackPressure
+from s3proxy.cache.bodychunks import BodyChunks
 from s3proxy.cache.bodyfiles import BodyFiles, IWriter
-from s3proxy.cache.spans import MemorySpan, Span
+from s3proxy.cache.bodywriter import BodyWriter
+from s3proxy.cache.growing import FillBroken, GrowingBody
+from s3proxy.cache.settlement import Fate, Settlement
+from s3proxy.cache.spans import HOT, Span
 from s3proxy.cache.verify import Verifier
 from s3proxy.storage.errors import NotNow
 from s3proxy.util.bodymemory import BodyMemory
-from s3proxy.util.deferreds import WakeUps
 from s3proxy.util.intervals import Interval
 from s3proxy.util.streams import IByteSink, IByteSource
 
-__all__ = ["BATCH", "LINGER", "WINDOW", "WORTH_FINISHING", "Fill", "FillBroken", "RunInThread"]
+__all__ = ["WORTH_FINISHING", "Fill"]
 
-BATCH = 1024 * 1024
-"""Bytes that are worth a trip to the writer thread."""
-PROMPT_BATCH = 256 * 1024
-"""Bytes that are worth a write in the reactor's thread."""
-WINDOW = 2 * 1024 * 1024
-"""Bytes that may wait for the disk (or, passing, for the slowest reader) before S3 is paused."""
-HOT = 32 * 1024 * 1024
-"""Bytes that were written last and so are still in memory."""
-SHORT_WINDOW = 64 * 1024
-"""The same while all bodies together take as much memory as they may."""
-LINGER = 0.005
-"""Seconds that fewer than BATCH bytes may wait for company."""
 WORTH_FINISHING = 8 * 1024 * 1024
 """A fetch that nobody reads any more goes on if at most this many bytes, or a quarter, are missing."""
 
-RunInThread = Callable[..., Deferred[Any]]
-
-
-class FillBroken(Exception):
-    """The bytes from here on will not come through this fill."""
-
 
 @implementer(IByteSink)
-class Fill:
+class Fill(GrowingBody):
     """Bytes ``[start, stop)`` of one version.
 
     :param writers: gives the writer for the bytes from an offset on (it decides how many it takes); None: memory form
@@ -71,7 +55,7 @@ class Fill:
     :param give_up: releases what ``writers`` and ``commit_small`` hold, when they were not used
     :param on_file: called when one of several files has been published
     :param on_settled: called once, when the body ended and all that was to be published or removed has been;
-        with the results of the commits and whether the fill was complete and true
+        with the results of the commits
     """
 
     log = Logger()
@@ -93,51 +77,54 @@ class Fill:
         keep_ratio: float = 0.5,
         give_up: Callable[[], None] | None = None,
         on_file: Callable[[], None] | None = None,
-        on_settled: Callable[["Fill", list[Any], bool], None],
+        on_settled: Callable[["Fill", list[Any]], None],
         on_disk_error: Callable[[BaseException], None],
     ) -> None:
-        self.start = start
-        self.stop = stop
-        self.have = start
-        """Readers can have the bytes before this offset."""
-        self.condemned = False
-        """The body does not match S3's own checksum: it is not kept."""
-        self.failure: Failure | None = None
-        """Why no byte after ``have`` will come."""
+        super().__init__(start, stop)
+        self.ended = False
+        """S3 sends no more of it."""
+        self.settled = False
+        """It is over: what is kept of it is in the cache."""
         self.origin = "get"
         """What brought it about, as :meth:`s3proxy.telemetry.counts.CacheCounts.filled` names it."""
-        self._clock = clock
         self._run = run
         self._source = source
+        self._pressure = BackPressure(source, BodyMemory() if memory is None else memory)
         self._files = None if writers is None else BodyFiles(start, writers)
-        self._commit_small = commit_small
+        self._memory = BodyChunks()
+        self._writer = BodyWriter(
+            clock,
+            run,
+            append=self._append,
+            finish=self._finish,
+            promptness=promptness,
+            # Not what must be hashed: an MD5 takes longer than all the rest.
+            hurry=verify is None,
+            on_written=self._wrote,
+            on_refused=self._spill,
+            on_finished=self._settled_with,
+        )
+        self._settlement = Settlement(
+            self._files,
+            self._memory,
+            commit_small=commit_small,
+            give_up=give_up,
+            least=keep_ratio * (stop - start),
+            failed=on_disk_error,
+        )
         self._promptness = promptness
-        self._give_up = give_up
-        self._on_file = on_file
         self._verify = verify
         self._verified = start
-        self._keep_ratio = keep_ratio
+        self._on_file = on_file
         self._on_settled = on_settled
         self._on_disk_error = on_disk_error
 
-        self._account = BodyMemory() if memory is None else memory
-        self._held = 0
         self._received = start
         self._worth = WORTH_FINISHING
-        self._ended = False
         self._broken: Failure | None = None
         self._passing = passing
-        self._busy = False
-        self._paused = False
-        self._settled = False
-        self._queue: list[bytes] = []
-        self._queued = 0
-        self._timer: IDelayedCall | None = None
-        self._memory: deque[tuple[int, bytes]] = deque()
-        self._results: list[Any] = [] if self._files is None else self._files.results
+        self._finishing = False
         self._reported = 0
-        self._readers: dict[object, int] = {}
-        self._progress = WakeUps()
 
     def begin(self) -> None:
         """Start the flow."""
@@ -146,34 +133,14 @@ class Fill:
     # What readers use.
 
     @property
-    def complete(self) -> bool:
-        """Every byte can be read."""
-        return self.have >= self.stop
-
-    @property
-    def ended(self) -> bool:
-        """S3 sends no more of it."""
-        return self._ended
-
-    @property
     def joinable(self) -> bool:
         """Whether a reader who comes now will find every byte from ``start`` on."""
-        return self._broken is None and not self._passing and not self.condemned and not self._settled
-
-    @property
-    def readers(self) -> int:
-        """How many follow it."""
-        return len(self._readers)
-
-    @property
-    def settled(self) -> bool:
-        """It is over: what is kept of it is in the cache."""
-        return self._settled
+        return self._broken is None and not self._passing and not self.condemned and not self.settled
 
     @property
     def settling(self) -> bool:
         """The body broke off, and the disk has not decided yet what becomes of its beginning; :meth:`wait` tells."""
-        return self._broken is not None and not self._settled
+        return self._broken is not None and not self.settled
 
     @property
     def first(self) -> int:
@@ -185,12 +152,8 @@ class Fill:
         """The bytes in each of its files that was published so far."""
         return () if self._files is None else tuple(self._files.published)
 
-    def attach(self, reader: object, position: int) -> None:
-        """A reader's claim on the bytes from ``position`` on: they stay readable until it moves past them or leaves."""
-        self._readers[reader] = position
-
     def moved(self, reader: object, position: int) -> None:
-        """The reader has all bytes before ``position``."""
+        """See :meth:`GrowingBody.moved`."""
         self._readers[reader] = position
         if self._passing:
             self._trim()
@@ -202,16 +165,15 @@ class Fill:
             if self._passing:
                 self._trim()
             return
-        if not self._ended:
+        if not self.ended:
             missing = self.stop - self._received
             if missing > (0 if self._passing else max(self._worth, (self.stop - self.start) // 4)):
-                self._source.abort()
-                self.stream_failed(Failure(FillBroken("nobody reads it any more")))
+                self._stop("nobody reads it any more")
             elif self._passing:
                 # All of it has come but its end, for which S3 may have been paused.
                 self._memory.clear()
-                self._let_go(self._held)
-                self._throttle(0)
+                self._pressure.let_go_of_all()
+                self._pressure.adapt(0)
         self._close_if_over()
 
     def finish_anyway(self) -> None:
@@ -220,9 +182,8 @@ class Fill:
 
     def break_off(self) -> None:
         """No more is taken from S3. What has come is kept or removed as after any other end."""
-        if not self._ended:
-            self._source.abort()
-            self.stream_failed(Failure(FillBroken("the proxy stops")))
+        if not self.ended:
+            self._stop("the proxy stops")
 
     def span(self, position: int, stop: int) -> Span | None:
         """What can be sent now from ``position`` on, at most up to ``stop``; None if nothing is there yet."""
@@ -230,24 +191,18 @@ class Fill:
         if position >= limit:
             return None
         if self._files is not None:
-            in_files = min(limit, self._memory[0][0]) if self._memory else limit
+            first = self._memory.first
+            in_files = limit if first is None else min(limit, first)
             span = self._files.span(position, in_files, hot=position >= self.have - HOT)
             if span is not None:
                 return span
-        for offset, chunk in self._memory:
-            if offset <= position < offset + len(chunk):
-                return MemorySpan(memoryview(chunk)[position - offset : limit - offset])
-        return None
-
-    def wait(self) -> Deferred[None]:
-        """Fires when ``have`` has grown or the fill has ended."""
-        return self._progress.wait()
+        return self._memory.span(position, limit)
 
     # The sink of S3's body.
 
     def data_received(self, data: bytes) -> None:
         """See :class:`IByteSink`."""
-        if self._ended:
+        if self.ended:
             return
         room = self.stop - self._received
         if len(data) > room:
@@ -256,123 +211,48 @@ class Fill:
             return
         offset = self._received
         self._received += len(data)
-        self._held += len(data)
-        self._account.hold(len(data))
+        self._pressure.hold(len(data))
         if self._files is None or self._passing:
             if not self._passing and not self._passes(data):
-                self._source.abort()
-                self.stream_failed(Failure(FillBroken("the body does not match S3's checksum")))
+                self._stop("the body does not match S3's checksum")
                 return
-            self._memory.append((offset, data))
+            self._memory.append(offset, data)
             self.have = self._received
             self._progress.wake()
             if self._passing:
                 self._trim()
             return
-        self._queue.append(data)
-        self._queued += len(data)
-        if offset == self.start:
-            self._write_here(first=True)
-        elif not self._busy:
-            if self._queued >= PROMPT_BATCH and self._prompt:
-                self._write_here()
-            elif self._queued >= BATCH:
-                self._write_in_thread()
-            elif self._timer is None:
-                self._timer = self._clock.callLater(LINGER, self._lingered)
-        self._throttle(self._queued)
+        self._writer.add(data, first=offset == self.start)
+        self._pressure.adapt(self._writer.waiting)
 
     def stream_ended(self) -> None:
         """See :class:`IByteSink`."""
-        if self._ended:
+        if self.ended:
             return
         if self._received < self.stop:
             self.stream_failed(Failure(FillBroken("the answer ended early")))
             return
-        self._ended = True
+        self.ended = True
         self._advance()
 
     def stream_failed(self, reason: Failure) -> None:
         """See :class:`IByteSink`."""
-        if self._ended:
+        if self.ended:
             return
         # What has come is still written, and readers get it. The failure shows when the fill has settled: who asks S3
         # again because of it finds a cache that can take the answer.
-        self._ended = True
+        self.ended = True
         self._broken = reason
         self._advance()
 
+    def _stop(self, why: str) -> None:
+        """No more is taken from S3."""
+        self._source.abort()
+        self.stream_failed(Failure(FillBroken(why)))
+
     # Writing.
 
-    def _lingered(self) -> None:
-        self._timer = None
-        if not self._busy and self._queue:
-            self._write()
-
-    @property
-    def _prompt(self) -> bool:
-        """Whether to write in the reactor's thread. Not what must be hashed: an MD5 takes longer than all the rest."""
-        return self._promptness is not None and self._verify is None and self._promptness.now
-
-    def _write(self) -> None:
-        if self._prompt:
-            self._write_here()
-        else:
-            self._write_in_thread()
-
-    def _take_queue(self) -> list[bytes]:
-        chunks, self._queue, self._queued = self._queue, [], 0
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        return chunks
-
-    def _write_here(self, first: bool = False) -> None:
-        """An immediate write into the page cache: it costs less than a trip to the thread.
-
-        :param first: the first byte waits for no thread, whatever the disk
-        """
-        chunks = self._take_queue()
-        promptness = self._promptness
-        try:
-            if promptness is None:
-                self._append(chunks)
-            elif first:
-                promptness.watch(lambda: self._append(chunks, True))
-            else:
-                promptness.attempt(lambda: self._append(chunks, True))
-        except NotNow:
-            self._write_in_thread(chunks)
-        except Exception as error:
-            self._spill(chunks, error)
-        else:
-            self._wrote(sum(map(len, chunks)))
-
-    def _write_in_thread(self, chunks: list[bytes] | None = None) -> None:
-        if chunks is None:
-            chunks = self._take_queue()
-            if len(chunks) > 1:
-                # Writing and each checksum give up the interpreter's lock for every chunk.
-                chunks = [b"".join(chunks)]
-        size = sum(map(len, chunks))
-        last = self._ended and self._broken is None
-        self._busy = True
-
-        def written(unpublished: Exception | None) -> None:
-            self._busy = last
-            self._wrote(size)
-            if last:
-                self._settled_with(None if unpublished is None else Failure(unpublished))
-
-        def failed(reason: Failure) -> None:
-            self._busy = False
-            self._spill(chunks, reason.value)
-
-        self._run(self._append_last if last else self._append, chunks).addCallbacks(written, failed).addErrback(
-            lambda reason: self.log.failure("writing into the cache", reason)
-        )
-
-    def _append(self, chunks: list[bytes], promptly: bool = False) -> None:
+    def _append(self, chunks: list[bytes], promptly: bool) -> None:
         """Append to the files; runs in the writer thread or in the reactor's, never in both at once.
 
         :raises NotNow: promptly, and something has to be evicted first
@@ -382,16 +262,6 @@ class Fill:
         for chunk in chunks:
             if not self._passes(chunk):
                 raise FillBroken("the body does not match S3's checksum")
-
-    def _append_last(self, chunks: list[bytes]) -> Exception | None:
-        """Append the end of the body and publish it, in one trip to the thread; returns why it could not be published.
-        """
-        self._append(chunks)
-        try:
-            self._finish()
-        except Exception as error:
-            return error
-        return None
 
     def _passes(self, chunk: bytes) -> bool:
         """Feed the checksum; False: this is the last chunk, and the body is wrong."""
@@ -405,41 +275,25 @@ class Fill:
 
     def _wrote(self, size: int) -> None:
         self.have += size
-        self._let_go(size)
+        self._pressure.let_go(size)
         self._progress.wake()
         if self._files is not None:
-            if len(self._results) > self._reported and self._on_file is not None:
-                self._reported = len(self._results)
+            if len(self._settlement.results) > self._reported and self._on_file is not None:
+                self._reported = len(self._settlement.results)
                 self._on_file()
             self._files.drop_read(min(self._readers.values(), default=self.have))
-        self._throttle(self._queued)
+        self._pressure.adapt(self._writer.waiting)
         self._advance()
 
     def _advance(self) -> None:
         """Whatever comes next: more to write, or the end."""
-        if self._busy:
+        if self._writer.busy or self._finishing:
             return
-        if self._queue and (self._ended or self._queued >= BATCH):
-            self._write()
-        elif self._queue and self._timer is None:
-            self._timer = self._clock.callLater(LINGER, self._lingered)
-        elif self._ended and not self._queue:
+        if self._writer.go_on(ended=self.ended, complete=self.ended and self._broken is None):
+            return
+        if self.ended:
             self._progress.wake()
             self._settle()
-
-    def _throttle(self, waiting: int) -> None:
-        window = SHORT_WINDOW if self._account.full else WINDOW
-        if not self._paused and waiting >= window:
-            self._paused = True
-            self._source.pause()
-        elif self._paused and waiting < window // 2:
-            self._paused = False
-            self._source.resume()
-
-    def _let_go(self, size: int) -> None:
-        """So many bytes do not wait here any more."""
-        self._held -= size
-        self._account.let_go(size)
 
     # When the disk fails.
 
@@ -447,38 +301,39 @@ class Fill:
         """The disk refused: keep serving from memory, at the pace of the slowest reader."""
         if isinstance(error, FillBroken):
             self._source.abort()
-            self._ended = True
+            self.ended = True
             self._broken = Failure(error)
             self._advance()
             return
         self._on_disk_error(error)
         self._passing = True
         offset = self.have
-        for chunk in chunks + self._take_queue():
-            self._memory.append((offset, chunk))
+        for chunk in chunks + self._writer.take():
+            self._memory.append(offset, chunk)
             offset += len(chunk)
         self.have = offset
         self._progress.wake()
         self._trim()
-        if not self._readers and not self._ended:
-            self._source.abort()
-            self.stream_failed(Failure(FillBroken("nobody reads it any more")))
+        if not self._readers and not self.ended:
+            self._stop("nobody reads it any more")
         else:
             self._advance()
 
     def _trim(self) -> None:
         slowest = min(self._readers.values(), default=self.start)
-        while self._memory and self._memory[0][0] + len(self._memory[0][1]) <= slowest:
-            self._let_go(len(self._memory.popleft()[1]))
-        self._throttle(self.have - self._memory[0][0] if self._memory else 0)
+        dropped = self._memory.drop_read(slowest)
+        if dropped:
+            self._pressure.let_go(dropped)
+        first = self._memory.first
+        self._pressure.adapt(0 if first is None else self.have - first)
 
     # The end.
 
     def _settle(self) -> None:
-        if self._busy or self._settled:
+        if self.settled:
             return
-        if self._files is None and not self._worth_committing:
-            self._abandon()
+        if self._files is None and self._fate is not Fate.WHOLE:
+            self._settlement.abandon()
             self._settled_with(None)
             return
         if self._promptness is not None:
@@ -492,64 +347,39 @@ class Fill:
             else:
                 self._settled_with(None)
                 return
-        self._busy = True
+        self._finishing = True
         self._run(self._finish).addBoth(self._settled_with).addErrback(
             lambda reason: self.log.failure("finishing a fill", reason)
         )
 
     def _settled_with(self, result: Any) -> None:
-        self._busy = False
-        self._settled = True
+        self._finishing = False
+        self.settled = True
         if isinstance(result, Failure):
             # The thread may not even have begun.
-            self._abandon()
+            self._settlement.abandon()
             self._on_disk_error(result.value)
         self.failure = self._broken
         try:
-            self._on_settled(self, self._results, self._worth_committing)
+            self._on_settled(self, self._settlement.results)
         finally:
             self._progress.wake()
             self._close_if_over()
 
     @property
-    def _worth_committing(self) -> bool:
-        return self._broken is None and not self._passing and not self.condemned
+    def _fate(self) -> Fate:
+        if self._passing or self.condemned:
+            return Fate.UNWANTED
+        return Fate.WHOLE if self._broken is None else Fate.CUT
 
     def _finish(self, promptly: bool = False) -> None:
-        """Publish or remove. Runs in a thread, or, promptly, in the reactor's.
-
-        :raises NotNow: promptly, and something has to be evicted first; nothing has happened
-        """
-        files = self._files
-        if files is None:
-            if self._commit_small is not None:
-                self._results.append(self._commit_small([chunk for _, chunk in self._memory], promptly))
-        elif not files.begun:
-            if self._give_up is not None:
-                self._give_up()
-        elif self._passing or self.condemned:
-            files.discard()
-        elif self._broken is None:
-            files.commit(promptly)
-        elif promptly:
-            raise NotNow
-        elif self.have - self.start >= self._keep_ratio * (self.stop - self.start):
-            files.commit_prefix()
-        else:
-            files.discard()
-
-    def _abandon(self) -> None:
-        """Nothing was written: let go of the right to."""
-        if self._give_up is not None and (self._files is None or not self._files.begun):
-            try:
-                self._give_up()
-            except OSError as error:
-                self._on_disk_error(error)
+        """See :meth:`Settlement.publish`."""
+        self._settlement.publish(self._fate, self.have - self.start, promptly)
 
     def _close_if_over(self) -> None:
-        if self._settled and not self._readers:
+        if self.settled and not self._readers:
             self._memory.clear()
-            self._let_go(self._held)
+            self._pressure.let_go_of_all()
             try:
                 if self._files is not None:
                     self._files.close()

@@ -2,16 +2,15 @@
 
 from collections.abc import Callable
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from s3proxy.cache.background import RunInThread
 from s3proxy.cache.entry import ObjectVersion
-from s3proxy.cache.fill import HOT, FillBroken, RunInThread
-from s3proxy.cache.spans import FileSpan, Span
+from s3proxy.cache.growing import FillBroken, GrowingBody
+from s3proxy.cache.spans import HOT, FileSpan, Span
 from s3proxy.storage.growth import Growth
-from s3proxy.util.deferreds import WakeUps
 from s3proxy.util.intervals import Interval
 
 __all__ = ["SILENCE", "Followed"]
@@ -30,7 +29,7 @@ BUSY = 256 * 1024
 """With so many bytes between two looks, the next one comes as soon as may be."""
 
 
-class Followed:
+class Followed(GrowingBody):
     """Bytes ``[start, stop)`` of one version. To readers it is what a :class:`~s3proxy.cache.fill.Fill` is.
 
     It looks at the files as long as somebody reads, and holds none open otherwise.
@@ -38,13 +37,11 @@ class Followed:
     :param version: whose bytes they are
     :param brought_at: unix seconds at which S3 was asked for them; None: the entry that they belong to tells
     :param on_over: called once when no more is to be had from it: all is there, or its process has given up or died
-    :ivar failure: why no byte after ``have`` will come
     :ivar died: that process is dead
     :ivar hung: it may go on one day
     """
 
     log = Logger()
-    condemned = False
     settling = False
 
     def __init__(
@@ -56,12 +53,11 @@ class Followed:
         brought_at: float | None,
         on_over: Callable[["Followed"], None],
     ) -> None:
+        super().__init__(growth.start, growth.stop)
         self.growth = growth
         self.version = version
         self.brought_at = brought_at
-        self.start = self.first = self.have = growth.start
-        self.stop = growth.stop
-        self.failure: Failure | None = None
+        self.first = growth.start
         self.died = self.hung = False
         self._clock = clock
         self._run = run
@@ -71,14 +67,7 @@ class Followed:
         self._timer: IDelayedCall | None = None
         self._looking = False
         self._over = False
-        self._lived_at = self._grew_at = self._asked_at = clock.seconds()
-        self._readers: dict[object, int] = {}
-        self._progress = WakeUps()
-
-    @property
-    def complete(self) -> bool:
-        """Every byte can be read."""
-        return self.have >= self.stop
+        self._lived_at = self._asked_at = clock.seconds()
 
     @property
     def ended(self) -> bool:
@@ -96,26 +85,17 @@ class Followed:
         return self.failure is not None
 
     @property
-    def readers(self) -> int:
-        """How many follow it."""
-        return len(self._readers)
-
-    @property
     def published(self) -> tuple[Interval, ...]:
         """Those of its bytes that are known to be in the cache."""
         return tuple(self.growth.published)
 
     def attach(self, reader: object, position: int) -> None:
-        """A reader begins at this offset."""
-        self._readers[reader] = position
+        """See :meth:`GrowingBody.attach`."""
+        super().attach(reader, position)
         if len(self._readers) == 1:
-            self._lived_at = self._grew_at = self._asked_at = self._clock.seconds()
+            self._lived_at = self._asked_at = self._clock.seconds()
         if self._timer is None and not self._looking and not self.ended:
             self._look()
-
-    def moved(self, reader: object, position: int) -> None:
-        """The reader has all bytes before ``position``."""
-        self._readers[reader] = position
 
     def detach(self, reader: object) -> None:
         """The reader leaves. After the last one nothing is open."""
@@ -143,10 +123,6 @@ class Followed:
         hot = self.growth.here and position >= self.have - HOT
         count = min(stop, handle.stop) - position
         return FileSpan(handle.fd, handle.base + position - handle.start, count, hot, handle.close)
-
-    def wait(self) -> "Deferred[None]":
-        """Fires when ``have`` has grown, or nothing more comes."""
-        return self._progress.wait()
 
     def give_up(self, reason: str) -> None:
         """Nothing more is expected of it."""
@@ -183,7 +159,7 @@ class Followed:
         if lived or grown > 0:
             self._lived_at = now
         if grown > 0:
-            self._grew_at = self._asked_at = now
+            self._asked_at = now
         self._pause = self._least if grown >= BUSY else min(self._most, 1.5 * self._pause)
         if self.complete:
             self._end()

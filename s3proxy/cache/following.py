@@ -15,8 +15,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from s3proxy.cache.background import RunInThread
 from s3proxy.cache.entry import ObjectId, decode_version
-from s3proxy.cache.fill import RunInThread
 from s3proxy.cache.followed import ASK_AFTER, ELSEWHERE, HERE, Followed
 from s3proxy.cache.index import Record
 from s3proxy.storage.claims import ClaimedRange, Flight

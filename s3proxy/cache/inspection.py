@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from s3proxy.cache.fill import RunInThread
+from s3proxy.cache.background import RunInThread
 from s3proxy.cache.memfile import SMALL, InMemory, copy_sealed
 from s3proxy.cache.spans import FileSpan, MemorySpan
 from s3proxy.storage.errors import Damaged

@@ -8,8 +8,8 @@ from twisted.internet.defer import Deferred, execute, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from s3proxy.cache.background import RunInThread
 from s3proxy.cache.entry import ObjectId
-from s3proxy.cache.fill import RunInThread
 from s3proxy.cache.guard import CacheEvents, DiskGuard
 from s3proxy.storage.disk import DiskStore
 from s3proxy.storage.diskio import DiskBusy

@@ -7,8 +7,8 @@ import attrs
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from s3proxy.cache.background import RunInThread
 from s3proxy.cache.entry import ObjectVersion
-from s3proxy.cache.fill import RunInThread
 from s3proxy.storage.disk import DiskStore
 from s3proxy.storage.entry import StoredEntry
 from s3proxy.storage.packing import Packed, Packing

@@ -12,8 +12,8 @@ from typing import Any
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from s3proxy.cache.background import RunInThread
 from s3proxy.cache.entry import ObjectId, ObjectVersion, decode_version, encode_version
-from s3proxy.cache.fill import RunInThread
 from s3proxy.cache.guard import DiskGuard
 from s3proxy.storage.disk import DiskStore
 from s3proxy.storage.diskio import DiskBusy

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from s3proxy.cache.fill import RunInThread
+from s3proxy.cache.background import RunInThread
 from s3proxy.cache.memfile import SMALL, InMemory, copy_sealed, copy_to_memory
 from s3proxy.cache.spans import FileSpan, MemorySpan
 from s3proxy.cache.tinylfu import USE, Cells, FrequencySketch, TinyLFU

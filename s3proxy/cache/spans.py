@@ -4,7 +4,10 @@ from collections.abc import Callable
 
 import attrs
 
-__all__ = ["FileSpan", "MemorySpan", "Span"]
+__all__ = ["HOT", "FileSpan", "MemorySpan", "Span"]
+
+HOT = 32 * 1024 * 1024
+"""Bytes of a file that were written last and so are still in memory."""
 
 
 def _nothing() -> None:

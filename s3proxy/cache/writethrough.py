@@ -14,9 +14,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from s3proxy.cache.background import RunInThread
 from s3proxy.cache.bodycopy import Backlog, BodyCopy, CopiedBody, IKept
 from s3proxy.cache.entry import ObjectId, ObjectVersion, encode_version
-from s3proxy.cache.fill import RunInThread
 from s3proxy.cache.guard import DiskGuard
 from s3proxy.cache.invalidation import ArmedKeys
 from s3proxy.storage.disk import DiskStore

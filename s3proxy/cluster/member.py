@@ -119,12 +119,14 @@ class Membership(Channel):
         self._tell(Leaving)
 
     def uses(self, data: bytes) -> None:
-        """What was used of late."""
-        self._tell(Uses, data=data)
+        """What was used of late. A supervisor that does not listen does without."""
+        if not self.congested:
+            self._tell(Uses, data=data)
 
     def lines(self, lines: list[Any]) -> None:
-        """What was logged."""
-        self._tell(Lines, data=json.dumps(lines).encode("ascii"))
+        """What was logged. A supervisor that does not listen does without."""
+        if not self.congested:
+            self._tell(Lines, data=json.dumps(lines).encode("ascii"))
 
     def farewell(self, counted: dict[str, Any]) -> "Deferred[Any]":
         """What was counted. Fires when the supervisor knows it, or can't be told."""

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import ProcessProtocol
 from twisted.protocols.amp import Command
 from twisted.python.failure import Failure
@@ -17,10 +18,12 @@ from twisted.python.failure import Failure
 from s3proxy.cluster.channel import Channel
 from s3proxy.cluster.commands import Farewell, Leaving, Lines, Ready, Uses
 from s3proxy.cluster.handover import CHANNEL, FIRST_SOCKET, HOST_MEMORY, SETUP, Handover, write_setup
-from s3proxy.cluster.supervisor import Worker
+from s3proxy.cluster.workers import Worker
 
 __all__ = ["Hearing", "ProcessSpawner"]
 
+DEAF: Final = 1.0
+"""Seconds for which a worker whose connection has ended may yet live."""
 _PROGRAM: Final = "from s3proxy.worker import main; main()"
 
 
@@ -40,10 +43,17 @@ class Hearing:
 class _Channel(Channel):
     """The supervisor's end. What a worker says wrong is logged, and no more."""
 
-    def __init__(self, worker: Worker, hearing: Hearing) -> None:
+    def __init__(self, clock: IReactorTime, worker: Worker, hearing: Hearing) -> None:
         super().__init__()
+        self._clock = clock
         self._worker = worker
         self._hearing = hearing
+
+    def lost(self) -> None:
+        """Most often the process has died, of which the supervisor learns by itself. One that lives takes its
+        supervisor for dead: it accepts nothing more.
+        """
+        self._clock.callLater(DEAF, self._worker.is_leaving)
 
     @Ready.responder
     def ready(self, pid: int) -> dict[str, Any]:
@@ -81,7 +91,7 @@ class _Channel(Channel):
 
 
 class _Process(ProcessProtocol):
-    """One process of a worker (:class:`~s3proxy.cluster.supervisor.IWorkerProcess`)."""
+    """One process of a worker (:class:`~s3proxy.cluster.workers.IWorkerProcess`)."""
 
     def __init__(self, worker: Worker, channel: _Channel) -> None:
         self._worker = worker
@@ -99,11 +109,11 @@ class _Process(ProcessProtocol):
         self._worker.has_ended(_how(reason))
 
     def order(self, command: type[Command], **arguments: Any) -> "Deferred[dict[str, Any]]":
-        """See :class:`~s3proxy.cluster.supervisor.IWorkerProcess`."""
+        """See :class:`~s3proxy.cluster.workers.IWorkerProcess`."""
         return self._channel.tell(command, **arguments)
 
     def kill(self) -> None:
-        """See :class:`~s3proxy.cluster.supervisor.IWorkerProcess`."""
+        """See :class:`~s3proxy.cluster.workers.IWorkerProcess`."""
         assert self.transport is not None
         try:
             self.transport.signalProcess("KILL")
@@ -123,7 +133,7 @@ def _how(reason: Failure) -> str:
 
 
 class ProcessSpawner:
-    """Starts workers as children that inherit their sockets (:class:`~s3proxy.cluster.supervisor.ISpawner`).
+    """Starts workers as children that inherit their sockets (:class:`~s3proxy.cluster.workers.ISpawner`).
 
     :param handover: what a worker is told, but for its sockets
     :param sockets: by listener and slot, the listening sockets
@@ -145,7 +155,7 @@ class ProcessSpawner:
         self._memory = memory
 
     def spawn(self, worker: Worker) -> _Process:
-        """See :class:`~s3proxy.cluster.supervisor.ISpawner`."""
+        """See :class:`~s3proxy.cluster.workers.ISpawner`."""
         numbers: dict[str, list[list[int]]] = {}
         children = {0: 0, 1: 1, 2: 2, HOST_MEMORY: self._memory}
         for name, slots in self._sockets().items():
@@ -161,7 +171,7 @@ class ProcessSpawner:
         try:
             children[SETUP] = setup
             children[CHANNEL] = theirs.fileno()
-            channel = _Channel(worker, self._hearing)
+            channel = _Channel(self._reactor, worker, self._hearing)
             process = _Process(worker, channel)
             channel.connect(self._reactor, ours)
             self._reactor.spawnProcess(

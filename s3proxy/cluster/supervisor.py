@@ -3,12 +3,12 @@
 Every listener has one listening socket per *slot*, which the supervisor holds for as long as it lives; the kernel
 spreads connections evenly over the slots (SO_REUSEPORT). A worker accepts from the sockets of its own slot. When it
 ends, another one stands in for it at once, so that nobody waits in a queue that no process looks at, and gives the slot
-back when the successor is ready. As the sockets stay, no connection is refused meanwhile.
+back when the successor is ready. As the sockets stay, no connection is refused meanwhile. So it is with a worker that
+says nothing for a while: others serve its slot, too, until it speaks again or is killed.
 """
 
 from collections.abc import Callable
-from enum import Enum
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
@@ -19,8 +19,9 @@ from twisted.protocols.amp import Command
 from twisted.python.failure import Failure
 
 from s3proxy.cluster.commands import Drain, GiveBack, TakeOver
+from s3proxy.cluster.workers import ISpawner, Replaced, Rolling, State, Worker, WorkerFailed
 
-__all__ = ["ISpawner", "IWorkerProcess", "State", "Supervisor", "Worker", "WorkerFailed"]
+__all__ = ["Supervisor"]
 
 FIRST_DELAY: Final = 0.2
 """Seconds before a worker is started again that has ended twice in a row; twice as many each further time."""
@@ -37,83 +38,11 @@ ANSWER_LIMIT: Final = 10.0
 """Seconds for the answer to an order."""
 
 
-class WorkerFailed(Exception):
-    """A worker ended, or had to be ended, before it was ready."""
-
-
-class State(str, Enum):
-    """What a worker is doing."""
-
-    STARTING = "starting"
-    SERVING = "serving"
-    LEAVING = "leaving"
-    GONE = "gone"
-
-
-class IWorkerProcess(Protocol):
-    """A process of a worker."""
-
-    @property
-    def pid(self) -> int: ...
-
-    def order(self, command: type[Command], **arguments: Any) -> "Deferred[dict[str, Any]]":
-        """Tell the worker something; fires with its answer, and fails when it can't answer any more."""
-
-    def kill(self) -> None:
-        """End the process at once (SIGKILL), if it runs."""
-
-
-class ISpawner(Protocol):
-    """Whoever makes processes."""
-
-    def spawn(self, worker: "Worker") -> IWorkerProcess:
-        """Start a process for this worker, whose :meth:`Worker.is_ready` and :meth:`Worker.has_ended` it calls.
-
-        :raises OSError: the system has no process, memory or descriptor left
-        """
-
-
-class Worker:
-    """One worker, from its start to its end.
-
-    :ivar number: which worker it is, for people: from 1, that of the slot
-    :ivar seat: no other living worker has it
-    """
-
-    def __init__(self, owner: "Supervisor", slot: int, seat: int, began_at: float) -> None:
-        self._owner = owner
-        self.slot = slot
-        self.number = slot + 1
-        self.seat = seat
-        self.began_at = began_at
-        self.served_from = 0.0
-        self.state = State.STARTING
-        self.process: IWorkerProcess | None = None
-        self.limit: IDelayedCall | None = None
-
-    @property
-    def pid(self) -> int:
-        """Of its process; 0: it has none."""
-        return 0 if self.process is None else self.process.pid
-
-    def is_ready(self) -> None:
-        """The process accepts connections."""
-        self._owner._ready(self)
-
-    def is_leaving(self) -> None:
-        """The process accepts no connections any more, and will end."""
-        self._owner._leaving(self)
-
-    def has_ended(self, how: str) -> None:
-        """The process is gone."""
-        self._owner._ended(self, how)
-
-
 @attrs.define
 class _Slot:
     failures: int = 0
     restart: IDelayedCall | None = None
-    replacing: "Deferred[None] | None" = None
+    replacing: "Deferred[int] | None" = None
 
 
 class Supervisor:
@@ -136,6 +65,7 @@ class Supervisor:
         self._starting: Deferred[None] | None = None
         self._started = False
         self._stopping: list[Deferred[None]] | None = None
+        self._rolling = False
         self._drain_limit = 0.0
         self.restarts = 0
 
@@ -155,6 +85,16 @@ class Supervisor:
     def serving(self) -> tuple[Worker, ...]:
         """Those that accept connections."""
         return tuple(worker for worker in self._workers if worker.state is State.SERVING)
+
+    @property
+    def answering(self) -> tuple[Worker, ...]:
+        """Those that can say how they are: that serve, or did and let requests end."""
+        return tuple(worker for worker in self._workers if worker.state is not State.STARTING)
+
+    @property
+    def started(self) -> bool:
+        """Whether all workers have served at once already."""
+        return self._started
 
     def missing(self) -> tuple[int, ...]:
         """The numbers of the workers that don't serve at present, though others may stand in for them."""
@@ -176,28 +116,50 @@ class Supervisor:
             self._spawn(slot)
         return starting
 
-    def roll(self) -> "Deferred[None]":
+    def roll(self, rolling: Rolling | None = None) -> "Deferred[None]":
         """Replace every worker by a new one, one after the other: each leaves when its successor serves. Fires when all
-        successors do.
+        successors do. Cancel it to replace no more than the one whose successor is starting.
 
+        :param rolling: is told how far it is
         :return: fails with :class:`WorkerFailed` when a successor can't serve; its predecessor goes on, and so do those
             whose turn it was not yet
         """
-        return Deferred.fromCoroutine(self._roll())
+        return Deferred.fromCoroutine(self._roll(Rolling(self.size) if rolling is None else rolling))
 
-    async def _roll(self) -> None:
-        for number, slot in enumerate(self._slots):
-            if self._stopping is not None:
-                return
-            if slot.replacing is not None:
-                raise WorkerFailed(f"worker {number + 1} is being replaced already")
-            if self._serving_in(number) is None:
-                # Its turn comes by itself.
-                continue
-            slot.replacing = Deferred()
-            waiting = slot.replacing
-            self._spawn(number)
-            await waiting
+    async def _roll(self, rolling: Rolling) -> None:
+        if self._stopping is not None:
+            raise WorkerFailed("the proxy ends")
+        if not self._started:
+            raise WorkerFailed("the workers have not all served yet")
+        if self._rolling:
+            raise WorkerFailed("the workers are being replaced already")
+        self._rolling = True
+        try:
+            for number in range(self.size):
+                await self._replace(number, rolling)
+        finally:
+            self._rolling = False
+
+    async def _replace(self, number: int, rolling: Rolling) -> None:
+        """Give a slot a new worker, if it has one at all."""
+        slot, old = self._slots[number], self._serving_in(number)
+        if old is None:
+            # Its turn comes by itself.
+            rolling.skipped.append(number + 1)
+            return
+        began = self._clock.seconds()
+        rolling.current = number + 1
+        waiting: Deferred[int] = Deferred()
+        slot.replacing = waiting
+        try:
+            # Somebody may have waited for the same successor, and have left.
+            if not self._is_starting(number):
+                self._spawn(number)
+            pid = await waiting
+        finally:
+            slot.replacing = None
+            rolling.current = 0
+        rolling.replaced.append(Replaced(number + 1, old.pid, pid, max(0.0, self._clock.seconds() - began)))
 
     def stop(self, limit: float) -> "Deferred[None]":
         """Let every worker end its requests, for so many seconds, and end. Fires when all have.
@@ -212,6 +174,9 @@ class Supervisor:
                     slot.restart = None
             for worker in self.workers:
                 self._let_go(worker, limit, 0.0)
+            for slot in self._slots:
+                if slot.replacing is not None:
+                    slot.replacing.errback(WorkerFailed("the proxy ends"))
         if not self._workers:
             return succeed(None)
         done: Deferred[None] = Deferred()
@@ -219,15 +184,32 @@ class Supervisor:
         return done
 
     def broadcast(self, command: type[Command], **arguments: Any) -> None:
-        """Tell all workers, those that are on their way in included."""
+        """Tell all workers, those that are on their way in or out included."""
         for worker in self.workers:
-            if worker.state is not State.LEAVING:
+            if worker.process is not None:
                 self.order(worker, command, **arguments).addErrback(self._no_answer, worker)
+
+    def hear_nothing(self, worker: Worker) -> None:
+        """A worker has not answered for a while: others serve its slot, too."""
+        if worker.state is State.SERVING and not worker.quiet:
+            worker.quiet = True
+            self.log.warn("worker {number} ({pid}) does not answer; others serve what arrives for it",
+                          number=worker.number, pid=worker.pid)  # fmt: skip
+            self._assign()
+
+    def hear(self, worker: Worker) -> None:
+        """A worker has answered."""
+        if worker.quiet:
+            worker.quiet = False
+            self.log.info("worker {number} ({pid}) answers again", number=worker.number, pid=worker.pid)
+            self._assign()
 
     def order(self, worker: Worker, command: type[Command], **arguments: Any) -> "Deferred[dict[str, Any]]":
         """Tell one worker; fires with its answer, and fails when there is none within some seconds."""
         assert worker.process is not None
-        return worker.process.order(command, **arguments).addTimeout(ANSWER_LIMIT, self._clock)
+        # One that starts hears what waits for it when it has started.
+        limit = START_LIMIT if worker.state is State.STARTING else ANSWER_LIMIT
+        return worker.process.order(command, **arguments).addTimeout(limit, self._clock)
 
     # What happens.
 
@@ -242,7 +224,7 @@ class Supervisor:
         try:
             worker.process = self._spawner.spawn(worker)
         except OSError as error:
-            self._ended(worker, f"could not be started: {error}")
+            self.worker_ended(worker, f"could not be started: {error}")
             return
         worker.limit = self._clock.callLater(START_LIMIT, self._too_slow, worker)
 
@@ -252,7 +234,8 @@ class Supervisor:
         assert worker.process is not None
         worker.process.kill()
 
-    def _ready(self, worker: Worker) -> None:
+    def worker_ready(self, worker: Worker) -> None:
+        """A process accepts connections."""
         if worker.state is not State.STARTING:
             return
         if worker.limit is not None:
@@ -269,14 +252,14 @@ class Supervisor:
         slot = self._slots[worker.slot]
         waiting, slot.replacing = slot.replacing, None
         if waiting is not None:
-            waiting.callback(None)
+            waiting.callback(worker.pid)
         if not self._started and not self.missing():
             self._started = True
             starting, self._starting = self._starting, None
             if starting is not None:
                 starting.callback(None)
 
-    def _leaving(self, worker: Worker) -> None:
+    def worker_leaving(self, worker: Worker) -> None:
         """Somebody else has told a worker to end: another one takes its place at once."""
         if worker.state is not State.SERVING or self._stopping is not None:
             return
@@ -284,7 +267,7 @@ class Supervisor:
         assert worker.process is not None
         worker.limit = self._clock.callLater(self._drain_limit + END_GRACE, worker.process.kill)
         self._assign()
-        if not any(each.slot == worker.slot and each.state is State.STARTING for each in self._workers):
+        if not self._is_starting(worker.slot):
             self._spawn(worker.slot)
 
     def _let_go(self, worker: Worker, limit: float, patience: float) -> None:
@@ -298,7 +281,8 @@ class Supervisor:
         worker.limit = self._clock.callLater(limit + END_GRACE, worker.process.kill)
         self.order(worker, Drain, limit=limit, patience=patience).addErrback(self._no_answer, worker)
 
-    def _ended(self, worker: Worker, how: str) -> None:
+    def worker_ended(self, worker: Worker, how: str) -> None:
+        """A process is gone."""
         if worker.state is State.GONE:
             return
         before, worker.state = worker.state, State.GONE
@@ -340,28 +324,39 @@ class Supervisor:
         slot.failures += 1
         self.restarts += 1
         delay = 0.0 if slot.failures == 1 else min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(slot.failures - 2, 20))
-        if any(each.slot == worker.slot and each.state is State.STARTING for each in self._workers):
+        if self._is_starting(worker.slot):
             return
         slot.restart = self._clock.callLater(delay, self._spawn, worker.slot)
 
     def _serving_in(self, slot: int) -> Worker | None:
         return next((worker for worker in self.serving if worker.slot == slot), None)
 
+    def _is_starting(self, slot: int) -> bool:
+        return any(worker.slot == slot and worker.state is State.STARTING for worker in self._workers)
+
+    def _is_attended(self, slot: int) -> bool:
+        """Whether its own worker serves it."""
+        worker = self._serving_in(slot)
+        return worker is not None and not worker.quiet
+
     def _assign(self) -> None:
-        """Have somebody stand in for each worker that is missing, and nobody for those that are not."""
+        """Have somebody stand in for each worker that is missing or quiet, and nobody for those that are not."""
         for slot in range(self.size):
             present = self._standing_in.get(slot)
-            if present is not None and (present.state is not State.SERVING or self._serving_in(slot) is not None):
+            if present is not None and (present not in self._attentive() or self._is_attended(slot)):
                 del self._standing_in[slot]
                 if present.state is State.SERVING:
                     self.order(present, GiveBack, slot=slot).addErrback(self._no_answer, present)
-            if slot in self._standing_in or self._serving_in(slot) is not None or not self._started:
+            if slot in self._standing_in or self._is_attended(slot) or not self._started:
                 continue
             burdens = list(self._standing_in.values())
-            substitute = min(self.serving, key=burdens.count, default=None)
+            substitute = min(self._attentive(), key=burdens.count, default=None)
             if substitute is not None:
                 self._standing_in[slot] = substitute
                 self.order(substitute, TakeOver, slot=slot).addErrback(self._no_answer, substitute)
+
+    def _attentive(self) -> list[Worker]:
+        return [worker for worker in self.serving if not worker.quiet]
 
     def _no_answer(self, reason: Failure, worker: Worker) -> None:
         if worker.state is not State.GONE:

@@ -1,19 +1,22 @@
 """Rules that join several keys, and what the machine has to say about a configuration."""
 
+import importlib
 import itertools
 import ssl
 from collections.abc import Iterator, Mapping
 
 import attrs
 
-from s3proxy.config.model import Config
+from s3proxy.config.model import Config, Otlp
 from s3proxy.config.problems import Notice, Problem, Report
 from s3proxy.config.schema import Given, Key, keys
+from s3proxy.util.filevalue import file_of
 from s3proxy.util.quantities import format_bytes
 
 __all__ = ["check", "check_files", "effective_ram_cache_size", "move_dashboard", "waivers"]
 
 _STORAGE = "cache.shared_storage"
+_OTLP_EXPORTER = "opentelemetry.exporter.otlp.proto.http.metric_exporter"
 _KEYS: dict[str, Key] = {key.path: key for key in keys(Config)}
 
 #: The first must be less than the second.
@@ -160,7 +163,8 @@ def effective_ram_cache_size(config: Config, machine_memory: int) -> tuple[int, 
 
 
 def check_files(config: Config, origins: Mapping[str, str]) -> tuple[Problem, ...]:
-    """Problems of the files that the configuration names: certificates and keys that cannot be used. Reads them.
+    """Problems of what the configuration needs beside itself: files that cannot be used, packages that are not there.
+    Reads and imports them.
 
     :param origins: dotted path to where it was set, as in :class:`~s3proxy.config.load.Loaded`
     """
@@ -183,7 +187,28 @@ def check_files(config: Config, origins: Mapping[str, str]) -> tuple[Problem, ..
             if fault is not None:
                 path = f'connection_pool.upstream_overrides."{name}".ca_file'
                 found.append(_file_problem(origins, path, override.ca_file, fault))
+    if config.metrics.otlp.enabled:
+        found += _otlp_problems(config.metrics.otlp, origins)
     return tuple(found)
+
+
+def _otlp_problems(otlp: Otlp, origins: Mapping[str, str]) -> Iterator[Problem]:
+    try:
+        importlib.import_module(_OTLP_EXPORTER)
+    except ImportError as error:
+        path = "metrics.otlp.enabled"
+        yield Problem(origins.get(path, ""), path, f"the value true needs packages that are not installed ({error}); "
+                      'install them: pip install "s3proxy[otlp]"')
+    if otlp.ca_file is not None:
+        fault = _unreadable(otlp.ca_file) or _authorities_fault(otlp.ca_file)
+        if fault is not None:
+            yield _file_problem(origins, "metrics.otlp.ca_file", otlp.ca_file, fault)
+    for name, value in otlp.headers.items():
+        named = file_of(value)
+        fault = None if named is None else _unreadable(named)
+        if named is not None and fault is not None:
+            origin = origins.get("metrics.otlp.headers", "")
+            yield Problem(origin, f'metrics.otlp.headers."{name}"', f"file {named} {fault}")
 
 
 def _file_problem(origins: Mapping[str, str], path: str, name: str, fault: str) -> Problem:

@@ -20,6 +20,7 @@ from s3proxy.config.problems import ConfigError, Notice, Problem, Report, quoted
 from s3proxy.config.schema import Given, Key, keys, sections, unknown_key
 from s3proxy.config.text_kinds import Path
 from s3proxy.config.yaml_source import LARGEST_FILE, MapNode, Node, ScalarNode, read_yaml
+from s3proxy.util.filevalue import absolute
 
 __all__ = ["ConfigError", "Loaded", "Notice", "Problem", "load_config"]
 
@@ -178,6 +179,8 @@ def _absolute(key: Key, value: Any) -> Any:
             name: attrs.evolve(each, ca_file=each.ca_file and os.path.abspath(each.ca_file))
             for name, each in value.items()
         })
+    if key.path == "metrics.otlp.headers":
+        return frozen({name: absolute(each) for name, each in value.items()})
     return value
 
 

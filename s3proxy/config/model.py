@@ -333,6 +333,7 @@ class Otlp:
     timeout: float = setting(_TIMEOUT, "10s")
     compression: str = setting(Choice(("none", "gzip")), "none")
     headers: Mapping[str, str] = setting(TextMap(_header_name, "a header name", hides=True), {})
+    ca_file: str | None = setting(Nullable(Path()), None)
     per_bucket_enabled: bool = setting(_FLAG, False)
 
 

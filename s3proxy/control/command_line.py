@@ -52,6 +52,13 @@ def _positive_duration(text: str) -> float:
     return seconds
 
 
+def _limit(text: str) -> float:
+    seconds = _duration(text)
+    if not 1 <= seconds <= 86400:
+        raise argparse.ArgumentTypeError(f"{text!r} is not from 1s to 24h")
+    return seconds
+
+
 def _number(text: str) -> int:
     try:
         number = int(text)
@@ -156,6 +163,17 @@ def parser() -> argparse.ArgumentParser:
     drain.add_argument("--delay", metavar="TIME", type=_duration, default=5.0,
                        help="how long to go on serving, longer than balancers take to notice (5s)")  # fmt: skip
     drain.add_argument("--wait", action="store_true", help="wait until the proxy has ended; exit code 1 if it does not")
+    roll = commands.add(
+        "roll",
+        "replace all workers, one after the other, without refusing a connection",
+        "Each worker leaves when its successor serves; requests under way have server.drain_timeout. The workers run\n"
+        "the program as it is installed now; the supervisor stays as it is, with its ports and server.workers. Exit\n"
+        "code 1 when not all of them are replaced: a successor can't serve, or it takes longer than --limit. Nothing\n"
+        "stops serving then. With one process (server.workers: 1) there is nothing to replace: see drain.\n\n"
+        "  s3proxyctl roll\n  s3proxyctl roll --json | jq .workers",
+    )
+    roll.add_argument("--limit", metavar="TIME", type=_limit, default=300.0,
+                      help="how long it may take, from 1s to 24h (5m)")  # fmt: skip
     return main
 
 

@@ -131,6 +131,20 @@ async def drain(context: Context) -> int:
     raise BadNews(f"the proxy is still there after {limit:.0f} s")
 
 
+async def roll(context: Context) -> int:
+    """New workers."""
+    with context.output.progress() as bar:
+
+        def told(kind: str, value: Any) -> None:
+            if kind == "progress":
+                remark = f"worker {value['worker']} is starting anew" if value["worker"] else ""
+                bar.update("replacing workers", value["done"], value["total"], remark)
+
+        done = await context.admin().order("roll", {"limit": context.given.limit}, told)
+    context.output.show("rolled", done)
+    return FINE
+
+
 # The cache.
 
 
@@ -342,4 +356,5 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "rules_explain": rules_explain,
     "config_check": config_check,
     "drain": drain,
+    "roll": roll,
 }

@@ -18,6 +18,7 @@ __all__ = [
     "listing",
     "object_card",
     "purged",
+    "rolled",
     "stats",
     "status",
     "top",
@@ -372,3 +373,21 @@ def drained(document: Mapping[str, Any]) -> RenderableType:
         f"{begin} accepts no more connections, and ends when requests under way are answered, "
         f"after {age(document['drain_timeout'])} at the latest."
     )
+
+
+def rolled(document: Mapping[str, Any]) -> RenderableType:
+    """Which workers are new."""
+    parts: list[RenderableType] = []
+    if document["workers"]:
+        table = _table("worker", "was", "is", "served after", right=("worker", "was", "is", "served after"))
+        for row in document["workers"]:
+            table.add_row(str(row["number"]), str(row["before"]), str(row["pid"]), f"{row['seconds']:.1f} s")
+        parts.append(table)
+    new = len(document["workers"])
+    parts.append(f"{new} of {document['total']} worker(s) replaced in {document['seconds']:.1f} s.")
+    if document["skipped"]:
+        numbers = ", ".join(map(str, document["skipped"]))
+        parts.append(f"Worker {numbers} was not there, and is started anew anyway.")
+    if document["leaving"]:
+        parts.append(f"{document['leaving']} former process(es) let requests end.")
+    return Group(*parts)

@@ -26,6 +26,7 @@ MOST_PURGED: Final = 100_000
 """Objects that one order may remove."""
 _AT_ONCE: Final = 20
 _PAGE: Final = 1000
+_FURTHEST: Final = 1 << 40
 
 
 def reference(id: ObjectId) -> str:
@@ -34,7 +35,9 @@ def reference(id: ObjectId) -> str:
 
 
 def id_of(query: str) -> ObjectId | None:
-    """The inverse of :func:`reference`."""
+    """The inverse of :func:`reference`; None when the query names no object."""
+    if not query.isascii():
+        return None
     fields = parse_qs(query, keep_blank_values=True, encoding="latin-1")
 
     def value(name: str) -> bytes:
@@ -60,7 +63,7 @@ def search_of(query: Mapping[str, str], limit: int) -> Search:
             text=query.get("q", ""),
             order=query.get("sort", "name"),
             folders=query.get("folders") == "1",
-            offset=max(0, int(query.get("offset", "0"))),
+            offset=min(_FURTHEST, max(0, int(query.get("offset", "0")))),
             limit=limit,
         )
     except ValueError:

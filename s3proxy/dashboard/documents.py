@@ -1,5 +1,6 @@
 """The documents of the API, made of what the parts of the proxy know. Everything here answers at once, from memory."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -16,6 +17,8 @@ from s3proxy.policy.rules_file import FIELDS
 from s3proxy.s3.address import ObjectAddress
 from s3proxy.s3.signature import redact_target
 from s3proxy.telemetry.record import RequestRecord
+from s3proxy.telemetry.rulecounts import MOST_RULES
+from s3proxy.telemetry.snapshot import Snapshot
 from s3proxy.telemetry.traffic import OTHER, Totals
 
 __all__ = ["Known", "attention", "buckets", "in_flight", "prefixes", "rule_for", "rules", "summary", "upstreams"]
@@ -85,7 +88,7 @@ def summary(
         "to_s3": int(row["to_s3"]),
         "saved_requests": int(saved_requests),
         "saved_bytes": int(row["saved_bytes"]),
-        "saved_dollars_estimate": round(saved_requests * PRICE_PER_GET, 4),
+        "saved_dollars_estimate": round(saved_requests * PRICE_PER_GET, 6),
         "status_4xx": int(row["status_4xx"]),
         "status_5xx": int(row["status_5xx"]),
         "aborts": int(row["aborts"]),
@@ -112,7 +115,8 @@ def attention(known: Known, row: dict[str, float], rates: dict[str, float]) -> l
                 note(status.name, status.message, _VIEWS.get(status.name, "logs"), state.value)
 
     if rates.get("shed", 0.0) > 0:
-        note("overload", "Requests are turned away: server.max_concurrent_requests is used up.", "requests")
+        text = "Requests are turned away: server.max_concurrent_requests, or the number of descriptors, is used up."
+        note("overload", text, "requests")
     if row["lag"] > 0.25:
         note("event loop", f"The event loop was {row['lag']:.2f} s late within the last minute.", "overview")
     limit = row["disk_limit"]
@@ -261,13 +265,24 @@ def _address(name: str, excluded: bool, answers: list[Any]) -> dict[str, Any]:
     }
 
 
-def rules(known: Known) -> dict[str, Any]:
-    """The rules in force, in order, and what is wrong with their file."""
+def rules(known: Known, snapshot: Snapshot | None = None) -> dict[str, Any]:
+    """The rules in force, in order, and what is wrong with their file.
+
+    :param snapshot: of the metrics; with it, there is also for how many requests each rule was the first that fits
+    """
     status = next((each for each in known.board.check().components if each.name == "rules"), None)
+    counts: dict[int, Counter[str]] = {}
+    if snapshot is not None:
+        for (number, _, result), value in snapshot["families"]["s3proxy_rule_requests_total"]["samples"]:
+            counts.setdefault(int(number), Counter())[result] += int(value)
     return {
         "rules": [
-            {"pattern": rule.glob.pattern, "settings": {name: getattr(rule, name) for name in rule.given()}}
-            for rule in known.rules().rules
+            {
+                "pattern": rule.glob.pattern,
+                "settings": {name: getattr(rule, name) for name in rule.given()},
+                **({} if snapshot is None else _rule_counts(number, counts.get(number, Counter()))),
+            }
+            for number, rule in enumerate(known.rules().rules)
         ],
         "fields": list(FIELDS),
         "durations": sorted(_DURATIONS),
@@ -276,6 +291,14 @@ def rules(known: Known) -> dict[str, Any]:
         "file": "" if status is None else status.data.get("file", ""),
         "problems": [] if status is None else status.data.get("problems", []),
     }
+
+
+def _rule_counts(number: int, count: "Counter[str]") -> dict[str, Any]:
+    """Requests of which the rule decides, and the hit rate of those that had a use for the cache."""
+    if number >= MOST_RULES:
+        return {"requests": None, "hit_rate": None}
+    reads = count["hit"] + count["miss"]
+    return {"requests": count.total(), "hit_rate": round(count["hit"] / reads, 6) if reads else None}
 
 
 def rule_for(known: Known, bucket: bytes, key: bytes) -> dict[str, Any]:

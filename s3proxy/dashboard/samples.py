@@ -98,7 +98,7 @@ _TOTALS: Final[tuple[tuple[str, str, tuple[str, ...] | None], ...]] = (
     ("s3proxy_s3_requests_saved_total", "saved_head", ("head",)),
     ("s3proxy_s3_saved_bytes_total", "saved_bytes", None),
     ("s3proxy_http_client_aborts_total", "aborts", None),
-    ("s3proxy_requests_shed_total", "shed", None),
+    ("s3proxy_requests_shed_total", "shed", ("concurrency",)),
     ("s3proxy_upstream_requests_total", "upstream_requests", None),
     ("s3proxy_upstream_errors_total", "upstream_errors", None),
 )
@@ -118,6 +118,7 @@ _READINGS: Final[dict[tuple[str, tuple[str, ...] | None], str]] = {
     ("s3proxy_cache_fills_total", ("prefetch", "stored")): "fills",
     ("s3proxy_cache_fill_bytes_total", None): "fill_bytes",
     ("s3proxy_http_requests_in_flight", None): "in_flight",
+    ("s3proxy_requests_shed_total", ("connections",)): "shed",
 }
 
 

@@ -19,6 +19,7 @@ from s3proxy.admin.answers import JSON, TEXT, Refused, json_body, method_not_all
 from s3proxy.admin.sites import PathResource
 from s3proxy.dashboard.assets import Asset, load_assets
 from s3proxy.dashboard.guard import HEADERS, may_change, names_us
+from s3proxy.dashboard.kept import KeptAnswers
 
 if TYPE_CHECKING:
     from klein import Klein
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "Api", "Refused", "dashboard_resource"]
 
 PREFIX: Final = b"/api/v1/"
-_MOST_KEPT: Final = 128
 _KEEP_SECONDS: Final = 1.0
 
 
@@ -71,20 +71,13 @@ def dashboard_resource(api: Api) -> IResource:
     return PathResource(_Site(api, load_assets()).routes().resource().render)
 
 
-@attrs.frozen
-class _Kept:
-    until: float
-    body: bytes
-    content_type: bytes
-
-
 class _Site:
     log = Logger()
 
     def __init__(self, api: Api, assets: Mapping[bytes, Asset]) -> None:
         self._api = api
         self._assets = assets
-        self._kept: dict[bytes, _Kept] = {}
+        self._kept = KeptAnswers(api.seconds)
 
     def routes(self) -> "Klein":
         """One route for every path, so that each has one spelling."""
@@ -129,7 +122,7 @@ class _Site:
         if document is None:
             return not_found(request, *(f"{PREFIX.decode('ascii')}{each}" for each in self._api.documents))
         kept = self._kept.get(request.uri)
-        if kept is not None and self._api.seconds() < kept.until:
+        if kept is not None:
             return prepare(request, 200, kept.body, kept.content_type)
         return Deferred.fromCoroutine(self._document(request, document))
 
@@ -149,12 +142,9 @@ class _Site:
             raise
         except Exception:
             self.log.failure("making {path}", path=request.path)
-            return _error(request, 500, "The document could not be made; the log says why.")
+            return _error(request, 500, "The document could not be made; the application log says why.")
         if answer.keep > 0:
-            now = self._api.seconds()
-            if len(self._kept) >= _MOST_KEPT:
-                self._kept.clear()
-            self._kept[request.uri] = _Kept(now + answer.keep, body, content_type)
+            self._kept.put(request.uri, answer.keep, body, content_type)
         return prepare(request, 200, body, content_type)
 
     def _change(self, request: Any, change: Change) -> Any:
@@ -177,7 +167,13 @@ class _Site:
             done = await change(order, request.getClientAddress().host)
         except Refused as refusal:
             return _error(request, refusal.status, str(refusal))
-        self._kept.clear()
+        except CancelledError:
+            raise
+        except Exception:
+            self.log.failure("doing {path}", path=request.path)
+            return _error(request, 500, "That failed; the application log says why.")
+        finally:
+            self._kept.clear()
         return prepare(request, 200, json_body({"data": done}))
 
 

@@ -104,7 +104,8 @@ class Fetch:
         """
         cache = self._parts.cache
         known = self._known is not None
-        self._ticket = cache.begin(self._id, self, known, self._asks, missing=known and not self._confirming)
+        missing = known and not self._confirming
+        self._ticket = cache.flights.begin(self._id, self, known, self._asks, missing=missing)
         if yielding and self._ticket.in_the_way:
             self._end_ticket()
             return False
@@ -181,11 +182,11 @@ class Fetch:
         self._answer.fire(reason)
 
     def _end_ticket(self) -> None:
-        self._parts.cache.answered(self._ticket, self)
-        self._parts.cache.close(self._ticket)
+        self._parts.cache.flights.answered(self._ticket, self)
+        self._parts.cache.flights.close(self._ticket)
 
     def _answered(self, response: IUpstreamResponse) -> None:
-        self._parts.cache.answered(self._ticket, self)
+        self._parts.cache.flights.answered(self._ticket, self)
         self._parts.counts.fetches["success"] += 1
         try:
             answer = self._judge(response)
@@ -193,7 +194,7 @@ class Fetch:
             self.log.failure("the cache can't take an answer; it is passed on")
             answer = Answer(Kind.RELAY, response, reason=Reason.STORE_UNAVAILABLE)
         finally:
-            self._parts.cache.close(self._ticket)
+            self._parts.cache.flights.close(self._ticket)
         if answer.kind in (Kind.CONFIRMED, Kind.CHANGED):
             discard(response)
         elif answer.kind is Kind.RELAY and not self._owner_waits:
@@ -222,13 +223,13 @@ class Fetch:
                     cache.drop(self._id, "etag_mismatch")
                     return Answer(Kind.CHANGED if self._confirming else Kind.RELAY, response, reason=Reason.CHANGED)
                 known = known.modified_at(modified)
-                cache.completed(self._ticket, known)
+                cache.admission.completed(self._ticket, known)
             elif same and known is not None and modified is not None and modified != known.last_modified:
                 # The same bytes were written again, perhaps under other metadata, which a 304 does not show.
                 cache.drop(self._id, "etag_mismatch")
                 return Answer(Kind.CHANGED if self._confirming else Kind.RELAY, response, reason=Reason.CHANGED)
             elif same and known is not None:
-                cache.confirmed(self._ticket, known)
+                cache.admission.confirmed(self._ticket, known)
             if self._confirming:
                 if same:
                     return Answer(Kind.CONFIRMED, response, known)
@@ -259,11 +260,11 @@ class Fetch:
             return Answer(Kind.RELAY, response, reason=judged)
         if head:
             if isinstance(self.wanted, PartNumber):
-                cache.describe_part(self._ticket, judged.version)
+                cache.admission.describe_part(self._ticket, judged.version)
             else:
-                cache.describe(self._ticket, judged.version)
+                cache.admission.describe(self._ticket, judged.version)
             return Answer(Kind.RELAY, response, judged.version)
-        fill = cache.receive(self._ticket, judged.version, judged.interval, response, whole=judged.whole)
+        fill = cache.admission.receive(self._ticket, judged.version, judged.interval, response, whole=judged.whole)
         if fill is None:
             return Answer(Kind.RELAY, response, judged.version, judged.interval, reason=Reason.STORE_UNAVAILABLE)
         return Answer(Kind.STORED, response, judged.version, judged.interval, fill)

@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from s3proxy.cache.entry import ObjectId
-from s3proxy.cache.manager import ArmedKeys
+from s3proxy.cache.invalidation import ArmedKeys
 from s3proxy.gateway.answers import relayed_headers
 from s3proxy.gateway.bodies import HoldBack
 from s3proxy.gateway.keeping import keeping_for

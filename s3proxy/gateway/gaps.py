@@ -74,7 +74,7 @@ def take_up(parts: Parts, answer: Answer, reader: BodyReader) -> Fill:
         reader.join(answer.fill, own=True)
         return answer.fill
     assert answer.interval is not None
-    fill = parts.cache.pass_through(answer.interval, answer.response)
+    fill = parts.cache.admission.pass_through(answer.interval, answer.response)
     reader.join(fill, own=True)
     fill.begin()
     return fill
@@ -111,7 +111,7 @@ def find_gaps(parts: Parts, id: ObjectId, demand: Demand, view: View, *, confirm
         return None
     widened = widen(settings, demand.wanted, version.size, range_signed=False)
     pages = widened.pages if isinstance(widened, Widened) else ()
-    shared = tuple(fetch for fetch in parts.cache.asked(id) if _overlap(fetch.promises(version), interval))
+    shared = tuple(fetch for fetch in parts.cache.flights.asked(id) if _overlap(fetch.promises(version), interval))
     promised = tuple(fetch.promises(version) or (0, 0) for fetch in shared)
     spans: list[Interval] = []
     for page in pages or (interval,):

@@ -14,6 +14,7 @@ from s3proxy.gateway.bodies import IReader
 from s3proxy.gateway.transaction import Parts, Transaction
 from s3proxy.policy.verdicts import Reason
 from s3proxy.policy.writing import (
+    Description,
     decode_description,
     described_by,
     encode_description,
@@ -23,6 +24,7 @@ from s3proxy.policy.writing import (
     is_upload_tag,
     names_to_compute,
     plan_body,
+    upload_time,
     written_version,
 )
 from s3proxy.s3.documents import CompletedUpload, CompleteUploadReader, parse_complete_result, parse_initiate_result
@@ -194,7 +196,8 @@ class _CreateKeeping(_UploadKeeping):
         made = parse_initiate_result(body)
         described = described_by(self._headers)
         if made is not None and described is not None:
-            noted = encode_description((*described, *encryption_of(response.headers)))
+            fields = (*described, *encryption_of(response.headers))
+            noted = encode_description(Description(fields, response.headers.get(b"date")))
             await self._writes.describe(UploadKey(self._id, made), noted)
 
 
@@ -246,7 +249,7 @@ class _CompleteKeeping(_UploadKeeping):
         result = parse_complete_result(body) if len(body) < DOCUMENT_LIMIT else None
         published = False
         if upload is not None and plan is not None and result is not None and plan.size <= self._writes.largest:
-            version = await self._version(upload, plan, result, response.headers)
+            version = await self._version(upload, plan, result, response)
             if version is not None:
                 published = await self._writes.assemble(upload, armed, version, plan)
         if published:
@@ -259,14 +262,16 @@ class _CompleteKeeping(_UploadKeeping):
             await self._writes.forget(upload)
 
     async def _version(
-        self, upload: UploadKey, plan: Plan, result: CompletedUpload, answer: Headers
+        self, upload: UploadKey, plan: Plan, result: CompletedUpload, response: IUpstreamResponse
     ) -> ObjectVersion | None:
         noted = await self._writes.description(upload)
         described = None if noted is None else decode_description(noted)
         if described is None or not is_upload_tag(result.etag, [etag for _, etag in sorted(self._listed)]):
             return None
         parts = PartMap.of_upload([(placed.part.number, placed.part.size) for placed in plan.parts])
-        return written_version(self._id, plan.size, described, result.etag, answer.adding(*result.checksums), parts)
+        answer = response.headers.adding(*result.checksums)
+        under_way = upload_time(described.begun_at, answer, response.head_at - response.sent_at)
+        return written_version(self._id, plan.size, described.fields, result.etag, answer, parts, under_way)
 
     def close(self) -> None:
         """See :meth:`Keeping.close`."""

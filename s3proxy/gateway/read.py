@@ -187,7 +187,7 @@ class ReadFlow:
         if self._demand.head or self._demand.conditional:
             return None
         forms = self._demand.forms(None if view is None else view.version)
-        for fetch in self._parts.cache.asked(self._id):
+        for fetch in self._parts.cache.flights.asked(self._id):
             if any(map(fetch.serves, forms)):
                 return fetch
             if view is not None and reason is Reason.EXPIRED and fetch.confirms(view.version):

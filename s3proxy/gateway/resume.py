@@ -37,7 +37,8 @@ async def resume(
         missing = await _look(parts, transaction, id, reader)
         if missing is None:
             return
-    fetch = next((fetch for fetch in parts.cache.asked(id) if fetch.resumes(reader.version, reader.position)), None)
+    asked = parts.cache.flights.asked(id)
+    fetch = next((fetch for fetch in asked if fetch.resumes(reader.version, reader.position)), None)
     if fetch is not None:
         if await _wait_for(fetch, reader):
             return

@@ -20,9 +20,11 @@ from s3proxy.s3.checksums import decode_checksum, is_known
 from s3proxy.s3.headers import Headers, is_sse_c
 from s3proxy.s3.operation import Operation
 from s3proxy.s3.parts import PartMap
+from s3proxy.s3.validators import parse_http_date
 
 __all__ = [
     "BodyPlan",
+    "Description",
     "Expected",
     "announced_size",
     "decode_description",
@@ -35,6 +37,7 @@ __all__ = [
     "names_to_compute",
     "plan_body",
     "upload_limit",
+    "upload_time",
     "written_version",
 ]
 
@@ -70,6 +73,8 @@ _ARCHIVES = (b"GLACIER", b"DEEP_ARCHIVE")
 _PLAIN = re.compile(rb"[\x20-\x7e]*")
 _CHECKSUM = b"x-amz-checksum-"
 _DEFAULT_TYPE = b"binary/octet-stream"
+_WHOLE_SECOND = 1.0
+"""How much later than it says the moment of an HTTP date may be."""
 
 
 @attrs.frozen
@@ -93,6 +98,18 @@ class Expected:
 
     name: bytes
     value: bytes
+
+
+@attrs.frozen
+class Description:
+    """What the beginning of a multipart upload tells of its object.
+
+    :ivar fields: see :func:`described_by` and :func:`encryption_of`
+    :ivar begun_at: the Date of S3's answer; None: not known
+    """
+
+    fields: tuple[tuple[bytes, bytes], ...]
+    begun_at: bytes | None = None
 
 
 def plan_body(headers: Headers, body_length: int | None, settings: Settings, largest: int) -> BodyPlan | Reason:
@@ -197,6 +214,7 @@ def written_version(
     etag: bytes,
     answer: Headers,
     parts: PartMap | None = None,
+    upload_time: tuple[float, float] | None = None,
 ) -> ObjectVersion:
     """The version that an upload made.
 
@@ -204,6 +222,7 @@ def written_version(
     :param etag: as S3's answer, or its body, states it
     :param answer: the header fields of S3's answer
     :param parts: in which it was uploaded
+    :param upload_time: when that was; see :func:`upload_time`
     """
     answered = [(name, value) for name, value in answer if _is_answered(name.lower())]
     checksums = any(name.lower().startswith(_CHECKSUM) for name, _ in answered)
@@ -219,7 +238,23 @@ def written_version(
         checksums=checksums,
         parts=parts,
         written_at=answer.get(b"date"),
+        upload_time=upload_time,
     )
+
+
+def upload_time(begun_at: bytes | None, answer: Headers, seconds: float) -> tuple[float, float] | None:
+    """When a multipart upload was under way, by S3's clock (unix seconds): at the latest until the request for its end
+    was sent. None: S3 did not tell.
+
+    :param begun_at: see :class:`Description`
+    :param answer: the header fields of S3's answer to that request
+    :param seconds: that passed between the two
+    """
+    answered = parse_http_date(answer.get(b"date") or b"")
+    if answered is None:
+        return None
+    begun = parse_http_date(begun_at or b"")
+    return 0.0 if begun is None else float(begun), answered - seconds - _WHOLE_SECOND
 
 
 def _is_answered(name: bytes) -> bool:
@@ -276,14 +311,21 @@ def is_upload_tag(etag: bytes, parts: Sequence[bytes]) -> bool:
     return hashlib.md5(together, usedforsecurity=False).hexdigest().encode("ascii") == digest
 
 
-def encode_description(described: tuple[tuple[bytes, bytes], ...]) -> bytes:
+def encode_description(described: Description) -> bytes:
     """The bytes in which a description waits for the end of a multipart upload."""
-    return json.dumps([[name.decode("latin-1"), value.decode("latin-1")] for name, value in described]).encode("ascii")
+    fields = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in described.fields]
+    begun_at = None if described.begun_at is None else described.begun_at.decode("latin-1")
+    return json.dumps({"fields": fields, "begun": begun_at}).encode("ascii")
 
 
-def decode_description(data: bytes) -> tuple[tuple[bytes, bytes], ...] | None:
+def decode_description(data: bytes) -> Description | None:
     """What :func:`encode_description` wrote; None for anything else."""
     try:
-        return tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in json.loads(data))
-    except (ValueError, TypeError, AttributeError):
+        document = json.loads(data)
+        fields, begun_at = document["fields"], document["begun"]
+        return Description(
+            tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in fields),
+            None if begun_at is None else begun_at.encode("latin-1"),
+        )
+    except (ValueError, TypeError, AttributeError, KeyError):
         return None

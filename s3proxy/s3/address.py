@@ -38,7 +38,7 @@ import attrs
 from s3proxy.s3.query import percent_decode_strictly
 from s3proxy.s3.target import RequestTarget
 
-__all__ = ["AddressStyle", "ObjectAddress", "certificate_host", "locate"]
+__all__ = ["AddressStyle", "ObjectAddress", "certificate_host", "is_aws_host", "locate"]
 
 
 class AddressStyle(enum.Enum):
@@ -230,6 +230,11 @@ def certificate_host(host: str) -> str | None:
     if not endpoint.aws or bucket is None or "." not in bucket or not host.startswith(bucket + "."):
         return None
     return bucket.replace(".", "-") + host[len(bucket):]
+
+
+def is_aws_host(host: str) -> bool:
+    """Whether this name (lower case, without port) is one of S3's at Amazon."""
+    return _read_host(host, 443, ()).aws
 
 
 @lru_cache(maxsize=1024)

@@ -16,7 +16,6 @@ __all__ = [
     "CompleteUploadReader",
     "CompletedUpload",
     "DeleteObjectsReader",
-    "delete_result_errors",
     "has_error_root",
     "parse_complete_result",
     "parse_initiate_result",
@@ -153,17 +152,6 @@ class DeleteObjectsReader:
             self._objects += 1
             if len(self._keys) != self._objects or self._objects > MOST_DELETED:
                 raise _Refused
-
-
-def delete_result_errors(body: bytes) -> frozenset[bytes] | None:
-    """The keys that S3's answer to DeleteObjects reports as not deleted; None when the body is not such an answer."""
-    failed: set[bytes] = set()
-
-    def on_element(path: tuple[str, ...], text: str) -> None:
-        if path == ("DeleteResult", "Error", "Key"):
-            failed.add(text.encode("utf-8"))
-
-    return frozenset(failed) if _read_xml(body, "DeleteResult", on_element) else None
 
 
 def parse_initiate_result(body: bytes) -> bytes | None:

@@ -23,10 +23,8 @@ __all__ = [
     "malformed_xml",
     "method_not_allowed",
     "missing_host",
-    "precondition_failed",
     "render",
     "request_timeout",
-    "service_unavailable",
     "slow_down",
     "upstream_tls_validation_failed",
     "uri_too_long",
@@ -83,11 +81,6 @@ def slow_down(message: str = "Please reduce your request rate.") -> S3Error:
     return S3Error(503, "SlowDown", message, headers=((b"Retry-After", b"%d" % _RETRY_AFTER_SECONDS),))
 
 
-def service_unavailable(message: str = "The proxy is stopping. Please try again.") -> S3Error:
-    """503: the proxy does not serve requests at the moment."""
-    return S3Error(503, "ServiceUnavailable", message, headers=((b"Retry-After", b"%d" % _RETRY_AFTER_SECONDS),))
-
-
 def bad_gateway(message: str = "The S3 endpoint could not be reached, or its answer broke off.") -> S3Error:
     """502: no answer of S3 could be had."""
     return S3Error(502, "BadGateway", message)
@@ -120,16 +113,6 @@ def invalid_range(size: int, range_value: bytes) -> S3Error:
         "The requested range is not satisfiable",
         fields=(("RangeRequested", _text(range_value)), ("ActualObjectSize", str(size))),
         headers=((b"Content-Range", b"bytes */%d" % size),),
-    )
-
-
-def precondition_failed(condition: str) -> S3Error:
-    """412: the named precondition (such as ``If-Match``) did not hold."""
-    return S3Error(
-        412,
-        "PreconditionFailed",
-        "At least one of the pre-conditions you specified did not hold",
-        fields=(("Condition", condition),),
     )
 
 

@@ -28,11 +28,9 @@ from s3proxy.s3.headers import Headers
 from s3proxy.s3.query import percent_decode, query_params
 
 __all__ = [
-    "REDACTED_HEADERS",
     "Signature",
     "SignatureForm",
     "read_signature",
-    "redact_header",
     "redact_target",
 ]
 
@@ -96,11 +94,6 @@ class Signature:
     def understood(self) -> bool:
         """False when there are credentials that only S3 can judge: such a request is forwarded, never answered here."""
         return self.form is not SignatureForm.UNKNOWN
-
-    @property
-    def presigned(self) -> bool:
-        """Whether the credentials are in the query string."""
-        return self.form in (SignatureForm.QUERY_V4, SignatureForm.QUERY_V4A, SignatureForm.QUERY_V2)
 
     def covers(self, name: bytes) -> bool:
         """Whether adding, changing or removing the field with this lower-case name could break the signature."""
@@ -286,8 +279,8 @@ def _optional_text(data: bytes | None) -> str | None:
 
 _REDACTED = b"REDACTED"
 
-#: Fields whose values must not appear in any log, metric, page or file.
-REDACTED_HEADERS = frozenset(
+# Fields whose values must not appear in any log, metric, page or file; a presigned target has them as parameters.
+_REDACTED_HEADERS = frozenset(
     {
         b"authorization",
         b"cookie",
@@ -302,14 +295,12 @@ REDACTED_HEADERS = frozenset(
     }
 )
 
-_REDACTED_PARAMS = REDACTED_HEADERS | {
+_REDACTED_PARAMS = _REDACTED_HEADERS | {
     b"awsaccesskeyid",
     b"signature",
     b"x-amz-credential",
     b"x-amz-signature",
 }
-# Fields whose values are targets themselves, and may hold a presigned one.
-_TARGET_FIELDS = frozenset({b"location", b"content-location", b"referer", b"x-amz-copy-source"})
 
 _RAW_SEPARATOR = re.compile(rb"([?&])")
 # A target is also searched where it was encoded once too often: then "?" is "%3F", and no longer starts a query.
@@ -350,13 +341,3 @@ def _redact_param(piece: bytes) -> bytes | None:
     if name.strip().lower() not in _REDACTED_PARAMS:
         return None
     return piece[: separator.end()] + _REDACTED
-
-
-def redact_header(name: bytes, value: bytes) -> bytes:
-    """The value of a field for people to see; the name may be in any case."""
-    name = name.lower()
-    if name in REDACTED_HEADERS:
-        return _REDACTED
-    if name in _TARGET_FIELDS:
-        return redact_target(value)
-    return value

@@ -8,67 +8,48 @@ stop                         no more connections, requests end, logs flushed, di
 """
 
 import os
-import signal
 import socket
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
-import attrs
 from prometheus_client import CollectorRegistry
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger, globalLogPublisher
-from twisted.web.resource import IResource
 
 from s3proxy import __version__
-from s3proxy.admin.api import control_resource
-from s3proxy.admin.board import ComponentStatus, HealthBoard, HealthState
-from s3proxy.admin.health import health_resource
-from s3proxy.admin.metrics import metrics_resource
-from s3proxy.admin.refreshing import RefreshingResource
-from s3proxy.admin.sites import admin_site
+from s3proxy.admin.board import HealthBoard
 from s3proxy.cluster.count import worker_count
-from s3proxy.config.features import inactive_features
 from s3proxy.config.load import Loaded
-from s3proxy.config.model import Config
-from s3proxy.config.schema import keys, value_of
-from s3proxy.dashboard.browse import Browser
-from s3proxy.dashboard.catalog import Catalog
-from s3proxy.dashboard.documents import Known
 from s3proxy.dashboard.requests import LogLines
 from s3proxy.policy.rules import Rules
-from s3proxy.services.admin_socket import AdminSocket, socket_path
+from s3proxy.services.admin_socket import socket_path
 from s3proxy.services.cache import CacheService
 from s3proxy.services.checks import Checks
-from s3proxy.services.control import LocalOperations
-from s3proxy.services.crew import Crew, HostMetrics
-from s3proxy.services.dashboard import DashboardService, LineKeeper
+from s3proxy.services.crew import Crew
+from s3proxy.services.dashboard import LineKeeper
 from s3proxy.services.directories import NeededDirectory, prepare
 from s3proxy.services.engine import Engine
 from s3proxy.services.errors import StartError
-from s3proxy.services.health import upstream_documents
-from s3proxy.services.listeners import AdminListener, BoundPort
+from s3proxy.services.host_metrics import HostMetrics
+from s3proxy.services.introduction import introduce
+from s3proxy.services.listeners import BoundPort
 from s3proxy.services.log_cleanup import LogCleanup
-from s3proxy.services.otlp import OtlpExporter
+from s3proxy.services.operators import Operators
 from s3proxy.services.reload import reload
 from s3proxy.services.rules_source import RulesSource
 from s3proxy.services.service_manager import ServiceManager, inherited_sockets
+from s3proxy.services.signals import listen_for_signals
+from s3proxy.services.watching import Liveness, watch
 from s3proxy.storage.hostmemory import HostMemory
 from s3proxy.telemetry.lag import LagSampler
 from s3proxy.telemetry.logs import ApplicationLog
 from s3proxy.telemetry.metrics import Metrics
 from s3proxy.telemetry.retention import Kept
-from s3proxy.telemetry.snapshot import Snapshot
-from s3proxy.telemetry.thread import SerialThread
 
 __all__ = ["ProxyService"]
-
-_GATES = frozenset({"listeners", "upstream", "capacity", "checks", "workers"})
-"""Components of which an unhealthy one means that no traffic is wanted: with the others in trouble, requests are still
-answered.
-"""
 
 
 class ProxyService(MultiService):
@@ -114,10 +95,9 @@ class ProxyService(MultiService):
         }
         self._lines = LogLines()
         self._keep_lines = LineKeeper(self._lines, self._app_log)
-        self._dashboard: DashboardService | None = None
-        self._admin_socket: AdminSocket | None = None
         self._socket_path: str | None = None
         self._ending = False
+        self._started = False
         self._privileged = False
         self._memory: int | None = None
 
@@ -141,6 +121,9 @@ class ProxyService(MultiService):
         except StartError as error:
             # The log may not be open yet, and twistd would print a traceback.
             print(f"s3proxy: {error}", file=sys.__stderr__, flush=True)
+            if self._started:
+                # Threads would keep the process.
+                self._exit_with(1)
             raise SystemExit(1) from None
 
     def _prepare(self) -> None:
@@ -165,15 +148,11 @@ class ProxyService(MultiService):
         self._socket_path = socket_path(config, os.environ, self._owner)
         self._privileged = True
 
-    def _admin_listeners(self) -> "list[AdminListener]":
-        found = [child for child in self.services if isinstance(child, AdminListener)]
-        return found if self._dashboard is None else [*found, self._dashboard.listener]
-
     def _own_addresses(self) -> frozenset[tuple[str, int]]:
         """Where this process listens."""
         own = [bound.names() for bound in self._bound.values()]
         admin: list[Any] = [
-            child.port.getHost() for child in self._admin_listeners() if child.port
+            child.port.getHost() for child in self._operators.listeners() if child.port
         ]
         return frozenset().union(*own, ((host.host, host.port) for host in admin))
 
@@ -182,11 +161,12 @@ class ProxyService(MultiService):
             # Started by a runner that knows no privileged step.
             self._prepare()
         os.umask(0o077)
+        self._listen_for_signals()
         config = self._config
         self._open_logs()
         if config.dashboard.enabled:
             globalLogPublisher.addObserver(self._keep_lines)
-        self._introduce()
+        introduce(self.log, self._loaded, self._bound)
 
         self._started_at = time.time()
         self._metrics = (
@@ -209,14 +189,13 @@ class ProxyService(MultiService):
         self._rules.load()
         self._cache.use_rules(self._rules.rules)
         self._serving: Engine | Crew = self._engine() if self._workers == 1 else self._make_crew()
+        self._liveness = Liveness(self._lag, self._serving, config.health.liveness_max_lag)
+        self._operators = self._make_operators()
         self._add_children()
-        self._add_operators()
         self._watch()
+        self._started = True
         super().startService()
         self._lag.start()
-        self._listen_for_hangup()
-        # Behind the reactor's own start, which sets handlers for these, too.
-        self._reactor.callWhenRunning(self._end_on_signal)
         if self._workers == 1:
             self._ready()
 
@@ -225,7 +204,7 @@ class ProxyService(MultiService):
         self._board.started()
         names = sorted(name for bound in self._bound.values() for name in bound.names())
         self.log.info("ready: {where}", where=", ".join(f"{ip}:{port}" for ip, port in names))
-        self._service_manager.ready("serving", alive=lambda: self._too_late() is None)
+        self._service_manager.ready("serving", alive=lambda: self._liveness() is None)
 
     def _engine(self) -> Engine:
         """The one that serves, in this process."""
@@ -272,6 +251,9 @@ class ProxyService(MultiService):
 
     def _not_ready(self, why: str) -> None:
         """A worker can't start: then none of them would, now or later."""
+        if self._ending:
+            # Who ended this process may have ended its children, too.
+            return
         print(f"s3proxy: {why}", file=sys.__stderr__, flush=True)
         self._reactor.addSystemEventTrigger("after", "shutdown", self._exit_with, 1)
         self._end()
@@ -286,35 +268,12 @@ class ProxyService(MultiService):
         except OSError as error:
             raise StartError(f"logging.app_log_dir: {error}") from None
 
-    def _introduce(self) -> None:
-        """The first lines of the log: who this is, and everything that was found while the configuration was read."""
-        config = self._config
-        self.log.info(
-            "S3 Proxy {version}: mode {mode}, {ports}; cache {directory}, {size}, {algorithm}",
-            version=__version__,
-            mode=config.server.mode,
-            ports=", ".join(f"{name} on port {bound.port}" for name, bound in self._bound.items()),
-            directory=config.cache.cache_dir,
-            size=f"at most {config.cache.max_cache_size} bytes" if config.cache.max_cache_size else "without a limit",
-            algorithm=config.cache.eviction_algorithm,
-        )
-        for notice in self._loaded.notices:
-            write = self.log.warn if notice.level == "warn" else self.log.info
-            write("{text}", text=notice.text)
-        waiting = inactive_features(config)
-        if waiting:
-            self.log.info("not in this version, although configured: {features}", features=", ".join(waiting))
-        for key in keys(Config):
-            value = "(hidden)" if key.kind.hides else key.kind.show(value_of(config, key.path))
-            self.log.debug("{path}: {value}", path=key.path, value=value)
-
     def _add_children(self) -> None:
         config = self._config
         self._cache.setServiceParent(self)
         self._checks = Checks(self._reactor, config, self._cache)
         self._checks.setServiceParent(self)
-        if config.metrics.otlp.enabled:
-            self._exporter().setServiceParent(self)
+        self._operators.add_exporter()
         self._rules.setServiceParent(self)
         logs = config.logging
         self._cleanup = LogCleanup(
@@ -330,125 +289,38 @@ class ProxyService(MultiService):
             time.time,
         )
         self._cleanup.setServiceParent(self)
-        if config.health.enabled:
-            site = admin_site(self._fresh(health_resource(self._board, config.health.endpoint)), self._reactor)
-            AdminListener(
-                self._reactor, "health.port", config.health.port, config.health.bind_address, site
-            ).setServiceParent(self)
-        if config.metrics.enabled:
-            resource = metrics_resource(self._metrics.snapshot, config.metrics.endpoint, config.metrics.format)
-            AdminListener(
-                self._reactor,
-                "metrics.port",
-                config.metrics.port,
-                config.metrics.bind_address,
-                admin_site(self._fresh(resource, "snapshot"), self._reactor),
-            ).setServiceParent(self)
+        self._operators.add_sites()
         self._serving.setServiceParent(self)
+        self._operators.add_control(self._socket_path)
 
-    def _fresh(self, resource: IResource, wanted: str = "facts") -> IResource:
-        """A resource whose answers are made of what the workers say, if there are any; they are asked first."""
-        if self._workers == 1:
-            return resource
-
-        def refresh(request: Any) -> "Deferred[None]":
-            latest = wanted == "facts" and request.path.endswith(b"/requests")
-            return self._crew.refresh(f"{wanted},latest" if latest else wanted)
-
-        return RefreshingResource(resource, refresh)
-
-    def _exporter(self) -> OtlpExporter:
-        """Of metrics, to an OTLP collector."""
-
-        def collect() -> "Snapshot | Deferred[Snapshot]":
-            if self._workers == 1:
-                return self._metrics.snapshot()
-            return self._crew.refresh("snapshot").addCallback(lambda _: self._metrics.snapshot())
-
-        resource = {
-            "service.name": "s3-proxy",
-            "service.version": __version__,
-            "service.instance.id": self._instance,
-            "host.name": self._hostname,
-        }
-        return OtlpExporter(
+    def _make_operators(self) -> Operators:
+        """Health, metrics, dashboard, s3proxyctl."""
+        return Operators(
             self._reactor,
-            self._config.metrics.otlp,
-            snapshot=collect,
-            resource=resource,
-            exported=self._metrics.exported,
-            started_at=self._started_at,
-        )
-
-    def _add_operators(self) -> None:
-        """What people look with: the dashboard, and the socket of s3proxyctl."""
-        assert self._cache.manager is not None and self._cache.store is not None
-        manager, volume, run = self._cache.manager, self._cache.store.volume, self._cache.disk.run
-        known = Known(
+            self,
+            self._config,
             facts=self._facts,
-            now=time.time,
-            clock=self._reactor.seconds,
             started_at=self._started_at,
             board=self._board,
-            traffic=self._serving.traffic,
-            manager=self._serving.manager,
-            running=self._serving.requests,
-            permits=self._serving.permits,
-            upstream=self._serving.upstream,
-            rules=lambda: self._rules.rules,
+            metrics=self._metrics,
+            cache=self._cache,
+            rules=self._rules,
+            serving=self._serving,
+            bound=self._bound,
+            lines=self._lines,
+            end=self._end_soon,
         )
-        catalog = Catalog(self._reactor, SerialThread(self._reactor, "catalog"), volume)
-        self._browser = Browser(
-            self._reactor, manager, volume, catalog, run, known.rules, known.now, self._note_purged
-        )
-        self._browser.ordered = self._metrics.cache_purged
-        if self._config.dashboard.enabled:
-            self._dashboard = DashboardService(
-                self._reactor,
-                known=known,
-                sampler=self._serving,
-                metrics=self._metrics,
-                exit=self._serving,
-                lines=self._lines,
-                browser=self._browser,
-                volume=volume,
-                run=run,
-                config=self._config,
-                hostname=self._hostname,
-                fresh=self._fresh,
-            )
-            self._dashboard.setServiceParent(self)
-        if self._socket_path is not None:
-            operations = LocalOperations(
-                self._reactor,
-                known=known,
-                sampler=self._serving,
-                metrics=self._metrics,
-                browser=self._browser,
-                volume=volume,
-                run=run,
-                listeners=self._client_listeners,
-                end=self._end_soon,
-            )
-            site = admin_site(self._fresh(control_resource(operations)), self._reactor)
-            self._admin_socket = AdminSocket(self._reactor, self._socket_path, site)
-            self._admin_socket.setServiceParent(self)
-
-    def _note_purged(self, count: int) -> None:
-        for _ in range(count):
-            self._metrics.cache_invalidated("purge")
-
-    def _client_listeners(self) -> list[tuple[str, str, int]]:
-        return [(name, ip, port) for name, bound in self._bound.items() for ip, port in sorted(bound.names())]
 
     def _watch(self) -> None:
         """Who tells health and metrics."""
-        own = {"listeners": self._listener_health, "logs": self._log_health}
-        components = {**self._checks.components(), "rules": self._rules.health, **self._serving.health(), **own}
-        for name, component in components.items():
-            self._board.add(name, component, gates=name in _GATES)
-        self._board.show_upstreams(lambda: upstream_documents(self._serving.upstream()))
-        self._board.add_liveness(self._too_late)
+        watch(
+            self._board,
+            self._serving,
+            {**self._checks.components(), "rules": self._rules.health},
+            failures=self._operators.failures,
+            app_log=self._app_log,
+            liveness=self._liveness,
+        )
         for source in (
             self._board.readings,
             self._app_log.readings,
@@ -458,47 +330,10 @@ class ProxyService(MultiService):
         ):
             self._metrics.observe_source(source)
 
-    def _listener_health(self) -> ComponentStatus:
-        failed = [child.error for child in self._admin_listeners() if child.error]
-        if self._admin_socket is not None and self._admin_socket.error:
-            failed.append(self._admin_socket.error)
-        status = self._serving.health()["listeners"]()
-        if failed:
-            text = " ".join((*failed, status.message)).strip()
-            return attrs.evolve(status, state=HealthState.DEGRADED, message=text)
-        return status
-
-    def _log_health(self) -> ComponentStatus:
-        status = self._serving.health()["logs"]()
-        if self._app_log.failure:
-            text = f"The application log can't be written: {self._app_log.failure}. {status.message}".strip()
-            return attrs.evolve(status, state=HealthState.DEGRADED, message=text)
-        return status
-
-    def _too_late(self) -> str | None:
-        limit = self._config.health.liveness_max_lag
-        lag = self._lag.current()
-        if lag > limit:
-            return f"The event loop is {lag:.1f} s late."
-        return self._crew.too_late(limit) if self._workers > 1 else None
-
-    def _listen_for_hangup(self) -> None:
-        """SIGUSR1 opens the log files anew; SIGHUP does so, too, and reads the configuration again; SIGUSR2 replaces
-        the workers.
-        """
-        signal.signal(signal.SIGUSR1, lambda *_: self._reactor.callFromThread(self._reopen_logs))
-        signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._reload))
-        if self._workers > 1:
-            signal.signal(signal.SIGUSR2, lambda *_: self._reactor.callFromThread(self._crew.roll))
-
-    def _end_on_signal(self) -> None:
-        """SIGTERM and SIGINT end the process with exit code 0 when everything is stopped.
-
-        The reactor's own handlers would have it die of the signal in the end, which looks like a failure to whoever
-        waits for it.
-        """
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._reactor.callFromThread(self._end))
+    def _listen_for_signals(self) -> None:
+        listen_for_signals(
+            self._reactor, end=self._end, reopen=self._reopen_logs, reload=self._reload, roll=self._roll
+        )  # fmt: skip
 
     def _end(self) -> None:
         if not self._ending:
@@ -531,6 +366,13 @@ class ProxyService(MultiService):
         self._rules.reload(config)
         self._service_manager.ready()
 
+    def _roll(self) -> None:
+        if self._workers == 1:
+            self.log.warn("SIGUSR2 replaces workers, and there are none: server.workers is 1")
+        else:
+            # What goes wrong is in the log.
+            self._crew.roll().addErrback(lambda _: None)
+
     def _use_rules(self, rules: Rules) -> None:
         """Serve under these rules, and what else the configuration says, from now on."""
         self._serving.use_rules(rules)
@@ -544,9 +386,7 @@ class ProxyService(MultiService):
         self._service_manager.stopping("requests under way end")
         self._board.start_draining()
         await self._serving.drain(self._config.server.drain_timeout)
-        if self._dashboard is not None:
-            await self._dashboard.close()
-        self._browser.close()
+        await self._operators.close()
         await self._cache.close()
         await self._serving.close()
         self._lag.stop()

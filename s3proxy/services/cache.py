@@ -14,8 +14,9 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from s3proxy.cache.manager import CacheManager, CacheSettings
+from s3proxy.cache.manager import CacheManager
 from s3proxy.cache.ram import RamTier
+from s3proxy.cache.settings import CacheSettings
 from s3proxy.config.check import effective_ram_cache_size
 from s3proxy.config.model import Config
 from s3proxy.policy.rules import Rules

@@ -10,7 +10,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from s3proxy.admin.board import ComponentStatus, HealthState
-from s3proxy.cache.fill import RunInThread
+from s3proxy.cache.background import RunInThread
 from s3proxy.services.errors import StartError
 from s3proxy.storage.diskio import DiskBusy
 from s3proxy.telemetry.instruments import Reading

@@ -18,7 +18,9 @@ checks         the timer runs                   –                             
 =============  ===============================  =================================  ====================================
 """
 
+import contextlib
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -32,6 +34,7 @@ from twisted.python.failure import Failure
 from s3proxy.admin.board import ComponentStatus, HealthComponent, HealthState
 from s3proxy.config.model import Config
 from s3proxy.services.cache import CacheService
+from s3proxy.services.storing import upkeep_readings
 from s3proxy.storage.census import Census
 from s3proxy.storage.disk import DiskStore
 from s3proxy.telemetry.instruments import Reading
@@ -332,6 +335,9 @@ class Checks(Service):
         if self._census is not None and self._census.rounds:
             yield Reading("s3proxy_cache_objects", self._census.objects)
             yield Reading("s3proxy_cache_ranges", self._census.ranges)
+        store, reviews = self._cache.store, self._cache._reviews
+        if store is not None and reviews:
+            yield from upkeep_readings(store, reviews[0].scrub)
         yield Reading("s3proxy_cluster_instances", self.found.live, ("live",))
         yield Reading("s3proxy_cluster_instances", self.found.stale, ("stale",))
 
@@ -341,7 +347,8 @@ def _write(directory: str) -> float:
 
     :raises OSError: that did not work
     """
-    path = os.path.join(directory, f".health-{os.getpid()}")
+    # In containers many processes have the same number, hardly ever on hosts of the same name.
+    path = os.path.join(directory, f".health-{socket.gethostname()}-{os.getpid()}")
     fd = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         os.write(fd, _DATA)
@@ -351,4 +358,5 @@ def _write(directory: str) -> float:
         return os.fstat(fd).st_mtime
     finally:
         os.close(fd)
-        os.unlink(path)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)

@@ -20,6 +20,7 @@ from s3proxy.dashboard.sources import ISampler
 from s3proxy.dashboard.verifying import Tally, Verification
 from s3proxy.policy.explain import explain
 from s3proxy.s3.address import ObjectAddress
+from s3proxy.services.rolling import ICrew, roll_workers
 from s3proxy.storage.volume import Volume
 from s3proxy.telemetry.metrics import Metrics
 
@@ -27,6 +28,7 @@ __all__ = ["LocalOperations"]
 
 MOST_ROWS: Final = 1000
 LONGEST_DELAY: Final = 3600.0
+LONGEST_ROLL: Final = 86400.0
 _TELL: Final = 0.2
 """Seconds between two lines of progress."""
 _MOST_FOUND: Final = 1000
@@ -48,6 +50,7 @@ class LocalOperations:
     :param run: calls a function in a thread for disk work
     :param listeners: name, address and port of each listener for clients
     :param end: begins the end of the process, in so many seconds; gives back how long requests may take then
+    :param crew: the workers; None: this process serves by itself
     """
 
     log = Logger()
@@ -64,6 +67,7 @@ class LocalOperations:
         run: Callable[..., "Deferred[Any]"],
         listeners: Callable[[], list[tuple[str, str, int]]],
         end: Callable[[float], float],
+        crew: ICrew | None = None,
     ) -> None:
         self._reactor = reactor
         self._known = known
@@ -74,6 +78,7 @@ class LocalOperations:
         self._run = run
         self._listeners = listeners
         self._end = end
+        self._crew = crew
 
     # Documents.
 
@@ -212,6 +217,22 @@ class LocalOperations:
             raise Refused(400, f"delay is a number of seconds, from 0 to {LONGEST_DELAY:.0f}.")
         self.log.info("{who} ends the proxy in {delay} s", who=who, delay=delay)
         return {"delay": delay, "drain_timeout": self._end(float(delay))}
+
+    async def roll(self, order: Order, who: str, tell: Tell) -> dict[str, Any]:
+        """See :class:`~s3proxy.admin.api.Operations`."""
+        limit = order.get("limit", LONGEST_ROLL)
+        if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not 1 <= limit <= LONGEST_ROLL:
+            raise Refused(400, f"limit is a number of seconds, from 1 to {LONGEST_ROLL:.0f}.")
+        if self._crew is None:
+            raise Refused(
+                409,
+                "One process serves everything here (server.workers is 1), and nothing could serve while it is"
+                " replaced. Drain the proxy and start it again, or set server.workers to 2 or more.",
+            )
+        if self._known.board.draining:
+            raise Refused(409, "The proxy is on its way out.")
+        self.log.info("{who} has the workers replaced", who=who)
+        return await roll_workers(self._reactor, self._crew, float(limit), tell)
 
     # Which objects are meant.
 

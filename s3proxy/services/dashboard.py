@@ -46,7 +46,8 @@ RATE_SPAN = 5
 """Samples over which the present rates are taken."""
 MOST_ROWS = 1000
 _RATES = (
-    "sent", "received", "from_s3", "to_s3", "saved_bytes", "shed", "evicted_bytes", "reads", "hits", "fill_bytes",
+    "sent", "received", "from_s3", "to_s3", "saved_bytes", "shed", "status_5xx", "evicted_bytes", "reads", "hits",
+    "fill_bytes",
 )  # fmt: skip
 
 
@@ -142,7 +143,7 @@ class DashboardService(MultiService):
                 "requests": self._requests,
                 "cache/objects": self._objects,
                 "cache/object": self._object,
-                "rules": lambda query: Answer(documents.rules(self._known)),
+                "rules": self._rules,
                 "rules/match": self._match,
                 "logs": self._logs,
                 "health": lambda query: Answer(self._known.board.document()),
@@ -348,6 +349,10 @@ class DashboardService(MultiService):
             {"lines": self._lines.latest(level=level, text=query.get("q", ""), limit=_limit(query, 200))}
         )  # fmt: skip
 
+    def _rules(self, query: Query) -> Answer:
+        # The snapshot, because of several processes each has its part; it costs some milliseconds.
+        return Answer(documents.rules(self._known, self._metrics.snapshot()), keep=3.0)
+
     def _match(self, query: Query) -> Answer:
         bucket, _, key = query.get("name", "").partition("/")
         return Answer(documents.rule_for(self._known, bucket.encode("utf-8"), key.encode("utf-8")))
@@ -372,11 +377,15 @@ class DashboardService(MultiService):
         """``ref`` of one object, or ``prefix`` or ``glob`` over names ``bucket/key``; ``dry_run`` only counts."""
         if not self._config.allow_purge:
             raise Refused(403, "dashboard.allow_purge is false: the dashboard removes nothing.")
-        ref, prefix, glob = order.get("ref"), order.get("prefix"), order.get("glob")
-        given = [value for value in (ref, prefix, glob) if isinstance(value, str) and value]
+        texts = [order.get(name) or "" for name in ("ref", "prefix", "glob")]
+        dry_run = order.get("dry_run", False)
+        if not all(isinstance(value, str) for value in texts) or not isinstance(dry_run, bool):
+            raise Refused(400, "ref, prefix and glob are texts, dry_run is true or false.")
+        given = list(filter(None, texts))
         if len(given) != 1:
             raise Refused(400, "Give one of ref, prefix and glob.")
-        if isinstance(ref, str) and ref:
+        ref, prefix, glob = texts
+        if ref:
             id = id_of(ref)
             if id is None:
                 raise Refused(400, "ref is store, bucket and key as a query.")
@@ -387,10 +396,10 @@ class DashboardService(MultiService):
             if "/" not in given[0]:
                 raise Refused(400, "Name at least the whole bucket: bucket/prefix.")
             try:
-                ids = await self._browser.matching(Search(prefix=prefix or "", text=glob or ""))
+                ids = await self._browser.matching(Search(prefix=prefix, text=glob))
             except ValueError as error:
                 raise Refused(400, f"{error}.") from None
-        if order.get("dry_run"):
+        if dry_run:
             return {"objects": len(ids), "purged": 0}
         what = "" if ref else given[0]
         return {"objects": len(ids), "purged": await self._browser.purge(ids, who, what)}

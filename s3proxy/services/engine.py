@@ -1,8 +1,8 @@
 """What answers clients: listeners, gateway, tunnels, the way to S3, and the log of it all. One per serving process."""
 
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from typing import Any, Final
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList
@@ -20,6 +20,7 @@ from s3proxy.gateway.pipeline import Accounts, Gateway
 from s3proxy.gateway.transaction import Parts
 from s3proxy.policy.rules import Rules
 from s3proxy.policy.sharing import Sharing
+from s3proxy.s3.address import is_aws_host
 from s3proxy.s3.signature import redact_target
 from s3proxy.services.bandwidth import BandwidthService
 from s3proxy.services.cache import CacheService
@@ -46,12 +47,13 @@ from s3proxy.upstream.admission import AdmittingUpstream
 from s3proxy.upstream.client import Upstream
 from s3proxy.upstream.destinations import DestinationPolicy
 from s3proxy.upstream.pacing import PacedUpstream, Pacer
+from s3proxy.upstream.routing import host_and_port, longest_suffix
 from s3proxy.util.malloc import keep_freed_memory
 from s3proxy.wire.pages import PageCache
 from s3proxy.wire.resource import CachingResource
 from s3proxy.wire.site import CachingSite
 
-__all__ = ["Engine"]
+__all__ = ["COMPONENTS", "Engine"]
 
 
 class Engine(MultiService):
@@ -173,7 +175,7 @@ class Engine(MultiService):
         self._passthrough: PassthroughListener | None = None
         self._certificate: CertificateService | None = None
         self._add_listeners()
-        self._components = self._health_components()
+        self._components = {name: make(self) for name, make in COMPONENTS.items()}
         self._sampler = Sampler(metrics, [self.readings], lag.worst)
         for source in (self._access_log.readings, self._tunnels.readings, self.readings):
             metrics.observe_source(source)
@@ -336,23 +338,13 @@ class Engine(MultiService):
         """Values that their owners keep, as readings for the metrics."""
         return readings_of(self._gateway, self._cache, self._upstream, [each.site for each in self._traffic])()
 
-    def _health_components(self) -> dict[str, HealthComponent]:
-        seconds, upstream, copies = self._reactor.seconds, self._upstream, self._gateway.copies
-        logs: dict[str, ILog] = {"access": self._access_log}
-        tls = None if self._certificate is None else self._certificate.health
-        return {
-            "upstream": UpstreamHealth(upstream.snapshot, self._metered, seconds),
-            "dns": DnsHealth(upstream.unanswered, upstream.lookups, seconds),
-            "capacity": CapacityHealth(self._gateway, lambda: (copies.taken, copies.size), seconds),
-            "reactor": lambda: reactor_health(self._lag),
-            "logs": LogHealth(lambda: logs, lambda: self._access_log.dropped, seconds),
-            "listeners": self._listener_health,
-            "tls": tls or (lambda: ComponentStatus("tls", HealthState.DISABLED, "There is no TLS listener.")),
-        }
-
     def health(self) -> dict[str, HealthComponent]:
         """The components that this part of the proxy answers for, by name."""
         return self._components
+
+    def _buffers(self) -> tuple[int, int]:
+        """Bytes that copies of uploads take, and may take."""
+        return self._gateway.copies.taken, self._gateway.copies.size
 
     def _listener_health(self) -> ComponentStatus:
         data: dict[str, object] = {
@@ -361,3 +353,32 @@ class Engine(MultiService):
             "tunnels": len(self._tunnels),
         }
         return ComponentStatus("listeners", HealthState.HEALTHY, data=data)
+
+    def _dns_health(self) -> HealthComponent:
+        stores = {host_and_port(key)[0] for key in self._config.connection_pool.upstream_overrides}
+
+        def matters(name: str) -> bool:
+            return is_aws_host(name) or name in stores or longest_suffix(name, stores) is not None
+
+        return DnsHealth(self._upstream.unanswered, self._upstream.lookups, self._reactor.seconds, matters)
+
+    def _log_health(self) -> HealthComponent:
+        logs: dict[str, ILog] = {"access": self._access_log}
+        return LogHealth(lambda: logs, lambda: self._access_log.dropped, self._reactor.seconds)
+
+    def _tls_health(self) -> HealthComponent:
+        if self._certificate is not None:
+            return self._certificate.health
+        return lambda: ComponentStatus("tls", HealthState.DISABLED, "There is no TLS listener.")
+
+
+COMPONENTS: Final[Mapping[str, Callable[[Engine], HealthComponent]]] = {
+    "upstream": lambda engine: UpstreamHealth(engine._upstream.snapshot, engine._metered, engine._reactor.seconds),
+    "dns": Engine._dns_health,
+    "capacity": lambda engine: CapacityHealth(engine._gateway, engine._buffers, engine._reactor.seconds),
+    "reactor": lambda engine: lambda: reactor_health(engine._lag),
+    "logs": Engine._log_health,
+    "listeners": lambda engine: engine._listener_health,
+    "tls": Engine._tls_health,
+}
+"""The components of health that a process answers for that serves, by name, and how an engine makes them."""

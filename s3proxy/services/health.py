@@ -11,7 +11,8 @@ capacity       there is room               nine tenths are used, or a request   
                                            was turned away                      a minute
 reactor        timers are less than        less than a second                   a second and more
                100 ms late
-logs           lines are written           they can't be, or some are lost      never
+logs           lines are written           they can't be, a write does not end, never
+                                           or some are lost
 =============  ==========================  ===================================  =====================================
 
 Shares are those of the last minute; lateness is that of all but the worst hundredth of the timers.
@@ -134,6 +135,8 @@ class DnsHealth:
 
     :param unanswered: names about which none had an answer lately: with former addresses, and without
     :param counts: names that were looked up so far, and those of them that no server answered about
+    :param matters: whether a name is one that the proxy is there for; about others, which any client can make up,
+        nobody needs to know anything
     """
 
     def __init__(
@@ -141,8 +144,10 @@ class DnsHealth:
         unanswered: Callable[[], tuple[tuple[str, ...], tuple[str, ...]]],
         counts: Callable[[], tuple[float, float]],
         seconds: Callable[[], float],
+        matters: Callable[[str], bool],
     ) -> None:
         self._unanswered = unanswered
+        self._matters = matters
         self._minute = _Minute(seconds, counts)
 
     def __call__(self) -> ComponentStatus:
@@ -153,8 +158,9 @@ class DnsHealth:
         if not old and not none:
             return ComponentStatus("dns", HealthState.HEALTHY, data=data)
         # One name that nobody can resolve says nothing about the name servers, while others are answered about.
-        if none and (old or asked <= failed):
-            text = f"No name server answers, and nobody knows {_named(none)}; see connection_pool.dns_servers."
+        missed = [name for name in none if self._matters(name)]
+        if missed and (old or asked <= failed):
+            text = f"No name server answers, and nobody knows {_named(missed)}; see connection_pool.dns_servers."
             return ComponentStatus("dns", HealthState.UNHEALTHY, text, data=data)
         messages = []
         if old:

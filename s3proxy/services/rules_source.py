@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from s3proxy.admin.board import ComponentStatus, HealthState
-from s3proxy.cache.fill import RunInThread
+from s3proxy.cache.background import RunInThread
 from s3proxy.config.features import rule_remarks
 from s3proxy.config.model import Config
 from s3proxy.policy.rules import Rules

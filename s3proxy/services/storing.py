@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 from s3proxy.storage.disk import DiskStore
 from s3proxy.storage.diskio import DiskIO
+from s3proxy.storage.scrub import Scrub
 from s3proxy.telemetry.counts import totals
 from s3proxy.telemetry.instruments import Reading, Spread
 
-__all__ = ["disk_readings", "store_readings"]
+__all__ = ["disk_readings", "store_readings", "upkeep_readings"]
 
 _FAULTS = {"metadata": "metadata_corrupt", "range": "range_corrupt", "missing": "range_missing"}
 _REPAIRS = ("orphan_file",)
@@ -43,3 +44,11 @@ def store_readings(store: DiskStore) -> Iterator[Reading | Spread]:
         yield Reading("s3proxy_cache_errors_total", counts.faults[kind], (word,))
     for operation, seconds in counts.seconds.items():
         yield Spread("s3proxy_cache_operation_duration_seconds", seconds, (operation,))
+
+
+def upkeep_readings(store: DiskStore, scrub: Scrub) -> Iterator[Reading]:
+    """Of who looks after the cache directory for all processes."""
+    yield Reading("s3proxy_scrub_files_total", scrub.files)
+    yield Reading("s3proxy_scrub_bytes_total", scrub.read)
+    yield Reading("s3proxy_scrub_damaged_total", scrub.damaged)
+    yield Reading("s3proxy_size_drift_bytes", store.volume.ledger.drift)

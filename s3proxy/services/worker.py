@@ -18,23 +18,23 @@ from zope.interface import implementer
 from s3proxy import __version__
 from s3proxy.cluster.handover import HOST_MEMORY, Handover
 from s3proxy.cluster.member import Membership, join
-from s3proxy.cluster.supervisor import PATIENCE
+from s3proxy.cluster.supervisor import END_GRACE, PATIENCE
 from s3proxy.config.model import Config
 from s3proxy.policy.rules import Rules
 from s3proxy.services.cache import CacheService
-from s3proxy.services.crew import USE, WorkerSettings
 from s3proxy.services.engine import Engine
 from s3proxy.services.errors import StartError
 from s3proxy.services.facts import facts_of
 from s3proxy.services.listeners import BoundPort
 from s3proxy.services.rules_source import RulesSource
+from s3proxy.services.worker_settings import USE, WorkerSettings
 from s3proxy.storage.hostmemory import HostMemory
 from s3proxy.storage.recency import Use
 from s3proxy.telemetry.lag import LagSampler
 from s3proxy.telemetry.logs import ApplicationLog, format_line
 from s3proxy.telemetry.metrics import Metrics
 
-__all__ = ["WorkerService"]
+__all__ = ["WorkerService", "end_at_last"]
 
 TELL_LINES: Final = 0.5
 """Seconds between two deliveries of log lines to the supervisor."""
@@ -42,6 +42,12 @@ MOST_LINES: Final = 500
 """Lines of one delivery; of more, the last."""
 FAREWELL: Final = 2.0
 """Seconds for the last word."""
+
+
+def end_at_last(seconds: float) -> None:
+    """Have the kernel end this process in so many seconds, whatever it does then, or hangs in: nobody else will."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 @implementer(ILogObserver)
@@ -104,6 +110,7 @@ class WorkerService(MultiService):
         self._telling = LoopingCall(self._tell_lines)
         self._telling.clock = reactor
         self._ending = False
+        self._is_logging = False
         self._membership: Membership | None = None
 
     def startService(self) -> None:
@@ -118,6 +125,7 @@ class WorkerService(MultiService):
         except OSError as error:
             raise StartError(f"logging.app_log_dir: {error}") from None
         globalLogBeginner.beginLoggingTo([self._observer], redirectStandardIO=False)
+        self._is_logging = True
         try:
             memory = HostMemory(HOST_MEMORY, self._handover.seat)
         except (OSError, ValueError) as error:
@@ -154,6 +162,12 @@ class WorkerService(MultiService):
             self._telling.start(TELL_LINES, now=False).addErrback(self._broken)
         self._membership.ready(os.getpid())
         self.log.info("serving, process {pid}", pid=os.getpid())
+
+    def give_up(self, why: str) -> None:
+        """It can't serve: say why in the application log, if that is open."""
+        if self._is_logging:
+            self.log.error("can't serve: {why}", why=why)
+            self._app_log.flush()
 
     def _ports(self) -> dict[str, BoundPort]:
         server = self._config.server
@@ -234,9 +248,11 @@ class WorkerService(MultiService):
     def orphaned(self) -> None:
         """See :class:`IMember`."""
         self._membership = None
+        limit = self._config.server.drain_timeout
+        end_at_last(limit + END_GRACE)
         if not self._ending:
             self.log.error("the supervisor is gone; this worker ends, too")
-            self.drain(self._config.server.drain_timeout, 0.0)
+            self.drain(limit, 0.0)
 
     # The end.
 

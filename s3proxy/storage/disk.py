@@ -8,10 +8,11 @@ from collections.abc import Callable
 from functools import partial
 
 from s3proxy.storage.balance import Balance
+from s3proxy.storage.counting import Corrections, Counting
 from s3proxy.storage.entry import EntryFacts, StoredEntry
 from s3proxy.storage.errors import StoreError
-from s3proxy.storage.evictlease import EvictionLease
 from s3proxy.storage.eviction import Evictor
+from s3proxy.storage.evictlease import EvictionLease
 from s3proxy.storage.files import SystemCalls, write_fully
 from s3proxy.storage.generations import GenerationTable
 from s3proxy.storage.handles import HandleCache, ReadHandle
@@ -167,7 +168,10 @@ def open_store(
     lease = EvictionLease(system, f"{root}/ctl/evict.lease", instance, now, eviction_timeout)
     evictor = Evictor(volume, log, balance, SCORES[eviction], lease)
     reaper = Reaper(volume, upload_expiry)
-    sweeper = Sweeper(volume, evictor, reaper, trigger_percent=trigger_percent, target_percent=target_percent)
+    corrections = Corrections(volume, Counting(volume, peers))
+    sweeper = Sweeper(
+        volume, evictor, reaper, corrections, trigger_percent=trigger_percent, target_percent=target_percent
+    )
     return DiskStore(
         volume,
         balance,

@@ -203,6 +203,13 @@ class Evictor:
             finally:
                 self._lease.release()
 
+    def clear_up(self) -> None:
+        """Remove the right to evict that somebody has left who died.
+
+        :raises OSError: the directory can't be changed
+        """
+        self._lease.clear()
+
     def spare_files(self) -> None:
         """Keep less for some minutes if the file system has hardly any room for more files, however many bytes are
         free.

@@ -71,11 +71,20 @@ class EvictionLease:
         except OSError:
             return
 
+    def clear(self) -> None:
+        """Remove what somebody has left who died.
+
+        :raises OSError: the directory can't be changed
+        """
+        if not self._held and self._is_stale():
+            self._break()
+
     def _try(self) -> bool:
         if self._create():
             return True
-        if not self._is_stale():
-            return False
+        return self._is_stale() and self._break() and self._create()
+
+    def _break(self) -> bool:
         # Whoever takes it away first may have it.
         aside = f"{self._path[:-6]}.{instance_text(self._instance.number)}.tmp"
         try:
@@ -84,7 +93,7 @@ class EvictionLease:
         except FileNotFoundError:
             return False
         self.broken += 1
-        return self._create()
+        return True
 
     def _create(self) -> bool:
         try:
@@ -93,6 +102,9 @@ class EvictionLease:
             return False
         try:
             self._calls.pwrite(fd, instance_text(self._instance.number).encode("ascii"), 0)
+        except OSError:
+            self._calls.unlink(self._path)
+            raise
         finally:
             self._calls.close(fd)
         return True

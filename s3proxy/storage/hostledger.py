@@ -10,14 +10,14 @@ from typing import Any
 from s3proxy.storage.balance import Balance
 from s3proxy.storage.files import SystemCalls
 from s3proxy.storage.hostmemory import MOST_SEATS, HostLock, HostMemory
-from s3proxy.storage.ledger import FIXED_OVERHEAD, Ledger
+from s3proxy.storage.ledger import ASSUMED, FIXED_OVERHEAD, KNOWN, Ledger
 
 __all__ = ["LEDGER_LOCK", "HostBalance", "HostLedger"]
 
 LEDGER_LOCK, BALANCE_LOCK = 0, 1
 
 # Totals.
-_UNWALKED, _SQUEEZE, _SQUEEZED_AT, _DECLARED, _SEATS = range(5)
+_UNWALKED, _SQUEEZE, _SQUEEZED_AT, _DECLARED, _SEATS, _FIRST_VERSION = range(6)
 # Columns of each seat's row. What a process had set aside or under way ends with it; the rest counts on.
 _ESTIMATE, _EXACT, _UNREAD, _STAGED, _SPARE, _RESERVED, _UNREAD_RESERVED, _IN_FLIGHT = range(8)
 _OF_THE_LIVING = (_RESERVED, _UNREAD_RESERVED, _IN_FLIGHT)
@@ -47,7 +47,8 @@ class HostLedger(Ledger):
         self._totals = memory.totals
         self._columns = [memory.column(number) for number in range(_IN_FLIGHT + 1)]
         self._walked: Any
-        self._walked, self._versions, self._active = memory.per_shard(shards)  # type: ignore[assignment]
+        per_shard: Any = memory.per_shard(shards)
+        self._walked, self._versions, self._active, self._believed_sums = per_shard
         self.limit = limit
         self.unread_limit = unread_limit
         self.drift = 0
@@ -66,12 +67,12 @@ class HostLedger(Ledger):
         """The process that had this seat is gone: so is what it had set aside, and what it was changing."""
         with self._host_lock:
             self._vacate(seat)
-            if self._unwalked:
-                # Whose changes these were is not known. Those of the living count as over, too: one that ends now is
-                # noticed by the version, and one that ends later makes the sum of one shard wrong by one file.
-                for shard, count in enumerate(self._active):
-                    if count:
-                        self._active[shard] = self._versions[shard] = 0
+            # Whose changes these were is not known. Those of the living count as over, too: one that ends now is
+            # noticed by the version, and one that ends later makes the sum of one shard wrong by one file.
+            for shard, count in enumerate(self._active):
+                if count:
+                    self._active[shard] = 0
+                    self._versions[shard] = self._versions[shard] + 1 & 0xFFFFFFFF
 
     def _vacate(self, seat: int) -> None:
         for column in _OF_THE_LIVING:
@@ -86,6 +87,14 @@ class HostLedger(Ledger):
     def _unwalked(self) -> int:  # type: ignore[override]
         return self._totals[_UNWALKED]
 
+    @_unwalked.setter
+    def _unwalked(self, value: int) -> None:
+        self._totals[_UNWALKED] = value
+
+    @property
+    def _first_version(self) -> int:  # type: ignore[override]
+        return self._totals[_FIRST_VERSION]
+
     @property
     def _squeeze(self) -> int:  # type: ignore[override]
         return self._totals[_SQUEEZE]
@@ -97,6 +106,10 @@ class HostLedger(Ledger):
     @property
     def _estimate(self) -> int:  # type: ignore[override]
         return self._sum(_ESTIMATE)
+
+    @_estimate.setter
+    def _estimate(self, value: int) -> None:
+        self._columns[_ESTIMATE][self._seat] += value - self._sum(_ESTIMATE)
 
     @property
     def _reserved(self) -> int:  # type: ignore[override]
@@ -173,47 +186,43 @@ class HostLedger(Ledger):
         """See :class:`Ledger`."""
         self._change(_IN_FLIGHT, size)
 
-    def add(self, shard: int, size: int, *, counted: bool = True, unread: int = 0) -> None:
-        """See :class:`Ledger`."""
-        self._add_safely(shard, size, counted, unread)
-        if self.told is not None:
-            self.told(shard, size, unread)
-
     def hear(self, shard: int, size: int, unread: int) -> None:
         """See :class:`Ledger`."""
-        self._add_safely(shard, size, True, unread)
-
-    def _add_safely(self, shard: int, size: int, counted: bool, unread: int) -> None:
-        if self.complete:
-            self._add(shard, size, counted, unread)
+        if self._walked[shard] == KNOWN and self.complete:
+            self._hear(shard, size, unread)
         else:
             with self._host_lock:
-                self._add(shard, size, counted, unread)
+                self._hear(shard, size, unread)
 
-    def _add(self, shard: int, size: int, counted: bool, unread: int) -> None:
+    def _hear(self, shard: int, size: int, unread: int) -> None:
         with self._lock:
             self._columns[_ESTIMATE][self._seat] += size
-            if counted and self._walked[shard]:
-                self._columns[_EXACT][self._seat] += size
-                self._add_unread(shard, unread)
+            if self._walked[shard]:
+                self._count(shard, size, unread)
+
+    def _count(self, shard: int, size: int, unread: int) -> None:
+        self._columns[_EXACT][self._seat] += size
+        self._add_unread(shard, unread)
+        if self._walked[shard] == ASSUMED:
+            self._believe(shard, size, unread)
 
     def _add_unread(self, shard: int, size: int) -> None:
         self._columns[_UNREAD][self._seat] += size
         if shard == len(self._walked) - 1:
             self._columns[_STAGED][self._seat] += size
 
-    # The walk, which one process does at a time. When it is over, nobody needs to know who is changing what.
+    # The walk, which one process does at a time. Who is changing a shard whose sum is known, nobody needs to know.
 
     def enter(self, shard: int) -> None:
         """See :class:`Ledger`."""
-        if not self.complete:
+        if self._walked[shard] != KNOWN or not self.complete:
             with self._host_lock:
                 self._active[shard] += 1
                 self._versions[shard] = self._versions[shard] + 1 & 0xFFFFFFFF
 
     def leave(self, shard: int) -> None:
         """See :class:`Ledger`."""
-        if not self.complete:
+        if self._walked[shard] != KNOWN or not self.complete:
             with self._host_lock:
                 # It may have begun before anybody counted, or while a process died that was counted.
                 self._active[shard] = max(0, self._active[shard] - 1)
@@ -229,25 +238,24 @@ class HostLedger(Ledger):
         with self._host_lock:
             return super().end_walk(shard, token, total, unread)
 
-    def force_walk(self, shard: int, total: int, unread: int = 0) -> None:
+    def assume(self, shard: int, total: int, unread: int = 0) -> None:
         """See :class:`Ledger`."""
         with self._host_lock:
-            super().force_walk(shard, total, unread)
+            super().assume(shard, total, unread)
 
     def finish_untouched(self, present: set[int]) -> None:
         """See :class:`Ledger`."""
         with self._host_lock:
             super().finish_untouched(present)
 
-    def _settle(self, shard: int, total: int, unread: int = 0) -> None:
-        if not self._walked[shard]:
-            self._walked[shard] = 1
-            self._columns[_EXACT][self._seat] += total
-            self._add_unread(shard, unread)
-            self._totals[_UNWALKED] -= 1
-            if self._totals[_UNWALKED] == 0:
-                self.drift = self._estimate - self._exact
-                self._columns[_ESTIMATE][self._seat] -= self.drift
+    def _believe(self, shard: int, size: int, unread: int) -> None:
+        self._believed_sums[2 * shard] += size
+        self._believed_sums[2 * shard + 1] += unread
+
+    def _disbelieve(self, shard: int) -> tuple[int, int]:
+        found = self._believed_sums[2 * shard], self._believed_sums[2 * shard + 1]
+        self._believed_sums[2 * shard] = self._believed_sums[2 * shard + 1] = 0
+        return found
 
     def recount(self) -> None:
         """See :class:`Ledger`."""
@@ -259,8 +267,10 @@ class HostLedger(Ledger):
             self._columns[_STAGED][mine] -= self._staged
             shards = len(self._walked)
             self._walked[:] = bytes(shards)
+            first = self._totals[_FIRST_VERSION] = max(self._versions) + 1 & 0x7FFFFFFF
             for shard in range(shards):
-                self._versions[shard] = self._active[shard] = 0
+                self._versions[shard], self._active[shard] = first, 0
+                self._disbelieve(shard)
             self._totals[_UNWALKED] = shards
 
 

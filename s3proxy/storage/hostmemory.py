@@ -4,7 +4,7 @@
 
     page 0      magic, layout, and the bytes that locks are taken on
     then        the generation table
-    then        totals, one row of numbers per seat, and three arrays with a number per shard: the ledger's
+    then        totals, one row of numbers per seat, and arrays with numbers of each shard: the ledger's
 
 Every process has a *seat*, a number that no other living process has. It writes no other row than its own, so that
 numbers need no lock to be added to; and when it dies, what it had set aside is known.
@@ -28,7 +28,7 @@ MOST_SEATS = 1024
 SLOTS = 1 << 20
 MOST_SHARDS = (1 << 16) + 1
 
-_MAGIC = b"s3proxy host 1\n\0"
+_MAGIC = b"s3proxy host 2\n\0"
 _TOTALS = 64
 _GROUP = _TOTALS - 1
 _COLUMNS = 16
@@ -45,7 +45,8 @@ _ROWS_AT = _TOTALS * 8
 _WALKED_AT = _ROWS_AT + MOST_SEATS * _COLUMNS * 8
 _VERSIONS_AT = _WALKED_AT + (MOST_SHARDS + 7) // 8 * 8
 _ACTIVE_AT = _VERSIONS_AT + 4 * (MOST_SHARDS + 1)
-_LEDGER_SIZE = _page(_ACTIVE_AT + 4 * (MOST_SHARDS + 1))
+_BELIEVED_AT = (_ACTIVE_AT + 4 * (MOST_SHARDS + 1) + 7) // 8 * 8
+_LEDGER_SIZE = _page(_BELIEVED_AT + 16 * MOST_SHARDS)
 _SIZE = _LEDGER_AT + _LEDGER_SIZE
 
 
@@ -144,11 +145,12 @@ class HostMemory:
         """A number of every seat."""
         return self._rows[number * MOST_SEATS : (number + 1) * MOST_SEATS]
 
-    def per_shard(self, shards: int) -> tuple[memoryview, memoryview, memoryview]:
-        """Three numbers of every shard: a byte, and two of four bytes."""
+    def per_shard(self, shards: int) -> tuple[memoryview, memoryview, memoryview, memoryview]:
+        """Numbers of every shard: a byte, two of four bytes each, and, one after the other, two of eight bytes."""
         view = self._view
         return (
             view[_WALKED_AT : _WALKED_AT + shards],
             view[_VERSIONS_AT : _VERSIONS_AT + 4 * shards].cast("I"),
             view[_ACTIVE_AT : _ACTIVE_AT + 4 * shards].cast("I"),
+            view[_BELIEVED_AT : _BELIEVED_AT + 16 * shards].cast("q"),
         )

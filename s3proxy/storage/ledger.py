@@ -3,10 +3,14 @@
 import threading
 from collections.abc import Callable
 from types import TracebackType
+from typing import Any, Final
 
-__all__ = ["Ledger"]
+__all__ = ["ASSUMED", "FIXED_OVERHEAD", "KNOWN", "Ledger"]
 
 FIXED_OVERHEAD = 12 * 4096
+KNOWN: Final = 1
+ASSUMED: Final = 2
+"""Of a shard's sum, beside 0: unknown."""
 
 
 class Ledger:
@@ -19,7 +23,8 @@ class Ledger:
     goes by the number that was declared on disk before, which is never below the truth, plus what changed since. Each
     shard that was walked contributes its true sum; when all have, the true sum counts. To sum up a shard that changes
     meanwhile, the walk brackets it (:meth:`begin_walk`, :meth:`end_walk`) and repeats when there was a change in
-    between.
+    between. The sum of a shard that never rests is **assumed** (:meth:`assume`): what is known to be added and removed
+    from then on counts, and a later walk that nobody disturbs puts it right.
 
     **Unread** bytes, those of entries that were written through and that nobody has read yet and those of uploads that
     are not finished, are counted among the published ones and once more by themselves: they have a limit of their own.
@@ -45,9 +50,11 @@ class Ledger:
         self.limit = limit
         self._estimate = declared + (FIXED_OVERHEAD if walked else 0)
         self._exact = FIXED_OVERHEAD
-        self._walked = bytearray(b"\1" * shards if walked else shards)
+        self._walked: Any = bytearray(b"\1" * shards if walked else shards)
+        self._believed: dict[int, list[int]] = {}
         self._unwalked = 0 if walked else shards
         self._versions = [0] * shards
+        self._first_version = 0
         self._active = [0] * shards
         self._reserved = 0
         self._in_flight = 0
@@ -171,17 +178,12 @@ class Ledger:
         with self._lock:
             self._in_flight += size
 
-    def add(self, shard: int, size: int, *, counted: bool = True, unread: int = 0) -> None:
+    def add(self, shard: int, size: int, *, unread: int = 0) -> None:
         """Published bytes appeared (or, negative, went).
 
         :param unread: how many unread ones appeared (or, negative, went, or were read)
-        :param counted: False for what went from a place that the walk had not reached when it was put there
         """
-        with self._lock:
-            self._estimate += size
-            if counted and self._walked[shard]:
-                self._exact += size
-                self._add_unread(shard, unread)
+        self.hear(shard, size, unread)
         if self.told is not None:
             self.told(shard, size, unread)
 
@@ -190,12 +192,23 @@ class Ledger:
         with self._lock:
             self._estimate += size
             if self._walked[shard]:
-                self._exact += size
-                self._add_unread(shard, unread)
+                self._count(shard, size, unread)
+
+    def _count(self, shard: int, size: int, unread: int) -> None:
+        self._exact += size
+        self._add_unread(shard, unread)
+        if self._walked[shard] == ASSUMED:
+            self._believe(shard, size, unread)
 
     def is_walked(self, shard: int) -> bool:
-        """Whether the shard's sum is known."""
-        return self._walked[shard] == 1
+        """Whether the shard's sum is known, or assumed."""
+        return self._walked[shard] != 0
+
+    @property
+    def assumed(self) -> list[int]:
+        """The shards whose sums are assumed."""
+        states = bytes(self._walked)
+        return [shard for shard, state in enumerate(states) if state == ASSUMED] if ASSUMED in states else []
 
     def changing(self, shard: int) -> "Change":
         """A context manager around each step that changes names in a shard and what is counted for it."""
@@ -229,20 +242,40 @@ class Ledger:
             self._settle(shard, total, unread)
             return True
 
-    def force_walk(self, shard: int, total: int, unread: int = 0) -> None:
-        """Take the sum of a shard although it is being changed. Nothing happens when it has been taken."""
+    def assume(self, shard: int, total: int, unread: int = 0) -> None:
+        """Take the sum of a shard although others were changing it. Nothing happens when one has been taken."""
         with self._lock:
-            self._settle(shard, total, unread)
+            if not self._walked[shard]:
+                self._settle(shard, total, unread)
+                self._walked[shard] = ASSUMED
+                self._believe(shard, total, unread)
 
     def _settle(self, shard: int, total: int, unread: int = 0) -> None:
-        if not self._walked[shard]:
-            self._walked[shard] = 1
-            self._exact += total
-            self._add_unread(shard, unread)
-            self._unwalked -= 1
-            if self._unwalked == 0:
-                self.drift = self._estimate - self._exact
-                self._estimate = self._exact
+        """The shard holds so much."""
+        state = self._walked[shard]
+        if state == KNOWN:
+            return
+        self._walked[shard] = KNOWN
+        if state == ASSUMED:
+            size, of_these = self._disbelieve(shard)
+            self._count(shard, total - size, unread - of_these)
+            self._estimate += total - size
+            return
+        self._count(shard, total, unread)
+        self._unwalked -= 1
+        if self._unwalked == 0:
+            self.drift = self._estimate - self._exact
+            self._estimate -= self.drift
+
+    def _believe(self, shard: int, size: int, unread: int) -> None:
+        believed = self._believed.setdefault(shard, [0, 0])
+        believed[0] += size
+        believed[1] += unread
+
+    def _disbelieve(self, shard: int) -> tuple[int, int]:
+        """What was believed to be in a shard, which is forgotten."""
+        size, unread = self._believed.pop(shard)
+        return size, unread
 
     def recount(self) -> None:
         """Take every shard's sum anew; until all are known, what is believed now counts, and what changes."""
@@ -251,7 +284,10 @@ class Ledger:
             self._exact = FIXED_OVERHEAD
             self._unread = self._staged = 0
             self._walked = bytearray(len(self._walked))
-            self._versions = [0] * len(self._walked)
+            self._believed = {}
+            # Whoever looked at a shard before is not to think that it has not changed since.
+            self._first_version = max(self._versions) + 1
+            self._versions = [self._first_version] * len(self._walked)
             self._unwalked = len(self._walked)
 
     def _add_unread(self, shard: int, size: int) -> None:
@@ -263,8 +299,9 @@ class Ledger:
         """Every shard that has no directory holds nothing; ``present`` are those that have one."""
         with self._lock:
             for shard in range(len(self._walked)):
-                if shard not in present and not self._active[shard] and self._versions[shard] == 0:
-                    self._settle(shard, 0)
+                if shard not in present and not self._active[shard]:
+                    if self._versions[shard] == self._first_version:
+                        self._settle(shard, 0)
 
 
 class Change:

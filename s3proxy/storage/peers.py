@@ -2,12 +2,16 @@
 
 Each process keeps a file ``inst/<I>.use`` with what it has added to each shard since it started, removals taken off::
 
-    magic, group, beat, number of this state, shards     40 bytes
-    then for each shard: bytes, unread bytes             two numbers of 8 bytes
+    magic, group, beat, number of this state, shards, whether it has ended     48 bytes
+    for each shard: bytes, unread bytes                                         two numbers of 8 bytes
+    for each shard: how often it has changed something there                    4 bytes
 
 The beat grows about every second, the number when something has changed. Numbers only accumulate, so that it does no
 harm to read them twice, late, or never: whoever reads them takes the difference to what it read before. Nobody sets
 them back. The processes of one host share a ledger and have the same group; one of them reads for all.
+
+Who has not ended in good order and is dead may have done something that it has not told: then :attr:`Peers.lost` says
+that everything should be counted anew.
 """
 
 import os
@@ -15,7 +19,8 @@ import struct
 import threading
 import time
 from array import array
-from typing import Final
+from contextlib import AbstractContextManager
+from typing import Any, Final
 
 import attrs
 
@@ -31,11 +36,12 @@ FORGOTTEN_AFTER: Final = 600.0
 """
 _LOOK: Final = 5.0
 """Seconds between two looks whether others still live."""
-PATIENCE: Final = 4.0
+PATIENCE: Final = 10.0
 """Seconds after which it is taken for granted that another instance has told what it did."""
-_MAGIC: Final = b"s3pxuse2"
-_HEAD: Final = struct.Struct("<8sqqqq")
+_MAGIC: Final = b"s3pxuse3"
+_HEAD: Final = struct.Struct("<8sqqqqq")
 _PAGE: Final = 4096
+_UNTOUCHED: Final = bytes(20)
 
 
 def parse_use(name: str) -> int | None:
@@ -51,28 +57,36 @@ def parse_use(name: str) -> int | None:
 class _State:
     """What was read last of another process's file."""
 
-    __slots__ = ("beat", "number", "sums")
+    __slots__ = ("beat", "number", "ended", "sums", "changes")
 
-    def __init__(self, beat: int, number: int, sums: bytes) -> None:
+    def __init__(self, beat: int, number: int, ended: bool, sums: bytes, changes: bytes) -> None:
         self.beat = beat
         self.number = number
+        self.ended = ended
         self.sums = sums
+        self.changes = changes
 
     def of(self, shard: int) -> bytes:
         """What it did to one shard."""
-        return self.sums[16 * shard : 16 * shard + 16]
+        return self.sums[16 * shard : 16 * shard + 16] + self.changes[4 * shard : 4 * shard + 4]
 
 
-@attrs.frozen
+@attrs.define
 class Mark:
     """What was known of the others when a shard was looked at.
 
-    :ivar at: the monotonic clock's seconds
-    :ivar states: beat, and what it had done to the shard, of each living process
+    :ivar states: what each had done to the shard, before the look
+    :ivar alone: nobody else lives
+    :ivar at: the monotonic clock's seconds when the look was over
+    :ivar listened: how often this process had begun to listen by then
+    :ivar beats: of the others, some time after the look; None: nobody has listened since
     """
 
-    at: float
-    states: dict[int, tuple[int, bytes]]
+    states: dict[int, bytes]
+    alone: bool
+    at: float = 0.0
+    listened: int = 0
+    beats: dict[int, int] | None = None
 
 
 class Peers:
@@ -103,7 +117,9 @@ class Peers:
         self._listens = listens
         self._lock = threading.Lock()
         self._sums = array("q", bytes(16 * shards))
+        self._changes = array("I", bytes(4 * shards))
         self._changed: set[int] = set()
+        self._listened = 0
         self._beat = self._number = 0
         self._listening = threading.Lock()
         self._seen: dict[int, _State] = {}
@@ -124,6 +140,9 @@ class Peers:
                 found = self._read(number)
                 if found is not None:
                     self._seen[number] = found
+                if not self._instance.is_alive(number):
+                    # Whatever it did is there.
+                    self._mourned.add(number)
             self._find_dead()
         self.tell()
         self._ledger.told = self.note
@@ -133,7 +152,9 @@ class Peers:
         with self._lock:
             self._sums[2 * shard] += size
             self._sums[2 * shard + 1] += unread
+            self._changes[shard] = self._changes[shard] + 1 & 0xFFFFFFFF
             self._changed.add(16 * shard // _PAGE)
+            self._changed.add((16 * self._shards + 4 * shard) // _PAGE)
 
     def exchange(self, now: float) -> None:
         """Tell the others, and hear from them.
@@ -147,8 +168,10 @@ class Peers:
                 self._looked_at = now
                 self._look_after(now)
 
-    def tell(self) -> None:
+    def tell(self, *, ended: bool = False) -> None:
         """Write what has changed, and that this process lives.
+
+        :param ended: it is the last word
 
         The file is opened and closed each time: on NFS that is what lets other hosts see it, and nothing is open for
         writing that would keep somebody from remounting the directory as read-only.
@@ -157,7 +180,7 @@ class Peers:
         """
         with self._lock:
             changed, self._changed = self._changed, set()
-            data = self._sums.tobytes()
+            data = self._sums.tobytes() + self._changes.tobytes()
         path = f"{self._directory}/{instance_text(self._instance.number)}.use"
         size = _HEAD.size + len(data)
         try:
@@ -171,7 +194,8 @@ class Peers:
                     self._calls.pwrite(fd, data[page * _PAGE : (page + 1) * _PAGE], _HEAD.size + page * _PAGE)
                 self._beat += 1
                 self._number += bool(changed)
-                self._calls.pwrite(fd, _HEAD.pack(_MAGIC, self._group, self._beat, self._number, self._shards), 0)
+                head = _HEAD.pack(_MAGIC, self._group, self._beat, self._number, self._shards, ended)
+                self._calls.pwrite(fd, head, 0)
             finally:
                 self._calls.close(fd)
         except OSError:
@@ -185,6 +209,7 @@ class Peers:
         :raises OSError: the directory can't be read
         """
         with self._listening:
+            self._listened += 1
             for number in self._numbers():
                 found = self._read(number)
                 if found is not None:
@@ -192,34 +217,48 @@ class Peers:
                     self._seen[number] = found
                     self._take(b"" if before is None else before.sums, found.sums)
 
+    def deaf(self) -> AbstractContextManager[Any]:
+        """A context manager, in which nothing that others have done reaches the ledger."""
+        return self._listening
+
     def mark(self, shard: int) -> Mark:
-        """What is known of the others now; read before a shard is looked at."""
-        states = {
-            number: (state.beat, state.of(shard)) for number, state in self._seen.items() if number not in self._dead
-        }  # fmt: skip
-        return Mark(time.monotonic(), states)
+        """What is known of the others now: before a shard is looked at."""
+        with self._listening:
+            states = {number: state.of(shard) for number, state in self._seen.items()}
+            alone = all(state.ended or number in self._dead for number, state in self._seen.items())
+        return Mark(states, alone)
+
+    def looked(self, mark: Mark) -> None:
+        """The look is over."""
+        with self._listening:
+            mark.listened, mark.at = self._listened, time.monotonic()
 
     def unchanged_since(self, mark: Mark, shard: int, patience: float) -> bool | None:
-        """Whether nobody else has changed the shard about when it was looked at. None: not all have told yet.
+        """Whether nobody else changed the shard while it was looked at, and everybody had told by the mark what he had
+        changed before. None: that is not known yet.
 
         :param patience: seconds since the look after which those who have not told are not waited for
         """
-        late = time.monotonic() - mark.at >= patience
-        for number, (beat, sums) in mark.states.items():
-            state = self._seen.get(number)
-            if state is None:
-                continue
-            if state.of(shard) != sums:
+        with self._listening:
+            if any(state.of(shard) != mark.states.get(number, _UNTOUCHED) for number, state in self._seen.items()):
                 return False
-            # What was told by the next beat may have been written down before the look.
-            if number not in self._dead and state.beat < beat + 2 and not late:
-                return None
-        return True
+            if mark.beats is None:
+                if self._listened == mark.listened:
+                    return None
+                mark.beats = {number: state.beat for number, state in self._seen.items()}
+            # What is written with the next beat may have been put together before the look was over; what is written
+            # with the one after that was not.
+            silent = any(
+                self._seen[number].beat < beat + 2 and not self._seen[number].ended and number not in self._dead
+                for number, beat in mark.beats.items()
+                if number in self._seen
+            )
+            return None if silent and time.monotonic() - mark.at < patience else True
 
     def close(self) -> None:
         """The last word. Never raises."""
         try:
-            self.tell()
+            self.tell(ended=True)
             if self._listens:
                 self._forget_all_if_alone(own=True)
         except OSError:
@@ -250,16 +289,30 @@ class Peers:
             head = self._calls.pread(fd, _HEAD.size, 0)
             if len(head) < _HEAD.size:
                 return None
-            magic, group, beat, state, shards = _HEAD.unpack(head)
+            magic, group, beat, state, shards, ended = _HEAD.unpack(head)
             if magic != _MAGIC or group == self._group or shards != self._shards:
                 return None
             known = self._seen.get(number)
             if known is not None and known.number == state:
-                return _State(beat, state, known.sums)
-            data = self._calls.pread(fd, 16 * shards, _HEAD.size)
+                return _State(beat, state, bool(ended), known.sums, known.changes)
+            data = self._calls.pread(fd, 20 * shards, _HEAD.size)
         finally:
             self._calls.close(fd)
-        return _State(beat, state, data) if len(data) == 16 * shards else None
+        if len(data) < 20 * shards:
+            return None
+        return _State(beat, state, bool(ended), data[: 16 * shards], data[16 * shards :])
+
+    def _has_ended(self, number: int) -> bool:
+        """Whether a process that is dead has told everything."""
+        try:
+            fd = self._calls.open(f"{self._directory}/{instance_text(number)}.use", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return True
+        try:
+            head = self._calls.pread(fd, _HEAD.size, 0)
+        finally:
+            self._calls.close(fd)
+        return len(head) == _HEAD.size and head.startswith(_MAGIC) and bool(_HEAD.unpack(head)[5])
 
     def _take(self, before: bytes, after: bytes) -> None:
         if before is after:
@@ -278,22 +331,30 @@ class Peers:
 
     def _find_dead(self) -> None:
         known = set(self._instance.others())
-        self._dead = {number for number in self._seen if number not in known or not self._instance.is_alive(number)}
+        seen = list(self._seen)
+        self._dead = {number for number in seen if number not in known or not self._instance.is_alive(number)}
 
     def _look_after(self, now: float) -> None:
         """Notice who died, and remove what nobody needs any more."""
         self._find_dead()
-        living = set(self._instance.others())
+        with_heartbeat = set(self._instance.others())
         for number in self._numbers():
-            if number in living:
-                if number not in self._mourned and not self._instance.is_alive(number):
-                    self._mourned.add(number)
-                    self.lost = True
-            elif number not in living:
-                path = f"{self._directory}/{instance_text(number)}.use"
-                try:
-                    if now - self._calls.stat(path).st_mtime > FORGOTTEN_AFTER:
-                        self._calls.unlink(path)
-                        self._seen.pop(number, None)
-                except FileNotFoundError:
-                    continue
+            if self._instance.is_alive(number):
+                continue
+            if number not in self._mourned:
+                self._mourned.add(number)
+                # Its heartbeat may be gone because somebody else has buried it.
+                self.lost = self.lost or not self._has_ended(number)
+            if number not in with_heartbeat:
+                self._forget(number, now)
+
+    def _forget(self, number: int, now: float) -> None:
+        path = f"{self._directory}/{instance_text(number)}.use"
+        try:
+            if now - self._calls.stat(path).st_mtime > FORGOTTEN_AFTER:
+                self._calls.unlink(path)
+                self._mourned.discard(number)
+                with self._listening:
+                    self._seen.pop(number, None)
+        except FileNotFoundError:
+            return

@@ -4,21 +4,12 @@ import stat
 import time
 from collections import deque
 
-import attrs
-
 from s3proxy.storage.balance import parse_draft
-from s3proxy.storage.eviction import shard_paths
+from s3proxy.storage.counting import Counting, Sum
+from s3proxy.storage.eviction import Evictor, shard_paths
 from s3proxy.storage.files import is_unread
-from s3proxy.storage.layout import (
-    DIRECTORY_FOOTPRINT,
-    EntryName,
-    footprint,
-    is_encoded,
-    parse_generation,
-    parse_range,
-    parse_temp,
-)
-from s3proxy.storage.peers import PATIENCE, Mark, Peers
+from s3proxy.storage.layout import EntryName, is_encoded, parse_generation, parse_range, parse_temp
+from s3proxy.storage.peers import Peers
 from s3proxy.storage.reading import is_sound
 from s3proxy.storage.reaper import Reaper
 from s3proxy.storage.recency import is_sidecar, parse_sidecar_name
@@ -31,20 +22,8 @@ __all__ = ["Scan"]
 _GRACE = 60.0
 _WALK_ATTEMPTS = 20
 _PEER_ATTEMPTS = 5
-"""Sums of one shard that other instances may have changed meanwhile."""
+"""The same where other instances may be changing it, too."""
 _NAP = 0.05
-
-
-@attrs.frozen
-class _Sum:
-    """Of a shard; it holds if neither this host nor another instance was changing the shard."""
-
-    index: int
-    path: str
-    token: int | None
-    total: int
-    unread: int
-    mark: Mark
 
 
 class Scan:
@@ -57,11 +36,9 @@ class Scan:
     written before it and is not what its checksums say. What may belong to an instance that still lives is left alone
     and counted in :attr:`postponed`.
 
-    When the pass is over, the ledger knows exactly what the directory holds.
+    When the pass is over, the ledger knows exactly what the directory holds, but for shards that never rested.
 
     :param recount: the ledger is to forget what it knows before
-    :param patience: seconds for which other instances are waited for, to tell what they did meanwhile
-    :param again: the ledger knew it before, and counts what a process that died had put into the trash
     """
 
     def __init__(
@@ -69,17 +46,17 @@ class Scan:
         volume: Volume,
         reaper: Reaper,
         peers: Peers,
+        evictor: Evictor,
+        counting: Counting,
         *,
         verify: bool,
-        again: bool = False,
         recount: bool = False,
-        patience: float = PATIENCE,
     ) -> None:
         self._peers = peers
-        self._patience = patience
-        self._doubtful: list[_Sum] = []
+        self._evictor = evictor
+        self._counting = counting
+        self._doubtful: list[Sum] = []
         self._volume = volume
-        self._again = again
         self._recount = recount
         self._reaper = reaper
         self._verify = verify
@@ -122,26 +99,14 @@ class Scan:
     def _begin(self) -> None:
         volume = self._volume
         self._others_alive = any(self._is_alive(number) for number in volume.instance.others())
-        for name in volume.calls.listdir(f"{volume.root}/trash"):
-            path = f"{volume.root}/trash/{name}"
-            if not volume.is_own_trash(name) and not (self._again and self._is_fresh(path)):
-                # What is there is counted with the shard that it came from, which nobody knows any more.
-                volume.delete_tree(path, 0 if self._again else None)
-                self.removed += 1
+        self.removed += volume.trash.clear(self._is_alive)
         if self._recount:
-            volume.empty_trash()
             volume.ledger.recount()
-            volume.trash.uncount()
-        shards = self._all_shards()
-        volume.ledger.finish_untouched({index for index, _ in shards})
+        # What others tell between the look at which shards there are and the conclusion would be lost.
+        with self._peers.deaf():
+            shards = self._all_shards()
+            volume.ledger.finish_untouched({index for index, _ in shards})
         self._shards = deque(shards)
-
-    def _is_fresh(self, path: str) -> bool:
-        """Whether a process that lives may have put it there a moment ago, and is about to delete it itself."""
-        try:
-            return self._volume.now() - self._volume.calls.stat(path).st_ctime < _GRACE / 2
-        except FileNotFoundError:
-            return True
 
     def _all_shards(self) -> list[tuple[int, str]]:
         return [*shard_paths(self._volume), (self._volume.uploads_shard, self._volume.uploads)]
@@ -151,15 +116,15 @@ class Scan:
         assert self._shards is not None
         ledger = self._volume.ledger
         if not ledger.complete:
-            shards = [(index, path) for index, path in self._all_shards() if not ledger.is_walked(index)]
-            ledger.finish_untouched({index for index, _ in shards})
-            self._shards.extend(shards)
+            shards = range(self._volume.uploads_shard + 1)
+            self._shards.extend((shard, self._counting.path(shard)) for shard in shards if not ledger.is_walked(shard))
 
     def _end(self) -> None:
         volume = self._volume
         for number in volume.instance.others():
             if not self._is_alive(number):
                 volume.instance.bury(number)
+        self._evictor.clear_up()
         for name in volume.calls.listdir(f"{volume.root}/ctl"):
             owner = parse_draft(name)
             if owner is not None and not self._is_alive(owner):
@@ -189,62 +154,38 @@ class Scan:
             self._volume.heal_shard(path)
             self._volume.make_directory(path, index)
             names = []
+        except FileNotFoundError:
+            names = []
         if index == self._volume.uploads_shard:
             self._clean_uploads(path, names)
         else:
             self._clean(path, names)
-        token = ledger.begin_walk(index)
-        mark = self._peers.mark(index)
-        total, unread = self._sum(path)
-        if index != self._volume.uploads_shard:
-            total += DIRECTORY_FOOTPRINT
+        found = self._counting.look(index)
         attempts = self._attempts[index] = self._attempts.get(index, 0) + 1
-        # What is always being changed is summed up as well as can be; the error is at most what changed during one
-        # walk.
-        if mark.states and attempts < _PEER_ATTEMPTS:
-            self._shards.popleft()
-            self._doubtful.append(_Sum(index, path, token, total, unread, mark))
-        elif (token is not None and ledger.end_walk(index, token, total, unread)) or attempts >= _WALK_ATTEMPTS:
-            ledger.force_walk(index, total, unread)
-            self._shards.popleft()
+        self._shards.popleft()
+        settled = self._counting.settle(found)
+        if settled:
+            pass
+        elif attempts >= (_WALK_ATTEMPTS if found.mark.alone else _PEER_ATTEMPTS):
+            # What is always being changed is summed up as well as can be.
+            ledger.assume(index, found.total, found.unread)
+        elif settled is None:
+            self._doubtful.append(found)
         else:
-            self._shards.rotate(-1)
+            self._shards.append((index, path))
         return len(names)
 
     def _settle_doubtful(self) -> None:
         """Take the sums that turned out to be right, and look again at the shards of those that did not."""
         assert self._shards is not None
-        ledger = self._volume.ledger
         waiting = []
-        for each in self._doubtful:
-            unchanged = self._peers.unchanged_since(each.mark, each.index, self._patience)
-            if unchanged is None:
-                waiting.append(each)
-            elif not (
-                unchanged
-                and each.token is not None
-                and ledger.end_walk(each.index, each.token, each.total, each.unread)
-            ):
-                self._shards.append((each.index, each.path))
+        for found in self._doubtful:
+            settled = self._counting.settle(found)
+            if settled is None:
+                waiting.append(found)
+            elif not settled:
+                self._shards.append((found.shard, self._counting.path(found.shard)))
         self._doubtful = waiting
-
-    def _sum(self, path: str) -> tuple[int, int]:
-        """What the published files and directories below ``path`` are charged with, and the unread ones of them."""
-        total = unread = 0
-        for text in self._volume.calls.listdir(path):
-            child = f"{path}/{text}"
-            try:
-                status = self._volume.calls.stat(child)
-                if stat.S_ISDIR(status.st_mode):
-                    inner = self._sum(child)
-                    total += DIRECTORY_FOOTPRINT + inner[0]
-                    unread += inner[1]
-                elif not text.endswith(".f") and parse_temp(text) is None:
-                    total += footprint(status.st_size)
-                    unread += footprint(status.st_size) if is_unread(status) else 0
-            except FileNotFoundError:
-                continue
-        return total, unread
 
     def _clean_uploads(self, path: str, names: list[str]) -> None:
         self.removed += self._reaper.run()

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from s3proxy.storage.balance import Balance
 from s3proxy.storage.claims import Claim, ClaimedRange, Flight, find_claims, look_at_flight, make_claim
+from s3proxy.storage.counting import Counting
 from s3proxy.storage.entry import EntryFacts, StoredEntry
 from s3proxy.storage.eviction import Evictor
 from s3proxy.storage.invalidation import Arm, Renewal, arm, drop, prepare_renewal
@@ -413,9 +414,10 @@ class DiskStore(Shelves):
         :param recount: the ledger may be wrong: count everything anew
         :param patience: seconds for which other instances are waited for, to tell what they did meanwhile
         """
+        counting = Counting(self.volume, self._peers, patience)
         verify = again or not self._was_clean
         return Scan(
-            self.volume, self._reaper, self._peers, verify=verify, again=again, recount=recount, patience=patience
+            self.volume, self._reaper, self._peers, self.evictor, counting, verify=verify, recount=recount
         )  # fmt: skip
 
     def close(self) -> None:

@@ -349,10 +349,6 @@ class Volume:
         """Whether something waits for :meth:`empty_trash`."""
         return bool(self.trash)
 
-    def is_own_trash(self, name: str) -> bool:
-        """Whether a name in ``trash/`` is one that :meth:`empty_trash` will delete."""
-        return self.trash.has(name)
-
     def empty_trash(self) -> None:
         """Delete what was renamed away. May take long."""
         self.trash.empty()

@@ -25,7 +25,7 @@ from s3proxy.telemetry.accessline import LineFormatter
 from s3proxy.telemetry.files import AppendFile, PartlyWritten
 from s3proxy.telemetry.instruments import Reading
 from s3proxy.telemetry.record import RequestRecord
-from s3proxy.telemetry.thread import SerialThread
+from s3proxy.telemetry.thread import PATIENCE, SerialThread
 
 __all__ = ["AccessLog", "MODES"]
 
@@ -192,6 +192,7 @@ class AccessLog:
         self._pending_bytes = 0
         self._batch = _Batch()
         self._writing: Deferred[None] | None = None
+        self._writing_since = 0.0
         self._timer: IDelayedCall | None = None
         self._closing = False
         self._next_warning = 0.0
@@ -240,7 +241,11 @@ class AccessLog:
 
     @property
     def failure(self) -> str:
-        """Why the newest attempt to write failed; empty when it did not."""
+        """Why the newest attempt to write failed, or does not end; empty when lines are written."""
+        if self._writing is not None:
+            waited = self._clock.seconds() - self._writing_since
+            if waited > PATIENCE:
+                return f"no answer for {waited:.0f} s"
         return self._failure
 
     def readings(self) -> Iterable[Reading]:
@@ -324,6 +329,7 @@ class AccessLog:
             self._pending.clear()
             self._pending_bytes = 0
         batch, now = self._batch, self._clock.seconds()
+        self._writing_since = now
         self._writing = self._thread.run(lambda: self._segments.write(batch.data(), now))
         self._writing.addCallbacks(self._wrote, self._failed)
 

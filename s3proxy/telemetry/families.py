@@ -243,6 +243,13 @@ FAMILIES: Final[tuple[Family, ...]] = (
     _counter("eviction_runs", "Times that room was made in the cache directory.", "result"),
     _histogram("eviction_duration_seconds", "How long that took.", RUN_BOUNDS),
     _gauge("eviction_last_run_timestamp_seconds", "Unix time of the last one; 0 before the first.", merge="max"),
+    _counter("scrub_files", "Stored files that were compared with their checksums because it was time to."),
+    _counter("scrub_bytes", "Bytes of them."),
+    _counter("scrub_damaged", "Stored files that this found damaged and put aside."),
+    _gauge(
+        "size_drift_bytes",
+        "By how much the accounts of the cache directory were over what the last count found; negative: under it.",
+    ),
     _gauge("cluster_instances", "Instances on this cache directory.", "state", merge="max"),
     # The limit on downloads.
     _gauge("qos_enabled", "1 while downloads from S3 have a common limit.", merge="max"),

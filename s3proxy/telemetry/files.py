@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 from typing import Final
 
 __all__ = ["AppendFile", "DIRECTORY_MODE", "FILE_MODE", "PartlyWritten", "make_directories"]
@@ -114,7 +115,8 @@ class AppendFile:
         """Give the open file another name and close it; the next write begins a new file.
 
         Nothing is overwritten: a number is added to a name that is taken. A file that is not an ordinary one stays.
-        Another process that did the same a moment earlier wins.
+        Another process that does the same at this moment, or did it a moment earlier, wins: who renames a file has a
+        lock on it, or else what one of them has just begun would be taken away by the other.
 
         :param target: the name wanted, on the same file system
         :returns: the name given, or None when the file was not renamed by us
@@ -122,6 +124,21 @@ class AppendFile:
         """
         if self._fd < 0 or not stat.S_ISREG(os.fstat(self._fd).st_mode):
             return None
+        locked = self._fd
+        try:
+            flock(locked, LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            return None
+        except OSError:
+            # A file system without locks.
+            pass
+        try:
+            return self._rename(target)
+        finally:
+            if self._fd == locked:
+                _unlock(locked)
+
+    def _rename(self, target: str) -> str | None:
         if self.replaced():
             self.close()
             return None
@@ -147,6 +164,14 @@ class AppendFile:
                 os.close(fd)
             except OSError:
                 pass
+
+
+def _unlock(fd: int) -> None:
+    try:
+        flock(fd, LOCK_UN)
+    except OSError:
+        # As above; and it ends with the descriptor.
+        pass
 
 
 def _numbered(name: str, number: int) -> str:

@@ -2,7 +2,7 @@
 
 One line per event::
 
-    2026-01-31T23:59:59.123Z WARN  s3proxy.cache.manager: text of the event
+    2026-01-31T23:59:59.123Z WARN  s3proxy.cache.guard: text of the event
 
 or one JSON object per event. The file of a past day is ``s3proxy.log.YYYY-MM-DD`` (UTC). Line ends within a text are
 escaped and tracebacks are indented, so that a line that begins with a time was written by the proxy. Secrets are
@@ -35,6 +35,7 @@ from s3proxy.telemetry.files import AppendFile
 from s3proxy.telemetry.instruments import Reading
 from s3proxy.telemetry.redaction import redact_text
 from s3proxy.telemetry.repetition import Repetitions
+from s3proxy.telemetry.thread import PATIENCE
 
 __all__ = ["ApplicationLog", "FORMATS", "LEVELS", "format_json", "format_line"]
 
@@ -57,9 +58,12 @@ _CHECK_SECONDS: Final = 5.0
 _COMPLAIN_SECONDS: Final = 60.0
 #: What Twisted says of every port, including those that single DNS queries use.
 _ports: Final = re.compile(r"\S+(?: \(TLS\))? starting on \S+|\(\w+ Port \S+ Closed\)").fullmatch
-_ESCAPES: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
-    9: "\t", 10: "\\n", 13: "\\r", 0x2028: "\\u2028", 0x2029: "\\u2029",
-}  # fmt: skip
+#: Line ends, what controls terminals, and what changes the order in which text is shown.
+_ESCAPES: Final = (
+    {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+    | {code: f"\\u{code:04x}" for code in (0x61C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))}
+    | {9: "\t", 10: "\\n", 13: "\\r"}
+)
 
 
 def format_line(event: LogEvent) -> str:
@@ -154,6 +158,7 @@ class ApplicationLog:
         self._background = background
         self._queue: "queue.SimpleQueue[tuple[str, float] | threading.Event] | None" = None
         self._failure = ""
+        self._writing_since: float | None = None
         self._errors = 0
         self._counts: Counter[str] = Counter()
         self._rank = 0
@@ -215,7 +220,12 @@ class ApplicationLog:
 
     @property
     def failure(self) -> str:
-        """Why the newest attempt to write the file failed; empty when it did not."""
+        """Why the newest attempt to write failed, or does not end; empty when lines are written."""
+        since = self._writing_since
+        if since is not None:
+            waited = time.monotonic() - since
+            if waited > PATIENCE:
+                return f"no answer for {waited:.0f} s"
         return self._failure
 
     def close(self) -> None:
@@ -275,6 +285,7 @@ class ApplicationLog:
             if isinstance(item, threading.Event):
                 item.set()
                 continue
+            self._writing_since = time.monotonic()
             try:
                 self._write_console(item[0])
                 if self._early is None:
@@ -282,6 +293,7 @@ class ApplicationLog:
             except Exception as error:
                 self.lost += 1
                 self._complain(error)
+            self._writing_since = None
 
     def _try_write(self, line: str, at: float) -> None:
         try:
@@ -318,8 +330,9 @@ class ApplicationLog:
 
     def _put_aside(self, day: str) -> None:
         try:
-            if self._file.last_written() is not None:
-                self._file.put_aside(f"{self.path}.{self._file_day}")
+            if self._file.last_written() is not None and self._file.put_aside(f"{self.path}.{self._file_day}") is None:
+                # Another process is at it: see at the next line whether it is done.
+                self._next_check = 0.0
             self._file.open()
         except OSError as error:
             self._complain(error)

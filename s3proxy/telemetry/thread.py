@@ -3,13 +3,16 @@
 import queue
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 
-__all__ = ["SerialThread"]
+__all__ = ["PATIENCE", "SerialThread"]
+
+PATIENCE: Final = 10.0
+"""Seconds after which a log that is being written is said to hang."""
 
 _T = TypeVar("_T")
 

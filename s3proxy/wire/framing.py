@@ -1,4 +1,10 @@
-"""Where a request's body ends: by length, or by chunks (RFC 9112 section 7.1). No input or output here."""
+"""Where a request's body ends: by length, or by chunks (RFC 9112 section 7.1). No input or output here.
+
+Trailer fields behind the last chunk are dropped, as whoever removes the chunks may do (RFC 9112 section 7.1.2): the
+body is framed anew on its way to S3. S3's clients send none. Their checksums and signatures behind a body
+(``x-amz-checksum-*``, ``x-amz-trailer-signature``) belong to the encoding ``aws-chunked``, which is content here: S3
+gets it byte for byte; see :mod:`s3proxy.s3.aws_chunked`.
+"""
 
 import re
 from typing import Protocol
@@ -63,7 +69,7 @@ class LengthDecoder:
 
 
 class ChunkedDecoder:
-    """A body in chunks. Extensions and trailers are checked for their bytes and size, and dropped."""
+    """A body in chunks. Extensions and trailer fields are checked for their bytes and size, and dropped."""
 
     __slots__ = ("finished", "rest", "_buffer", "_left", "_step", "_trailer")
 

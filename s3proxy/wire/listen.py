@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IProtocolFactory
 from s3proxy.wire.pages import PageCache
 from s3proxy.wire.transport import FileServer
 
-__all__ = ["FileServerPort", "adopt_files", "bind_socket", "listen_files"]
+__all__ = ["FileServerPort", "adopt_files", "bind_socket"]
 
 BACKLOG = 1024
 
@@ -104,19 +104,3 @@ def adopt_files(
     port.page_cache = page_cache
     port.startListening()
     return port
-
-
-def listen_files(
-    reactor: Any,
-    port: int,
-    factory: IProtocolFactory,
-    backlog: int = BACKLOG,
-    interface: str = "",
-    page_cache: PageCache | None = None,
-) -> FileServerPort:
-    """Bind and accept in one step.
-
-    :raises CannotListenError: see :func:`bind_socket`
-    """
-    with bind_socket(port, interface) as sock:
-        return adopt_files(reactor, sock, factory, backlog, page_cache)

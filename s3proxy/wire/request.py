@@ -16,7 +16,8 @@ from s3proxy.wire.head import RequestHead
 from s3proxy.wire.spans import send_span
 
 if TYPE_CHECKING:
-    from s3proxy.wire.channel import ClientChannel, HandedOver
+    from s3proxy.wire.channel import ClientChannel
+    from s3proxy.wire.connection import HandedOver
 
 __all__ = ["ClientRequest"]
 

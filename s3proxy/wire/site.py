@@ -13,6 +13,7 @@ from twisted.web.server import Site
 
 from s3proxy.gateway.lane import Lane
 from s3proxy.wire.channel import ClientChannel
+from s3proxy.wire.connection import ClientConnection
 from s3proxy.wire.glance import Glancer
 from s3proxy.wire.limits import WireLimits
 
@@ -80,7 +81,7 @@ class CachingSite(Site):
         self.draining = False
         self._patience = 0.0
         self.requests_in_flight = 0
-        self._channels: set[ClientChannel] = set()
+        self._channels: set[ClientConnection] = set()
         self._ticking: IDelayedCall | None = None
         self._drained: list[Deferred[None]] = []
 
@@ -107,14 +108,14 @@ class CachingSite(Site):
 
     # For the channels
 
-    def opened(self, channel: ClientChannel) -> None:
+    def opened(self, channel: ClientConnection) -> None:
         """A connection was accepted."""
         self.counters.connections += 1
         self._channels.add(channel)
         if self._ticking is None:
             self._ticking = self.reactor.callLater(TICK, self._tick)
 
-    def closed(self, channel: ClientChannel) -> None:
+    def closed(self, channel: ClientConnection) -> None:
         """A connection has ended."""
         self._channels.discard(channel)
         if not self._channels:

@@ -59,6 +59,9 @@ class FakeOperations:
     async def drain(self, order: Order, who: str, tell: Tell) -> Any:
         return {}
 
+    async def roll(self, order: Order, who: str, tell: Tell) -> Any:
+        return {}
+
 
 class ApiCase(SynchronousTestCase):
     def setUp(self) -> None:

@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.cache.bodycopy import MOST_BEHIND, MOST_HELD_UP, PATIENCE, Backlog, BodyCopy, CopiedBody
-from s3proxy.cache.fill import BATCH
+from s3proxy.cache.bodywriter import BATCH
 from s3proxy.storage.diskio import DiskBusy
 
 

@@ -1,6 +1,7 @@
 """What is remembered of an object version."""
 
 import json
+from email.utils import formatdate
 
 import attrs
 from hypothesis import given
@@ -22,6 +23,10 @@ VERSION = ObjectVersion(
     size=1 << 43,
     headers=Headers([(b"ETag", b'"v1"'), (b"X-Amz-Meta-A", b"gr\xc3\xbcn"), (b"x", b"1"), (b"X", b"2")]),
 )
+
+
+def http_date(seconds: float) -> bytes:
+    return formatdate(seconds, usegmt=True).encode()
 
 
 class EncodingTests(SynchronousTestCase):
@@ -95,6 +100,9 @@ class EncodingTests(SynchronousTestCase):
             ("headers", [["a"]]),
             ("headers", 1),
             ("parts", 1),
+            ("upload", 1),
+            ("upload", [1.0]),
+            ("upload", ["a", "b"]),
             ("parts", {"count": 3}),
             ("parts", {"count": 3, "runs": [0, 0, 5, 1], "names": [], "checksums": [[1, 0]]}),
         ):
@@ -125,6 +133,28 @@ class VersionTests(SynchronousTestCase):
         known = written.modified_at(b"Tue, 14 Nov 2023 22:13:20 GMT")
         self.assertIsNone(known.written_at)
         self.assertIsNone(written.merged(VERSION).written_at)
+
+    def test_uploaded_in_parts(self) -> None:
+        """An object that is older than the request for the end of its upload was dated by its beginning, or was there
+        already.
+        """
+        noon = 1_700_000_000
+        written = attrs.evolve(
+            VERSION, last_modified=None, written_at=http_date(noon), upload_time=(noon - 100.0, noon - 10.5)
+        )
+        self.assertEqual(decode_version(encode_version(written)), written)
+        for seconds, again in (
+            (-1000, False),
+            (-99, False),
+            (-98, True),
+            (-12, True),
+            (-11, False),
+            (1, False),
+            (2, True),
+        ):
+            self.assertEqual(written.is_rewritten(http_date(noon + seconds)), again, seconds)
+        self.assertIsNone(written.modified_at(http_date(noon)).upload_time)
+        self.assertIsNone(written.merged(VERSION).upload_time)
 
     def test_newer_description_wins(self) -> None:
         """Fields that only the older one has are gone."""

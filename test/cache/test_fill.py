@@ -14,7 +14,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from s3proxy.cache import bodyfiles
 from s3proxy.cache import fill as fill_module
 from s3proxy.cache.background import Promptness
-from s3proxy.cache.fill import BATCH, LINGER, PROMPT_BATCH, WINDOW, WORTH_FINISHING, Fill, FillBroken
+from s3proxy.cache.backpressure import WINDOW
+from s3proxy.cache.bodywriter import BATCH, LINGER, PROMPT_BATCH
+from s3proxy.cache.fill import WORTH_FINISHING, Fill
+from s3proxy.cache.growing import FillBroken
 from s3proxy.cache.spans import FileSpan, MemorySpan
 from s3proxy.cache.verify import Verifier
 from s3proxy.storage.errors import NotNow
@@ -111,7 +114,7 @@ class FillTests(SynchronousTestCase):
         self.clock = Clock()
         self.source = ScriptedSource()
         self.writers: list[FakeWriter] = []
-        self.settled: list[tuple[list[Any], bool]] = []
+        self.settled: list[list[Any]] = []
         self.errors: list[BaseException] = []
         self.cut = 1 << 40
 
@@ -129,7 +132,7 @@ class FillTests(SynchronousTestCase):
             self.source,
             start,
             stop,
-            on_settled=lambda fill, results, true: self.settled.append((results, true)),
+            on_settled=lambda fill, results: self.settled.append(results),
             on_disk_error=self.errors.append,
             **options,
         )
@@ -212,7 +215,7 @@ class FillTests(SynchronousTestCase):
         fill.stream_ended()
         self.assertEqual(reader.read(), b"abcdef")
         self.assertEqual(self.writers[0].fate, "committed")
-        self.assertEqual(self.settled, [(["entry"], True)])
+        self.assertEqual(self.settled, [["entry"]])
         self.assertFalse(self.writers[0].closed)
         reader.leave()
         self.assertTrue(self.writers[0].closed)
@@ -241,7 +244,7 @@ class FillTests(SynchronousTestCase):
         self.assertTrue(fill.failure.check(FillBroken))
         self.assertEqual(reader.read(), b"abc")
         self.assertEqual(self.writers[0].fate, "discarded")
-        self.assertFalse(self.settled[0][1])
+        self.assertEqual(self.settled, [[]])
 
     def test_half_a_body_is_kept(self) -> None:
         """A body that broke off after the configured share is kept as a shorter range."""
@@ -267,7 +270,7 @@ class FillTests(SynchronousTestCase):
         self.assertFalse(self.source.aborted)
         fill.data_received(b"def")
         fill.stream_ended()
-        self.assertEqual(self.settled, [(["entry"], True)])
+        self.assertEqual(self.settled, [["entry"]])
         self.assertTrue(self.writers[0].closed)
 
     def test_full_disk_goes_on_from_memory(self) -> None:
@@ -282,7 +285,7 @@ class FillTests(SynchronousTestCase):
         self.assertEqual(reader.read(), b"a" * BATCH + b"b" * BATCH + b"c" * BATCH)
         self.assertEqual(len(self.errors), 1)
         self.assertEqual(self.writers[0].fate, "discarded")
-        self.assertFalse(self.settled[0][1])
+        self.assertEqual(self.settled, [[]])
         self.assertFalse(fill.joinable)
 
     def test_full_disk_is_paced_by_the_slowest_reader(self) -> None:
@@ -320,7 +323,7 @@ class FillTests(SynchronousTestCase):
         fill.detach(reader)
         fill.stream_ended()
         self.assertFalse(self.source.aborted)
-        self.assertEqual(self.settled, [([], False)])
+        self.assertEqual(self.settled, [[]])
 
     def test_bytes_that_were_not_written_again(self) -> None:
         """They may have to be read from the disk, and are sent accordingly."""
@@ -349,7 +352,7 @@ class FillTests(SynchronousTestCase):
         self.assertTrue(fill.joinable)
         thread.finish()
         self.assertEqual(committed, [[b"abc"]])
-        self.assertEqual(self.settled, [(["entry"], True)])
+        self.assertEqual(self.settled, [["entry"]])
         self.assertFalse(fill.joinable)
 
     def prompt_fill(self, size: int, run: Any, **options: Any) -> tuple[Fill, Reader, Promptness]:
@@ -368,7 +371,7 @@ class FillTests(SynchronousTestCase):
         fill.data_received(b"cd")
         fill.stream_ended()
         self.assertEqual(reader.read(), b"a" + b"b" * PROMPT_BATCH + b"cd")
-        self.assertEqual(self.settled, [(["entry"], True)])
+        self.assertEqual(self.settled, [["entry"]])
 
     def test_prompt_disk_and_small_pieces(self) -> None:
         """They wait for company there, too, but not for long."""
@@ -407,7 +410,7 @@ class FillTests(SynchronousTestCase):
         fill.stream_ended()
         thread.finish()
         self.assertEqual(reader.read(), b"a" + b"b" * PROMPT_BATCH)
-        self.assertEqual(self.settled, [(["entry"], True)])
+        self.assertEqual(self.settled, [["entry"]])
 
     def test_last_trip_to_the_thread(self) -> None:
         """The end of a body is written and published in one go."""
@@ -420,7 +423,7 @@ class FillTests(SynchronousTestCase):
         self.assertEqual(thread.waiting, 1)
         thread.finish()
         self.assertEqual((thread.waiting, reader.read()), (0, b"abc"))
-        self.assertEqual(self.settled, [(["entry"], True)])
+        self.assertEqual(self.settled, [["entry"]])
 
     def test_end_that_can_not_be_published(self) -> None:
         """Readers have it all the same."""
@@ -433,7 +436,7 @@ class FillTests(SynchronousTestCase):
         self.patch(FakeWriter, "commit", self.refuse)
         thread.finish()
         self.assertEqual(reader.read(), b"abc")
-        self.assertEqual((self.settled, len(self.errors)), ([([], True)], 1))
+        self.assertEqual((self.settled, len(self.errors)), ([[]], 1))
 
     @staticmethod
     def refuse(*_: Any) -> None:
@@ -443,7 +446,7 @@ class FillTests(SynchronousTestCase):
         """An object without bytes is committed, too."""
         fill = self.fill(0, 0, writers=None, commit_small=lambda chunks, _: ("entry", chunks))
         fill.stream_ended()
-        self.assertEqual(self.settled, [([("entry", [])], True)])
+        self.assertEqual(self.settled, [[("entry", [])]])
 
     def test_what_came_before_a_failure_is_read_first(self) -> None:
         """When the answer breaks off, readers still get what waits for the disk; only then is the fill over."""

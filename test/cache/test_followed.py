@@ -6,8 +6,8 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from s3proxy.cache.fill import FillBroken
 from s3proxy.cache.followed import ASK_AFTER, BUSY, ELSEWHERE, HERE, LOOSE, SILENCE, Followed
+from s3proxy.cache.growing import FillBroken
 from s3proxy.storage.diskio import DiskBusy
 from s3proxy.storage.growth import Growth
 from s3proxy.storage.handles import OpenFile, ReadHandle

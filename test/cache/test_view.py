@@ -10,7 +10,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.cache.entry import ObjectId, ObjectVersion, encode_version
-from s3proxy.cache.fill import Fill, FillBroken
+from s3proxy.cache.fill import Fill
+from s3proxy.cache.growing import FillBroken
 from s3proxy.cache.index import Record
 from s3proxy.cache.spans import FileSpan, MemorySpan
 from s3proxy.cache.view import BodyReader, Coverage, View
@@ -75,7 +76,7 @@ class ViewTestCase(SynchronousTestCase):
             stop,
             writers=None,
             commit_small=lambda chunks, promptly: None,
-            on_settled=lambda fill, results, true: None,
+            on_settled=lambda fill, results: None,
             on_disk_error=lambda error: None,
         )
         fill.begin()
@@ -148,7 +149,7 @@ class CoverageTests(ViewTestCase):
             0,
             100,
             writers=lambda position: self.store.start_range(record.stored, position, 10),
-            on_settled=lambda fill, results, true: None,
+            on_settled=lambda fill, results: None,
             on_disk_error=lambda error: None,
         )
         fill.begin()

@@ -13,7 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from s3proxy.cache import writethrough
 from s3proxy.cache.bodycopy import BodyCopy, CopiedBody
 from s3proxy.cache.entry import ObjectId, ObjectVersion
-from s3proxy.cache.manager import CacheManager, CacheSettings
+from s3proxy.cache.manager import CacheManager
+from s3proxy.cache.settings import CacheSettings
 from s3proxy.cache.writethrough import PartToKeep, UploadKey, WriteThrough
 from s3proxy.s3.headers import Headers
 from s3proxy.storage.disk import open_store

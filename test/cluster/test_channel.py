@@ -4,13 +4,14 @@ import json
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.cluster.commands import Drain, GiveBack, Reload, Reopen, Report, TakeOver
 from s3proxy.cluster.member import Membership
-from s3proxy.cluster.process import Hearing, _Channel
+from s3proxy.cluster.process import DEAF, Hearing, _Channel
 
 
 class FakeWorker:
@@ -99,7 +100,8 @@ class ChannelTests(SynchronousTestCase):
     def setUp(self) -> None:
         """Connect them."""
         self.worker, self.hearing, self.member = FakeWorker(), Listener(), FakeMember()
-        self.supervisor = _Channel(self.worker, self.hearing)  # type: ignore[arg-type]
+        self.clock = Clock()
+        self.supervisor = _Channel(self.clock, self.worker, self.hearing)  # type: ignore[arg-type]
         self.membership = Membership(self.member)
         self.ends = [(self.supervisor, StringTransport()), (self.membership, StringTransport())]
         for end, transport in self.ends:
@@ -199,6 +201,27 @@ class ChannelTests(SynchronousTestCase):
         self.supervisor._protocol.connectionLost(Failure(ConnectionDone()))
         self.failureResultOf(waiting, ConnectionDone)
         self.failureResultOf(self.supervisor.tell(Reopen), ConnectionError)
+
+    def test_connection_ends_alone(self) -> None:
+        """A worker that lives, without a connection, takes no more clients: another one shall."""
+        self.supervisor._protocol.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.worker.left, 0)
+        self.clock.advance(DEAF)
+        self.assertEqual(self.worker.left, 1)
+
+    def test_supervisor_does_not_listen(self) -> None:
+        """A worker keeps nothing in its memory that a supervisor which stands still can do without."""
+        (_, transport) = self.ends[1]
+        transport.producer.pauseProducing()
+        self.membership.uses(b"y" * 100_000)
+        self.membership.lines([[1.5, "info", "somebody", "text"]])
+        self.assertEqual(transport.value(), b"")
+        self.membership.farewell({"counted": 3})
+        self.assertNotEqual(transport.value(), b"")
+        transport.producer.resumeProducing()
+        transport.clear()
+        self.membership.lines([[1.5, "info", "somebody", "text"]])
+        self.assertNotEqual(transport.value(), b"")
 
     def test_before_the_connection(self) -> None:
         """So do those before there is a connection."""

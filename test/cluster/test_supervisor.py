@@ -1,12 +1,10 @@
 """The supervisor with processes that are none."""
 
-from typing import Any
-
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import CancelledError, fail
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from s3proxy.cluster.commands import Drain, GiveBack, TakeOver
+from s3proxy.cluster.commands import Drain, GiveBack, Reopen, TakeOver
 from s3proxy.cluster.supervisor import (
     ANSWER_LIMIT,
     END_GRACE,
@@ -15,55 +13,10 @@ from s3proxy.cluster.supervisor import (
     PATIENCE,
     START_LIMIT,
     STEADY,
-    State,
     Supervisor,
-    Worker,
-    WorkerFailed,
 )
-
-
-class FakeProcess:
-    """A process that does nothing but remember what it was told."""
-
-    def __init__(self, worker: Worker, pid: int) -> None:
-        self.worker = worker
-        self.pid = pid
-        self.orders: list[tuple[Any, dict[str, Any]]] = []
-        self.killed = False
-        self.deaf = False
-
-    def order(self, command: Any, **arguments: Any) -> "Deferred[dict[str, Any]]":
-        """Remember it."""
-        self.orders.append((command, arguments))
-        if self.deaf:
-            return Deferred()
-        done: Deferred[dict[str, Any]] = Deferred()
-        done.callback({})
-        return done
-
-    def kill(self) -> None:
-        """Remember it; the end comes when the test says so."""
-        self.killed = True
-
-    def told(self, command: Any) -> list[dict[str, Any]]:
-        """The arguments of these orders."""
-        return [arguments for each, arguments in self.orders if each is command]
-
-
-class FakeSpawner:
-    """Makes such processes."""
-
-    def __init__(self) -> None:
-        self.made: list[FakeProcess] = []
-        self.error: OSError | None = None
-
-    def spawn(self, worker: Worker) -> FakeProcess:
-        """One more."""
-        if self.error is not None:
-            raise self.error
-        process = FakeProcess(worker, 1000 + len(self.made))
-        self.made.append(process)
-        return process
+from s3proxy.cluster.workers import Rolling, State, Worker, WorkerFailed
+from test.cluster.processes import FakeProcess, FakeSpawner
 
 
 class SupervisorCase(SynchronousTestCase):
@@ -247,6 +200,61 @@ class StandInTests(SupervisorCase):
         self.assertEqual(sorted(each["slot"] for each in self.process_of(2).told(TakeOver)), [0, 1])
 
 
+class QuietTests(SupervisorCase):
+    """A worker that serves, as far as anybody knows, and does not answer."""
+
+    def substitutes(self) -> list[FakeProcess]:
+        """Those who stand in for somebody now."""
+        return [each for each in self.spawner.made if len(each.told(TakeOver)) > len(each.told(GiveBack))]
+
+    def test_others_serve(self) -> None:
+        """Somebody accepts what arrives for it, until it answers again."""
+        self.start()
+        quiet = self.process_of(1)
+        self.supervisor.hear_nothing(quiet.worker)
+        self.supervisor.hear_nothing(quiet.worker)
+        (substitute,) = self.substitutes()
+        self.assertEqual((substitute.told(TakeOver), quiet.worker.state), ([{"slot": 1}], State.SERVING))
+        self.supervisor.hear(quiet.worker)
+        self.supervisor.hear(quiet.worker)
+        self.assertEqual(substitute.told(GiveBack), [{"slot": 1}])
+
+    def test_killed(self) -> None:
+        """When it is killed in the end, who stands in goes on until the successor serves."""
+        self.start()
+        self.supervisor.hear_nothing(self.process_of(1).worker)
+        (substitute,) = self.substitutes()
+        self.process_of(1).worker.has_ended("was ended by SIGKILL")
+        self.clock.advance(0)
+        self.assertEqual((len(substitute.told(TakeOver)), substitute.told(GiveBack)), (1, []))
+        self.process_of(1).worker.is_ready()
+        self.assertEqual(substitute.told(GiveBack), [{"slot": 1}])
+
+    def test_substitute_is_quiet(self) -> None:
+        """One that does not answer stands in for nobody; when nobody answers, nobody does."""
+        self.start()
+        self.supervisor.hear_nothing(self.process_of(0).worker)
+        (first,) = self.substitutes()
+        self.supervisor.hear_nothing(first.worker)
+        (last,) = self.substitutes()
+        self.assertEqual(len(last.told(TakeOver)), 2)
+        self.supervisor.hear_nothing(last.worker)
+        self.assertEqual(self.substitutes(), [])
+        self.supervisor.hear(first.worker)
+        self.assertEqual(self.substitutes(), [first])
+
+    def test_successor_of_a_quiet_one(self) -> None:
+        """It can be replaced like any other."""
+        self.start()
+        quiet = self.process_of(0)
+        self.supervisor.hear_nothing(quiet.worker)
+        self.supervisor.roll()
+        self.process_of(0).worker.is_ready()
+        self.assertEqual((self.substitutes(), len(quiet.told(Drain))), ([], 1))
+        self.clock.advance(5.0 + END_GRACE)
+        self.assertTrue(quiet.killed)
+
+
 class LeavingTests(SupervisorCase):
     """A worker that somebody else has told to end."""
 
@@ -340,10 +348,85 @@ class RollTests(SupervisorCase):
         self.successResultOf(rolled)
 
     def test_twice_at_once(self) -> None:
-        """A second replacement while one is going on is refused."""
+        """A second replacement while one is going on is refused, and starts nothing, however far the first is."""
         self.start()
+        rolled = self.supervisor.roll()
+        for slot in range(3):
+            made = len(self.spawner.made)
+            self.failureResultOf(self.supervisor.roll(), WorkerFailed)
+            self.assertEqual(len(self.spawner.made), made)
+            self.process_of(slot).worker.is_ready()
+        self.successResultOf(rolled)
         self.supervisor.roll()
+        self.assertEqual(len(self.spawner.made), 7)
+
+    def test_progress(self) -> None:
+        """Who ordered it sees which worker's turn it is, and which are new."""
+        self.start()
+        self.process_of(2).worker.has_ended("was ended by SIGKILL")
+        rolling = Rolling(3)
+        rolled = self.supervisor.roll(rolling)
+        self.assertEqual((rolling.current, rolling.replaced), (1, []))
+        self.clock.advance(2.0)
+        self.process_of(0).worker.is_ready()
+        self.assertEqual(rolling.current, 2)
+        (first,) = rolling.replaced
+        self.assertEqual((first.number, first.before, first.seconds), (1, 1000, 2.0))
+        self.assertEqual(first.pid, self.process_of(0).pid)
+        self.process_of(1).worker.is_ready()
+        # The third was started at the first turn of the clock.
+        self.process_of(2).worker.is_ready()
+        self.successResultOf(rolled)
+        self.assertEqual(rolling.current, 0)
+        self.assertEqual(len(rolling.replaced) + len(rolling.skipped), 3)
+
+    def test_cancelled(self) -> None:
+        """Who waits no longer has the others left as they are; the one whose turn it is gets its successor, and the
+        next replacement does not start another one for it.
+        """
+        self.start()
+        rolled = self.supervisor.roll()
+        rolled.cancel()
+        self.failureResultOf(rolled, CancelledError)
+        self.clock.advance(1.0)
+        again = self.supervisor.roll()
+        self.assertEqual(len(self.spawner.made), 4)
+        for slot in range(3):
+            self.process_of(slot).worker.is_ready()
+        self.successResultOf(again)
+        self.assertEqual(len(self.spawner.made), 6)
+        self.assertEqual([bool(process.told(Drain)) for process in self.spawner.made], [True] * 3 + [False] * 3)
+
+    def test_everything_ends(self) -> None:
+        """When everything ends meanwhile, so does the replacement; and none begins."""
+        self.start()
+        rolled = self.supervisor.roll()
+        stopped = self.supervisor.stop(7.0)
+        self.failureResultOf(rolled, WorkerFailed)
         self.failureResultOf(self.supervisor.roll(), WorkerFailed)
+        self.assertEqual([len(process.told(Drain)) for process in self.spawner.made], [1] * 4)
+        self.process_of(0).worker.is_ready()
+        for process in list(self.spawner.made):
+            process.worker.has_ended("ended with exit code 0")
+        self.successResultOf(stopped)
+        self.assertEqual(len(self.spawner.made), 4)
+
+    def test_not_started(self) -> None:
+        """Before all have served at once there is nothing to replace."""
+        self.supervisor.start(5.0)
+        self.failureResultOf(self.supervisor.roll(), WorkerFailed)
+        self.assertEqual(len(self.spawner.made), 3)
+
+    def test_cannot_be_made(self) -> None:
+        """A system that makes no process leaves everything as it was, and the next replacement is a new one."""
+        self.start()
+        self.spawner.error = OSError(11, "no processes left")
+        self.failureResultOf(self.supervisor.roll(), WorkerFailed)
+        self.clock.advance(LONGEST_DELAY)
+        self.assertEqual((len(self.supervisor.serving), len(self.spawner.made)), (3, 3))
+        self.spawner.error = None
+        self.supervisor.roll()
+        self.assertEqual(len(self.spawner.made), 4)
 
     def test_missing_worker(self) -> None:
         """One that is being started again is new anyway."""
@@ -410,13 +493,22 @@ class OrderTests(SupervisorCase):
     """What workers are told."""
 
     def test_broadcast(self) -> None:
-        """All are told that are not on their way out."""
+        """All are told, those on their way in or out included: they write to the same log files."""
         self.start()
         self.supervisor.roll()
         self.process_of(0).worker.is_ready()
-        self.supervisor.broadcast(TakeOver, slot=9)
-        told = [bool(process.told(TakeOver)) for process in self.spawner.made]
-        self.assertEqual(told, [False, True, True, True, True])
+        self.supervisor.broadcast(Reopen)
+        self.assertEqual([len(process.told(Reopen)) for process in self.spawner.made], [1] * 5)
+
+    def test_starting_worker_takes_its_time(self) -> None:
+        """One that starts hears an order when it has started; that is no fault."""
+        self.start()
+        self.supervisor.roll()
+        process = self.process_of(0)
+        process.deaf = True
+        answer = self.supervisor.order(process.worker, Reopen)
+        self.clock.advance(ANSWER_LIMIT)
+        self.assertNoResult(answer)
 
     def test_no_answer(self) -> None:
         """A worker that does not answer in time is given up on for that order, not killed."""

@@ -2,6 +2,10 @@
 
 import datetime
 import os
+import sys
+from importlib.abc import MetaPathFinder
+from typing import Any
+from unittest import mock
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -10,7 +14,7 @@ from cryptography.x509.oid import NameOID
 from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.config.check import check, check_files, effective_ram_cache_size, tight_limits
-from s3proxy.config.model import Cache, Config, ConnectionPool, Server, Tls, UpstreamOverride
+from s3proxy.config.model import Cache, Config, ConnectionPool, Metrics, Otlp, Server, Tls, UpstreamOverride
 from s3proxy.config.problems import Report
 
 GIB = 1 << 30
@@ -131,6 +135,58 @@ class Files(SynchronousTestCase):
         self.assertTrue(problems[0].startswith(
             f'f.yaml:7: connection_pool.upstream_overrides."b.lan:443".ca_file: file {bad} holds no certificates'))
         self.assertIn("cannot be read", problems[1])
+
+
+class OtlpTests(SynchronousTestCase):
+    """What the export by OTLP needs."""
+
+    def problems(self, **otlp: Any) -> list[str]:
+        """What is wrong with this section, every key of which is on a line of its own."""
+        config = Config(metrics=Metrics(otlp=Otlp(**otlp)))
+        origins = {f"metrics.otlp.{key}": f"f.yaml:{line}" for line, key in enumerate(otlp, 1)}
+        return [str(problem) for problem in check_files(config, origins)]
+
+    def without_packages(self) -> None:
+        """Nothing of the extra can be imported any more."""
+        modules = mock.patch.dict(sys.modules)
+        modules.start()
+        self.addCleanup(modules.stop)
+        for name in [name for name in sys.modules if name.partition(".")[0] == "opentelemetry"]:
+            del sys.modules[name]
+
+        class Missing(MetaPathFinder):
+            def find_spec(self, name: str, *_: object) -> None:
+                if name.partition(".")[0] == "opentelemetry":
+                    raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+        self.patch(sys, "meta_path", [Missing(), *sys.meta_path])
+
+    def test_good(self) -> None:
+        """With the extra, and without files, nothing is wrong."""
+        self.assertEqual(self.problems(enabled=True, headers={"a": "b"}), [])
+
+    def test_missing_packages(self) -> None:
+        """Without the extra, the key is named, and what to do."""
+        self.without_packages()
+        self.assertEqual(self.problems(enabled=True), [
+            "f.yaml:1: metrics.otlp.enabled: the value true needs packages that are not installed "
+            "(No module named 'opentelemetry'); install them: pip install \"s3proxy[otlp]\""])
+
+    def test_off(self) -> None:
+        """An export that is off needs nothing."""
+        self.without_packages()
+        self.assertEqual(self.problems(enabled=False, ca_file="/nonexistent", headers={"a": "file:/nonexistent"}), [])
+
+    def test_files(self) -> None:
+        """Files with headers and authorities are read; what they say is not shown."""
+        path = str(self.mktemp())
+        with open(path, "wb") as file:
+            file.write(b"hunter2")
+        found = self.problems(enabled=True, ca_file=path, headers={"a": f"file:{path}", "b": "file:/nonexistent"})
+        self.assertEqual(len(found), 2)
+        self.assertTrue(found[0].startswith(f"f.yaml:2: metrics.otlp.ca_file: file {path} holds no certificates"))
+        self.assertEqual(found[1], 'f.yaml:3: metrics.otlp.headers."b": file /nonexistent cannot be read: '
+                                   "No such file or directory")
 
 
 class TightLimitTests(SynchronousTestCase):

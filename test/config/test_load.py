@@ -107,6 +107,7 @@ class Paths(Loading):
         text = (
             "cache: {cache_dir: ./a/../b}\nlogging: {app_log_dir: x}\nserver: {tls: {cert_path: c.pem}}\n"
             "connection_pool: {upstream_overrides: {'s.lan:1': {scheme: https, ca_file: ca.pem}}}\n"
+            "metrics: {otlp: {ca_file: d.pem, headers: {a: 'file:k', b: file, c: 'file:', d: 'file:/k'}}}\n"
         )
         config = self.load(text, {"ACCESS_LOG_DIR": "y"}, {"logging.app_log_dir": "z"}).config
         here = os.getcwd()
@@ -116,6 +117,9 @@ class Paths(Loading):
         self.assertEqual(config.server.tls.cert_path, f"{here}/c.pem")
         self.assertEqual(config.server.tls.key_path, "")
         self.assertEqual(config.connection_pool.upstream_overrides["s.lan:1"].ca_file, f"{here}/ca.pem")
+        otlp = config.metrics.otlp
+        self.assertEqual(otlp.ca_file, f"{here}/d.pem")
+        self.assertEqual(otlp.headers, {"a": f"file:{here}/k", "b": "file", "c": "file:", "d": "file:/k"})
 
     def test_home(self) -> None:
         """~/ is the home directory in files, for the three directories, if HOME is set; nowhere else."""

@@ -89,6 +89,11 @@ EXPLANATION: dict[str, Any] = {
     ],
 }
 
+ROLLED: dict[str, Any] = {
+    "what": "replacing", "done": 2, "total": 3, "worker": 3, "skipped": [2], "leaving": 1, "seconds": 3.25,
+    "workers": [{"number": 1, "before": 41, "pid": 51, "seconds": 1.5}],
+}  # fmt: skip
+
 VERIFIED: dict[str, Any] = {
     "objects": 3, "read": 3000, "sound": 1, "compared": 2, "doubtful": 1, "corrupt": 1, "unreadable": 0, "gone": 0,
     "removed": 0, "bad": 2,

@@ -12,6 +12,7 @@ WORDS = {
     "status": ["status"], "top": ["top"], "stats": ["stats"], "ls": ["ls"], "inspect": ["inspect", "b/k"],
     "purge": ["purge", "b/k"], "verify": ["verify"], "warm": ["warm", "-"], "rules_check": ["rules", "check"],
     "rules_explain": ["rules", "explain", "b/k"], "config_check": ["config", "check"], "drain": ["drain"],
+    "roll": ["roll"],
 }  # fmt: skip
 
 
@@ -45,6 +46,7 @@ class WordsTests(SynchronousTestCase):
             [], ["nonsense"], ["status", "more"], ["ls", "--limit", "-1"], ["ls", "--sort", "colour"], ["inspect"],
             ["top", "--interval", "0s"], ["top", "--interval", "5x"], ["warm", "-", "--parallel", "0"],
             ["warm", "-", "--via", "3128"], ["rules"], ["config"], ["drain", "--delay", "soon"],
+            ["roll", "--limit", "0s"], ["roll", "--limit", "2d"],
         ):  # fmt: skip
             code, _, errors = ended(*words)
             self.assertEqual(code, 2, words)
@@ -57,7 +59,7 @@ class HelpTests(SynchronousTestCase):
         code, text, _ = ended("--help")
         self.assertEqual(code, 0)
         for word in ("status", "top", "stats", "ls", "inspect", "purge", "verify", "warm", "rules", "config", "drain",
-                     "exit codes:", "S3PROXY_SOCKET", "--json"):  # fmt: skip
+                     "roll", "exit codes:", "S3PROXY_SOCKET", "--json"):  # fmt: skip
             self.assertIn(word, text)
 
     def test_each(self) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from test.control.fake_admin import CARD, EXPLANATION, ROW, STATUS, SUMMARY, TOP, VERIFIED, FakeAdmin, Running
+from test.control.fake_admin import CARD, EXPLANATION, ROLLED, ROW, STATUS, SUMMARY, TOP, VERIFIED, FakeAdmin, Running
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -295,3 +295,22 @@ class DrainTests(CommandCase):
         running = self.run_("drain", "--wait")
         self.assertEqual(running.code, 1)
         self.assertIn("still there", running.stderr.getvalue())
+
+
+class RollTests(CommandCase):
+    def test_replaced(self) -> None:
+        """It waits until all are new; which, as a table or as a document."""
+        self.admin.results["roll"] = ([("progress", ROLLED), ("progress", {**ROLLED, "worker": None})], ROLLED)
+        running = self.run_("roll", "--limit", "10m")
+        self.assertEqual((running.code, self.orders("roll")), (0, [{"limit": 600.0}]))
+        self.assertIn("1 of 3 worker(s) replaced", running.text)
+        self.assertEqual(self.run_("roll", "--json").document, ROLLED)
+        self.assertEqual(self.run_("roll", terminal=True).code, 0)
+
+    def test_not_replaced(self) -> None:
+        """Bad news, with the proxy's words."""
+        self.admin.results["roll"] = ([("progress", ROLLED)], BadNews("Not all workers are replaced after 300 s."))
+        running = self.run_("roll")
+        self.assertEqual(running.code, 1)
+        self.assertIn("Not all workers are replaced after 300 s.", running.stderr.getvalue())
+        self.assertEqual(self.run_("roll", "--json").document["code"], 1)

@@ -28,7 +28,7 @@ PROGRAM = "from s3proxy.control.main import main; main()"
 SIZE = 50_000
 COMMANDS = (
     ("status",), ("top",), ("stats",), ("ls",), ("inspect",), ("purge",), ("verify",), ("warm",), ("rules", "check"),
-    ("rules", "explain"), ("config", "check"), ("drain",),
+    ("rules", "explain"), ("config", "check"), ("drain",), ("roll",),
 )  # fmt: skip
 
 
@@ -341,6 +341,66 @@ class EndTests(SynchronousTestCase):
         self.assertTrue(stage.read(b"k", 1, SIZE).exact)
         done = s3proxyctl("--socket", stage.proxy.config["admin"]["socket"], "ls", "--json")
         self.assertEqual((done.code, done.document["total"]), (0, 1))
+
+
+class RollTests(SynchronousTestCase):
+    def stage(self, config: "dict[str, Any]") -> Stage:
+        stage = Stage(config)
+        self.addCleanup(stage.stop)
+        return stage
+
+    def roll(self, stage: Stage, *words: str) -> Ended:
+        return s3proxyctl("--socket", stage.proxy.config["admin"]["socket"], "roll", *words)
+
+    def test_workers(self) -> None:
+        """Every worker is a new process afterwards; a download that was under way comes to its end."""
+        stage = self.stage({"server": {"workers": 2}})
+        stage.put(b"k", 1, SIZE)
+        script = stage.fake.script(Match(key=b"k"), Action(stall_after=SIZE // 2))
+        client = stage.connect()
+        self.addCleanup(client.close)
+        client.send(stage.request(b"GET", b"k"))
+        client.read_head()
+        client.read_exactly(SIZE // 2)
+        done = self.roll(stage, "--json")
+        self.assertEqual((done.code, done.document["done"], done.document["skipped"]), (0, 2, []))
+        self.assertEqual([each["number"] for each in done.document["workers"]], [1, 2])
+        self.assertGreaterEqual(done.document["leaving"], 1)
+        found = next(part for part in stage.proxy.health()["components"] if part["name"] == "workers")
+        serving = {each["pid"] for each in found["data"]["workers"] if each["state"] == "serving"}
+        self.assertEqual(serving, {each["pid"] for each in done.document["workers"]})
+        script.release()
+        self.assertEqual(client.read_exactly(SIZE // 2), content(1, SIZE // 2, SIZE))
+        self.assertIn("2 of 2 worker(s) replaced", self.roll(stage).text)
+        self.assertEqual(stage.tracebacks(), [])
+
+    def test_successor_fails(self) -> None:
+        """Exit code 1 when a new worker can't serve, and why; the old ones go on, and can be replaced later."""
+        stage = self.stage({"server": {"workers": 2}})
+        logs = stage.proxy.folder / "logs" / "access"
+        aside = logs.with_name("aside")
+        logs.rename(aside)
+        logs.write_text("no directory")
+        done = self.roll(stage)
+        self.assertEqual((done.code, done.text), (1, ""))
+        self.assertIn("Not all workers are replaced: worker 1 ended with exit code 1.", done.errors)
+        self.assertIn("as before: 1, 2.", done.errors)
+        logs.unlink()
+        aside.rename(logs)
+        stage.put(b"k", 1, SIZE)
+        self.assertTrue(stage.read(b"k", 1, SIZE).exact)
+        self.assertEqual(self.roll(stage).code, 0)
+
+    def test_one_process(self) -> None:
+        """Exit code 1, and what to do instead; the signal for it does no harm."""
+        stage = self.stage({})
+        done = self.roll(stage)
+        self.assertEqual((done.code, done.text), (1, ""))
+        self.assertIn("server.workers is 1", done.errors)
+        self.assertEqual(self.roll(stage, "--json").document["code"], 1)
+        stage.proxy.signal(signal.SIGUSR2)
+        poll(lambda: "there are none: server.workers is 1" in stage.proxy.app_log(), 10, "the remark")
+        self.assertTrue(stage.proxy.running)
 
 
 class HelpTests(SynchronousTestCase):

@@ -1,7 +1,7 @@
 """What people see of each document."""
 
 import io
-from test.control.fake_admin import CARD, EXPLANATION, ROW, STATUS, SUMMARY, TOP, VERIFIED
+from test.control.fake_admin import CARD, EXPLANATION, ROLLED, ROW, STATUS, SUMMARY, TOP, VERIFIED
 from typing import Any
 
 from rich.console import Console
@@ -142,3 +142,11 @@ class TablesTests(SynchronousTestCase):
         """When the end comes."""
         self.assertIn("In 5 s it accepts no more", shown("drained", {"delay": 5.0, "drain_timeout": 30.0}))
         self.assertIn("has ended", shown("drained", {"delay": 5.0, "drain_timeout": 30.0, "ended": True}))
+
+    def test_rolled(self) -> None:
+        """Which are new, which were not there, and who is still at work."""
+        text = shown("rolled", ROLLED)
+        for word in ("41", "51", "1.5 s", "1 of 3 worker(s) replaced in 3.2 s.", "Worker 2 was not there", "1 former"):
+            self.assertIn(word, text)
+        nothing = {**ROLLED, "workers": [], "skipped": [], "leaving": 0}
+        self.assertEqual(shown("rolled", nothing).strip(), "0 of 3 worker(s) replaced in 3.2 s.")

@@ -188,7 +188,7 @@ class PageTests(PageCase):
             "const input = document.querySelector('dialog[open] input'); input.value = '3'; "
             "input.dispatchEvent(new Event('input')); document.querySelector('dialog[open] button.danger').click()"
         )
-        page.wait("document.querySelector('dialog[open]').textContent.includes('3 objects were removed.')", 10)
+        page.wait("document.querySelector('dialog[open]').textContent.includes('3 objects removed.')", 10)
         self.assertEqual(self.read(b"folder/beside"), b"HIT")
         self.assertEqual({self.read(b"folder/in/%d" % number) for number in range(3)}, {b"MISS"})
 
@@ -256,9 +256,43 @@ class PageTests(PageCase):
         self.stage.proxy.terminate()
         page.wait("document.getElementById('live').textContent.includes('lost')", 10)
         self.assertEqual(page.evaluate("document.getElementById('health').dataset.state"), "unknown")
+        banner = page.evaluate("document.querySelector('#lost:not([hidden])').textContent")
+        self.assertRegex(banner, r"has not answered since \d\d:\d\d:\d\d\. The numbers are those of then\.")
+        page.evaluate(AXE.read_text())
+        self.assertEqual(page.evaluate(RUN_AXE), [])
+        page.evaluate("location.hash = 'requests'")
+        page.wait("document.querySelector('#view-requests').textContent.includes('The proxy does not answer.')", 10)
         self.stage.proxy.start()
         page.wait("document.getElementById('live').textContent === 'live'", 20)
         page.wait("document.getElementById('health').dataset.state === 'healthy'")
+        page.wait("document.getElementById('lost').hidden")
+
+    def test_names_of_others(self) -> None:
+        """Names that clients have chosen are text: they run nothing, hide nothing, and do not take the whole page."""
+        for key in (b"odd/%3Cimg%20src=x%20onerror=alert(1)%3E", b"odd/%E2%80%AEgnp.exe%00%0A", b"odd/" + b"n" * 8000):
+            self.stage.ask(b"GET", key)
+        for size in (PHONE, DESKTOP):
+            page = self.open("requests?q=/odd/", size)
+            page.wait("document.querySelectorAll('#view-requests tbody tr').length >= 3", 10)
+            text = page.evaluate("document.querySelector('#view-requests tbody').textContent")
+            for shown in ("<img src=x onerror=alert(1)>", "\\u{202e}gnp.exe\\u{0}\\u{a}", " … "):
+                self.assertIn(shown, text)
+            self.assertEqual(page.evaluate("document.querySelectorAll('#view-requests img').length"), 0)
+            cells = "[...document.querySelectorAll('#view-requests td')].map((cell) => cell.textContent.length)"
+            self.assertLess(max(page.evaluate(cells)), 200)
+            wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            self.assertLessEqual(wide, 0)
+            self.assertClean(page)
+
+    def test_views_that_there_are_not(self) -> None:
+        """Any other address shows the overview."""
+        page = self.open()
+        for name in ("none", "constructor", "__proto__", "/", "%ff"):
+            page.evaluate("location.hash = 'logs'")
+            page.wait("!document.getElementById('view-logs').hidden")
+            page.evaluate(f"location.hash = '{name}'")
+            page.wait("!document.getElementById('view-overview').hidden")
+        self.assertClean(page)
 
     def test_history_outlives_a_restart(self) -> None:
         """After a restart the curves still show what was before."""
@@ -302,6 +336,9 @@ class LookTests(PageCase):
             page.wait(f"{shown}.querySelector('.u-wrap canvas')", 10)
         wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         self.assertLessEqual(wide, 0, "the page must not scroll sideways")
+        tab = page.evaluate("(({left, right}) => [left, innerWidth - right])("
+                            "document.querySelector('nav [aria-current]').getBoundingClientRect())")  # fmt: skip
+        self.assertGreaterEqual(min(tab), 0, "the name of the view must be seen")
         page.evaluate(AXE.read_text())
         self.assertEqual(page.evaluate(RUN_AXE), [])
         if PICTURES:

@@ -23,6 +23,7 @@ class SamplerTests(SynchronousTestCase):
             Reading("s3proxy_cache_evictions_total", 9, ("ram", "capacity")),
             Reading("s3proxy_upstream_retries_total", 6, ("silent",)),
             Reading("s3proxy_http_requests_in_flight", 1, ("setup",)),
+            Reading("s3proxy_requests_shed_total", 8, ("connections",)),
         ]
         self.sampler = Sampler(self.metrics, [lambda: self.readings], lambda: 0.25)
 
@@ -46,11 +47,19 @@ class SamplerTests(SynchronousTestCase):
         wanted = {
             "req_hit": 2, "req_miss": 1, "req_bypass": 1, "req_error": 1, "reads": 3, "hits": 2, "read_bytes": 2000,
             "cached_bytes": 1000, "sent": 2010, "from_s3": 1000, "saved_get": 1, "saved_head": 1, "saved_bytes": 1000,
-            "status_4xx": 1, "status_5xx": 1, "aborts": 1, "shed": 1, "in_flight": 1,
+            "status_4xx": 1, "status_5xx": 1, "aborts": 1, "shed": 9, "in_flight": 1,
         }  # fmt: skip
         self.assertEqual({name: row[name] for name in wanted}, wanted)
         self.assertEqual(sum(row[name] for name in row if name.startswith("first_byte_cache_")), 2)
         self.assertEqual(sum(row[name] for name in row if name.startswith("first_byte_s3_")), 2)
+
+    def test_a_scrape_changes_nothing(self) -> None:
+        """What others keep is counted once, whether or not the metrics have read it, too."""
+        self.request(outcome="ERROR", status=503, reason="overload")
+        self.metrics.observe_source(lambda: self.readings)
+        before = self.sampler.read()
+        self.metrics.snapshot()
+        self.assertEqual(self.sampler.read(), before)
 
     def test_tallies(self) -> None:
         """Hits that are not in the instruments yet are part of it."""

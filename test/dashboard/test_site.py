@@ -53,6 +53,8 @@ class SiteCase(SynchronousTestCase):
     async def change(self, order: dict[str, Any], who: str) -> dict[str, Any]:
         if order.get("bad"):
             raise Refused(400, "That is bad.")
+        if order.get("broken"):
+            raise OSError("secrets of the file system")
         self.orders.append({**order, "who": who})
         return {"done": True}
 
@@ -205,6 +207,14 @@ class ChangeTests(SiteCase):
         for body in (b"", b"x", b"[]", b"null", b"\xff", b"[" * 60000):
             self.assertEqual(self.post(body).status, 400, body[:9])
         self.assertEqual(self.post(b'{"bad": true}').status, 400)
+
+    def test_fault(self) -> None:
+        """What fails is in the log, without details for who ordered it."""
+        reply = self.post(b'{"broken": true}')
+        self.assertEqual(reply.status, 500)
+        self.assertIn("the application log says why", json.loads(reply.body)["error"])
+        self.assertNotIn(b"secrets", reply.body)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
 
     def test_shown_at_once(self) -> None:
         """What was kept is made anew after a change."""

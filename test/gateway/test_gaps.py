@@ -476,7 +476,7 @@ class ManyGapsTests(GapTestCase):
         """When the cache does not take the spans, they are asked for once all the same."""
         self.has(*self.spans)
         client = self.harness.get()
-        self.patch(self.harness.cache, "receive", lambda *args, **options: None)
+        self.patch(self.harness.cache.admission, "receive", lambda *args, **options: None)
         self.answer()
         self.served(client, b"PARTIAL")
         self.asks(MOST_SPANS)

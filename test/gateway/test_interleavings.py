@@ -395,7 +395,7 @@ class InterleavingTests(SynchronousTestCase):
         self.assertEqual({each.client.ended is None for each in (*world.readers, *world.writers)}, {False})
         self.assertEqual(harness.gateway.in_flight, 0)
         self.assertEqual([response.calls for response in world.responses if not response.calls], [])
-        self.assertEqual(harness.cache._flights, {})
+        self.assertEqual(harness.cache.flights.current, {})
         self.assertEqual(harness.store.volume.live, set())
         harness.store.volume.empty_trash()
         self.assertEqual(harness.left_over(), [])

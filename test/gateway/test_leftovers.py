@@ -12,8 +12,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.cache.background import Promptness
+from s3proxy.cache.backpressure import WINDOW
 from s3proxy.cache.entry import ObjectId
-from s3proxy.cache.fill import WINDOW
 from s3proxy.storage.diskio import DiskBusy
 from s3proxy.upstream.interfaces import UpstreamError, UpstreamUnreachable
 
@@ -31,7 +31,7 @@ class LeftoverTestCase(ReadTestCase):
     def nothing_is_left(self) -> None:
         """No request, flight, lease, writer or temporary file."""
         self.assertEqual(self.harness.gateway.in_flight, 0)
-        self.assertEqual(self.harness.cache._flights, {})
+        self.assertEqual(self.harness.cache.flights.current, {})
         self.assertEqual(self.harness.store.volume.live, set())
         self.harness.store.volume.empty_trash()
         self.assertEqual(self.harness.left_over(), [])
@@ -77,7 +77,7 @@ class BrokenBodyTests(LeftoverTestCase):
     def test_wrong_checksum_behind_a_slow_disk(self) -> None:
         """S3's connection does not stay paused when a body turns out wrong."""
         thread = ManualThread()
-        self.harness.cache._run = thread
+        self.harness.cache.admission._run = thread
         body = b"x" * (4 * WINDOW)
         client = self.harness.get()
         response = self.asks(1).respond(ok(None, length=len(body), x_amz_checksum_crc32=CRC))
@@ -170,7 +170,7 @@ class BusyDiskTests(LeftoverTestCase):
 
     def test_bodies(self) -> None:
         """Answers are complete, and nothing is held for them."""
-        self.harness.cache._run = _busy
+        self.harness.cache.admission._run = _busy
         self.patch(Promptness, "now", False)
         for body in (BODY, LARGE):
             client = self.harness.get()
@@ -182,7 +182,7 @@ class BusyDiskTests(LeftoverTestCase):
     def test_description(self) -> None:
         """Nor for a description that can't be written down."""
         self.cached()
-        self.harness.cache._run = _busy
+        self.harness.cache._records._run = _busy
         self.harness.head(cache_control=b"no-cache")
         self.asks(1).respond(FakeResponse(200, {b"ETag": b'"v1"'}, b"", length=0, claimed=1024))
         self.nothing_is_left()
@@ -265,7 +265,7 @@ class FaultTests(LeftoverTestCase):
         def choke(*args: object, **kwargs: object) -> None:
             raise ValueError("not foreseen")
 
-        self.patch(self.harness.cache, "receive", choke)
+        self.patch(self.harness.cache.admission, "receive", choke)
         leader, follower = self.harness.get(), self.harness.get()
         self.asks(1).respond(ok())
         self.served(leader, b"MISS")

@@ -8,8 +8,9 @@ from test.support.gateway import FakeClient, FakeResponse, GatewayHarness
 from test.support.streams import RecordingSink, run_at_once
 
 from s3proxy.cache.entry import ObjectId
-from s3proxy.cache.manager import CacheManager, CacheSettings
+from s3proxy.cache.manager import CacheManager
 from s3proxy.cache.ram import PIECE, RamTier
+from s3proxy.cache.settings import CacheSettings
 from s3proxy.gateway.pipeline import Accounts, Gateway
 from s3proxy.gateway.transaction import Parts
 from s3proxy.policy.rules import Rules

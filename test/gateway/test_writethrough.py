@@ -29,9 +29,9 @@ def written(etag: bytes = ETAG, **headers: bytes) -> FakeResponse:
     return FakeResponse(200, {b"ETag": etag, **{k.replace("_", "-").encode(): v for k, v in headers.items()}})
 
 
-def unchanged(etag: bytes = ETAG) -> FakeResponse:
+def unchanged(etag: bytes = ETAG, modified: bytes = MODIFIED) -> FakeResponse:
     """S3's 304 about an object that was written."""
-    return FakeResponse(304, {b"ETag": etag, b"Last-Modified": MODIFIED}, b"")
+    return FakeResponse(304, {b"ETag": etag, b"Last-Modified": modified}, b"")
 
 
 def chunked(body: bytes, trailers: bytes = b"") -> bytes:
@@ -413,10 +413,10 @@ class ChunkedTests(WriteTestCase):
         self.not_kept()
 
 
-def created(upload_id: bytes = b"U1") -> FakeResponse:
+def created(upload_id: bytes = b"U1", **headers: bytes) -> FakeResponse:
     """S3's answer to CreateMultipartUpload."""
     body = b"<InitiateMultipartUploadResult><UploadId>%s</UploadId></InitiateMultipartUploadResult>" % upload_id
-    return FakeResponse(200, {}, body)
+    return FakeResponse(200, {name.encode(): value for name, value in headers.items()}, body)
 
 
 def tag_of(*bodies: bytes) -> bytes:
@@ -425,13 +425,13 @@ def tag_of(*bodies: bytes) -> bytes:
     return b'"%s-%d"' % (hashlib.md5(digests).hexdigest().encode(), len(bodies))
 
 
-def completed(etag: bytes) -> FakeResponse:
+def completed(etag: bytes, **headers: bytes) -> FakeResponse:
     """S3's answer to CompleteMultipartUpload."""
     body = (
         b'<?xml version="1.0"?>\n \n<CompleteMultipartUploadResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
         b"<Bucket>bucket</Bucket><Key>key</Key><ETag>%s</ETag></CompleteMultipartUploadResult>" % etag
     )
-    return FakeResponse(200, {}, body)
+    return FakeResponse(200, {name.encode(): value for name, value in headers.items()}, body)
 
 
 def md5_tag(body: bytes) -> bytes:
@@ -457,12 +457,12 @@ class MultipartTestCase(WriteTestCase):
     PARTS = {1: b"a" * 300, 2: b"b" * 300, 3: b"c" * 50}
     upload_id = b"U1"
 
-    def begin(self, upload_id: bytes = b"U1", **headers: bytes) -> None:
+    def begin(self, upload_id: bytes = b"U1", answer: FakeResponse | None = None, **headers: bytes) -> None:
         """An upload begins."""
         self.upload_id = upload_id
         fields = {name.replace("_", "-").encode(): value for name, value in headers.items()}
         client = self.harness.send(b"POST", b"/key?uploads", fields)
-        self.upstream.last.respond(created(unquote_to_bytes(upload_id)))
+        self.upstream.last.respond(answer or created(unquote_to_bytes(upload_id)))
         self.assertEqual((client.status, client.ended), (200, "finished"))
 
     def send_part(self, number: int, body: bytes | None = None) -> FakeClient:
@@ -513,6 +513,47 @@ class MultipartTests(MultipartTestCase):
         self.assertEqual(self.upstream.asked, [])
         self.served(second, b"HIT", self.PARTS[2], 206)
         self.assertEqual(second.header(b"x-amz-mp-parts-count"), b"3")
+
+    def test_written_behind_a_lost_answer(self) -> None:
+        """S3's answer to the end of the upload is lost, the same bytes are written past the proxy under other metadata,
+        and only then the end is repeated, to which S3 says the same as it would have before. The object is fetched if
+        S3 dates it neither as the beginning of the upload, as Amazon does, nor as the request that was answered.
+        """
+        etag = tag_of(self.PARTS[1])
+        for number, (seconds, modified, same) in enumerate(
+            (
+                (0.01, b"21:59:59", True),
+                (0.01, b"22:00:00", True),
+                (0.01, b"22:00:01", True),
+                (0.01, b"22:00:02", False),
+                (0.01, b"22:13:17", False),
+                (0.01, b"22:13:18", True),
+                (0.01, b"22:13:21", True),
+                (0.01, b"22:13:22", False),
+                (60.0, b"22:12:17", False),
+                (60.0, b"22:12:18", True),
+            )
+        ):
+            begun = created(b"U%d" % number, Date=b"Tue, 14 Nov 2023 22:00:00 GMT")
+            self.begin(b"U%d" % number, begun, x_amz_meta_a=b"1")
+            self.part(1)
+            client = self.put(listing({1: self.PARTS[1]}), b"/key?uploadId=" + self.upload_id, b"POST")
+            self.upstream.last.fail(UpstreamError("reset", sent=True))
+            self.assertEqual(client.status, 502)
+            answer = completed(etag, Date=b"Tue, 14 Nov 2023 22:13:20 GMT")
+            answer.head_at = answer.sent_at + seconds
+            self.assertEqual(self.complete(answer, 1).status, 200)
+            reader = self.harness.get()
+            self.assertEqual(self.asks(1).header(b"if-none-match"), etag)
+            self.upstream.last.respond(unchanged(etag, b"Tue, 14 Nov 2023 %s GMT" % modified))
+            if same:
+                self.served(reader, b"REVALIDATED", self.PARTS[1])
+            else:
+                self.assertIsNone(self.asks(2).header(b"if-none-match"), modified)
+                self.upstream.last.respond(ok(self.PARTS[1], etag, x_amz_meta_a=b"2"))
+                self.served(reader, b"MISS", self.PARTS[1])
+            self.assertEqual(reader.header(b"x-amz-meta-a"), b"1" if same else b"2", modified)
+            self.upstream.asked.clear()
 
     def test_encrypted_by_the_client(self) -> None:
         """Parts that are encrypted with the client's key are not kept, wherever the request has that."""

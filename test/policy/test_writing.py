@@ -15,6 +15,7 @@ from s3proxy.policy.rules import Rules, Settings
 from s3proxy.policy.verdicts import Reason
 from s3proxy.policy.writing import (
     BodyPlan,
+    Description,
     Expected,
     decode_description,
     described_by,
@@ -24,6 +25,7 @@ from s3proxy.policy.writing import (
     is_upload_tag,
     names_to_compute,
     plan_body,
+    upload_time,
     written_version,
 )
 from s3proxy.s3.address import ObjectAddress
@@ -145,21 +147,37 @@ class DescriptionTests(SynchronousTestCase):
         repeated = Headers([(b"x-amz-meta-a", b"1"), (b"X-Amz-Meta-A", b"2")])
         self.assertIsNone(described_by(repeated))
 
-    @given(st.lists(st.tuples(st.binary(max_size=20), st.binary(max_size=20)), max_size=5))
-    def test_round_trip(self, described: "list[tuple[bytes, bytes]]") -> None:
+    @given(st.lists(st.tuples(st.binary(max_size=20), st.binary(max_size=20)), max_size=5), st.none() | st.binary())
+    def test_round_trip(self, fields: "list[tuple[bytes, bytes]]", begun_at: bytes | None) -> None:
         """A description that waits is the same when it is read."""
-        self.assertEqual(decode_description(encode_description(tuple(described))), tuple(described))
+        described = Description(tuple(fields), begun_at)
+        self.assertEqual(decode_description(encode_description(described)), described)
 
     @given(st.binary(max_size=50))
     def test_garbage(self, data: bytes) -> None:
         """What is no description is none."""
         found = decode_description(data)
-        self.assertTrue(found is None or isinstance(found, tuple))
+        self.assertTrue(found is None or isinstance(found, Description))
 
     def test_other_json(self) -> None:
         """Nor is JSON of another shape."""
-        for data in (b"5", b"{}x", b"[5]", b"[[1, 2]]", b'[["a"]]', b'[["\\u20ac", "b"]]', b"null", b"\xff"):
+        for fields in (b"5", b"[5]", b"[[1, 2]]", b'[["a"]]', b'[["\\u20ac", "b"]]', b"null"):
+            self.assertIsNone(decode_description(b'{"fields": %s, "begun": null}' % fields), fields)
+            self.assertIsNone(decode_description(fields), fields)
+        for data in (b"{}", b"{}x", b'{"fields": []}', b'{"fields": [], "begun": 5}', b"\xff"):
             self.assertIsNone(decode_description(data), data)
+
+
+class UploadTimeTests(SynchronousTestCase):
+    """When a multipart upload was under way."""
+
+    def test_both_ends(self) -> None:
+        """It is told by the dates of S3's answers, the second one less the time that S3 took, and a whole second."""
+        begun, answered = b"Tue, 14 Nov 2023 22:13:20 GMT", Headers([(b"Date", b"Tue, 14 Nov 2023 22:15:00 GMT")])
+        self.assertEqual(upload_time(begun, answered, 2.5), (1_700_000_000.0, 1_700_000_096.5))
+        for unknown in (None, b"yesterday"):
+            self.assertEqual(upload_time(unknown, answered, 2.5), (0.0, 1_700_000_096.5))
+        self.assertIsNone(upload_time(begun, Headers(), 2.5))
 
 
 class VersionTests(SynchronousTestCase):

@@ -10,7 +10,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from s3proxy.s3.documents import (
     CompleteUploadReader,
     DeleteObjectsReader,
-    delete_result_errors,
     has_error_root,
     parse_complete_result,
     parse_initiate_result,
@@ -159,21 +158,6 @@ add_rows(
     ],
     check_delete,
 )
-
-
-class DeleteResultTests(SynchronousTestCase):
-    """What S3 could not delete."""
-
-    def test_errors(self) -> None:
-        """Only the keys of errors count; without any the answer is empty, also in quiet mode."""
-        body = (
-            b"<DeleteResult " + NAMESPACE + b"><Deleted><Key>a</Key></Deleted>"
-            b"<Error><Key>b</Key><Code>AccessDenied</Code><Message>Access Denied</Message></Error></DeleteResult>"
-        )
-        self.assertEqual(delete_result_errors(body), {b"b"})
-        self.assertEqual(delete_result_errors(b"<DeleteResult/>"), frozenset())
-        self.assertIsNone(delete_result_errors(b"<Error><Code>InternalError</Code></Error>"))
-        self.assertIsNone(delete_result_errors(b""))
 
 
 class RootElementTests(SynchronousTestCase):

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -115,6 +116,22 @@ class DirectoryTests(ChecksCase):
         self.look()
         self.assertSays("storage", "degraded", "Not a directory")
 
+    def test_namesake(self) -> None:
+        """Containers on one directory all have process 1: each host has a file of its own, and does not mind if it is
+        gone at the end.
+        """
+        real, names = os.fsync, []
+
+        def fsync(fd: int) -> None:
+            real(fd)
+            names.extend(name for name in os.listdir(self.directory) if name.startswith(".health"))
+            os.unlink(self.directory / names[-1])
+
+        self.patch(checks.os, "fsync", fsync)
+        self.look()
+        self.assertSays("storage", "healthy")
+        self.assertEqual(names, [f".health-{socket.gethostname()}-{os.getpid()}"])
+
     def test_slow(self) -> None:
         """A small file takes a second and more."""
         ticks = iter([0.0, 1.2, 5.0])
@@ -179,6 +196,23 @@ class DirectoryTests(ChecksCase):
         loop.start(self.interval)
         self.thread.work()
         self.assertSays("checks", "healthy")
+
+
+class UpkeepTests(ChecksCase):
+    """What goes over the directory in the background."""
+
+    def test_metrics(self) -> None:
+        """What was compared with its checksums, and by how much the accounts were wrong."""
+        assert self.cache.store is not None
+        (scrub, *_) = self.cache._reviews
+        scrub.scrub.files, scrub.scrub.read, scrub.scrub.damaged = 7, 7000, 1
+        self.cache.store.volume.ledger.drift = -4096
+        found = {reading.name: reading.value for reading in self.checks.readings()}
+        wanted = {
+            "s3proxy_scrub_files_total": 7, "s3proxy_scrub_bytes_total": 7000, "s3proxy_scrub_damaged_total": 1,
+            "s3proxy_size_drift_bytes": -4096,
+        }  # fmt: skip
+        self.assertEqual({name: found[name] for name in wanted}, wanted)
 
 
 class UsageTests(ChecksCase):

@@ -22,6 +22,7 @@ from s3proxy.storage.layout import entry_name
 from s3proxy.telemetry.metrics import Metrics
 from s3proxy.telemetry.traffic import Traffic
 from test.dashboard.stocked import Stocked, an_id
+from test.services.test_rolling import FakeCrew
 
 RULES = b'{"rules": [{"pattern": "b/short/**", "get_ttl": "5s"}]}'
 
@@ -246,3 +247,26 @@ class DrainTests(ControlCase):
         for delay in (-1, "5s", True, 1e9, None):
             self.assertEqual(self.refusal("drain", delay=delay), 400, delay)
         self.assertEqual(self.ends, [])
+
+
+class RollTests(ControlCase):
+    def test_one_process(self) -> None:
+        """Without workers there is nothing to replace."""
+        self.assertEqual(self.refusal("roll"), 409)
+
+    def test_replaced(self) -> None:
+        """With workers all are replaced."""
+        self.operations._crew = FakeCrew()
+        self.operations._crew.replacing.callback(None)
+        self.assertEqual(self.order("roll", limit=60)["leaving"], 2)
+
+    def test_draining(self) -> None:
+        """Not on the way out."""
+        self.operations._crew = FakeCrew()
+        self.operations._known.board.start_draining()
+        self.assertEqual(self.refusal("roll"), 409)
+
+    def test_senseless(self) -> None:
+        """A limit is a number of seconds."""
+        for limit in (0, -1, "5s", True, 1e9, None):
+            self.assertEqual(self.refusal("roll", limit=limit), 400, limit)

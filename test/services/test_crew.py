@@ -1,235 +1,175 @@
-"""What many workers amount to, and what each of them gets."""
+"""The workers as their supervisor sees them, with processes that are none."""
 
-import json
-from test.telemetry.records import a_record
 from typing import Any
 
-from prometheus_client import CollectorRegistry
+from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
+from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from s3proxy.admin.board import ComponentStatus, HealthState
-from s3proxy.cache.entry import ObjectId
-from s3proxy.config.load import load_config
-from s3proxy.config.model import Config
-from s3proxy.services.crew import HostMetrics, share_of
-from s3proxy.services.facts import Facts, Gathered, merged, worst_of
-from s3proxy.telemetry.metrics import Metrics
-from s3proxy.telemetry.snapshot import empty, merge, remains
+from s3proxy.admin.board import ComponentStatus, HealthBoard, HealthState
+from s3proxy.cluster.commands import Reload, Reopen
+from s3proxy.cluster.workers import Rolling, WorkerFailed
+from s3proxy.dashboard.requests import LogLines
+from s3proxy.services import crew
+from s3proxy.services.crew import Crew
+from s3proxy.services.engine import COMPONENTS
+from test.cluster.processes import FakeSpawner
+from test.services.test_worker_settings import config
 
 
-def config(**options: object) -> Config:
-    """A configuration."""
-    return load_config(
-        None, environ={}, options={name.replace("__", "."): value for name, value in options.items()}
-    ).config
+class _Cache:
+    """As much of a CacheService as a crew needs."""
+
+    store = None
+    ram_limit = 1 << 20
+    cleaned = 0
+
+    def clean_up_soon(self) -> None:
+        self.cleaned += 1
 
 
-class ShareTests(SynchronousTestCase):
-    """The configuration of one of several workers."""
-
-    def test_divided(self) -> None:
-        """What is limited for the whole is divided, rounded up."""
-        whole = config(server__max_concurrent_requests=100, connection_pool__max_connections=10,
-                       cache__metadata_cache__max_entries=1000)  # fmt: skip
-        part = share_of(whole, 3, 3000)
-        self.assertEqual(part.server.max_concurrent_requests, 34)
-        self.assertEqual(part.connection_pool.max_connections, 4)
-        self.assertEqual(part.cache.metadata_cache.max_entries, 334)
-        self.assertEqual(part.cache.max_ram_cache_size, 1000)
-
-    def test_switched_off(self) -> None:
-        """A limit of 0 is none, whatever the number of workers, and no share is less than its key allows."""
-        part = share_of(config(), 4, 0)
-        self.assertEqual((part.server.max_inflight_buffer_bytes, part.download_bandwidth.max_bytes_per_sec), (0, 0))
-        part = share_of(config(server__max_inflight_buffer_bytes=2 << 20, server__max_concurrent_requests=2), 256, 1)
-        self.assertEqual((part.server.max_inflight_buffer_bytes, part.server.max_concurrent_requests), (1 << 20, 1))
-
-    def test_the_rest(self) -> None:
-        """Everything else is as for the whole."""
-        whole = config(cache__get_ttl=5.0)
-        self.assertEqual(share_of(whole, 2, 10).cache.get_ttl, 5.0)
-        self.assertEqual(share_of(whole, 2, 10).connection_pool.dns_servers, whole.connection_pool.dns_servers)
-
-
-def facts(**changes: Any) -> Facts:
-    """What a worker says; it has gone through JSON."""
-    values: Facts = {
-        "row": {"reads": 10.0, "hits": 5.0, "in_flight": 2.0, "lag": 0.1, "disk_bytes": 100.0, "ram_bytes": 7.0},
-        "lag": 0.1,
-        "permits": 50,
-        "running": [],
-        "fills": [],
-        "places": [],
-        "addresses": {},
-        "upstream": {"hosts": {}, "excluded": [], "requests_waiting": 1},
-        "health": {"upstream": ["healthy", "", {"a": 1}]},
-        **changes,
-    }
-    found: Facts = json.loads(json.dumps(values))
-    return found
-
-
-class GatheredTests(SynchronousTestCase):
-    """Two workers as one."""
+class CrewCase(SynchronousTestCase):
+    """Two workers."""
 
     def setUp(self) -> None:
-        """Nobody has said anything."""
-        self.gathered = Gathered()
+        """Nothing runs yet."""
+        self.clock = Clock()
+        self.spawner = FakeSpawner()
+        self.patch(crew, "ProcessSpawner", lambda *arguments: self.spawner)
+        self.cache = _Cache()
+        self.ready: list[bool] = []
+        self.failed: list[str] = []
+        self.crew = Crew(
+            self.clock,
+            config(),
+            workers=2,
+            bound={},
+            memory=-1,
+            cache=self.cache,  # type: ignore[arg-type]
+            own_addresses=frozenset,
+            hostname="proxy-1",
+            lines=LogLines(),
+            ready=lambda: self.ready.append(True),
+            failed=self.failed.append,
+        )
 
-    def tell(self, **changes: Any) -> None:
-        """One more worker."""
-        number = len(self.gathered.by_worker) + 1
-        self.gathered.tell(f"worker {number}", number, facts(**changes))
+    def start(self) -> None:
+        """Both serve."""
+        self.crew.startService()
+        for process in list(self.spawner.made):
+            process.worker.is_ready()
+        self.assertEqual(self.ready, [True])
+
+    def health(self) -> ComponentStatus:
+        """Of the workers."""
+        return self.crew.health()["workers"]()
+
+
+class HealthTests(CrewCase):
+    """The component ``workers``, and those of the workers."""
+
+    def test_names(self) -> None:
+        """The components of workers are those of an engine, and there is one more."""
+        self.assertEqual(set(self.crew.health()), {*COMPONENTS, "workers"})
+
+    def test_starting(self) -> None:
+        """A start that takes its time is no fault, and nobody is warned; a worker that is missing later is one."""
+        now = [1000.0]
+        board = HealthBoard(lambda: now[0], max_age=0)
+        board.add("workers", self.crew.health()["workers"])
+        self.crew.startService()
+        with capturedLogs() as events:
+            board.check()
+            self.spawner.made[0].worker.is_ready()
+            found = board.check().components[0]
+            self.assertEqual((found.state, found.message), (HealthState.DEGRADED, "Worker 2 is starting."))
+            self.assertIn("The instance is starting.", board.check().not_ready)
+            self.spawner.made[1].worker.is_ready()
+            self.assertEqual(board.check().state, HealthState.HEALTHY)
+        self.assertEqual([event for event in events if event["log_level"] is not LogLevel.info], [])
+        with capturedLogs() as events:
+            self.spawner.made[1].worker.has_ended("was ended by SIGKILL")
+            found = board.check().components[0]
+        self.assertEqual((found.state, found.message),
+                         (HealthState.DEGRADED, "Worker 2 is started again; the others serve its connections."))
+        self.assertIn(LogLevel.warn, [event["log_level"] for event in events if "log_namespace" in event])
 
     def test_nobody(self) -> None:
-        """Before anybody has said anything, there is nothing, and that is no fault."""
-        self.assertEqual(sum(self.gathered.read().values()), 0)
-        self.assertEqual((list(self.gathered.requests()), list(self.gathered.bodies_under_way())), ([], []))
-        self.assertEqual(self.gathered.upstream(), {"hosts": {}, "excluded": []})
-        self.assertEqual(self.gathered.health("upstream").state, HealthState.HEALTHY)
-        self.assertEqual((self.gathered.permits(), self.gathered.most_late()), (0, 0.0))
+        """Without a worker that serves, or answers, nothing is served."""
+        self.start()
+        for process in list(self.spawner.made):
+            self.crew.supervisor.hear_nothing(process.worker)
+        self.assertEqual((self.health().state, self.health().message), (HealthState.UNHEALTHY, "No worker answers."))
+        for process in list(self.spawner.made):
+            process.worker.has_ended("was ended by SIGKILL")
+        self.assertEqual((self.health().state, self.health().message), (HealthState.UNHEALTHY, "No worker serves."))
 
-    def test_row(self) -> None:
-        """Numbers add up, but for what they have in common, and the worst lag counts."""
-        self.tell()
-        self.tell(row={"reads": 1.0, "lag": 3.0, "disk_bytes": 90.0, "ram_bytes": 1.0})
-        row = self.gathered.read()
-        self.assertEqual([row[name] for name in ("reads", "hits", "in_flight", "lag", "disk_bytes", "ram_bytes")],
-                         [11, 5, 2, 3.0, 100, 8])  # fmt: skip
-
-    def test_gone(self) -> None:
-        """What a worker has counted stays when it is gone; what it was doing does not."""
-        totals = {"requests": 3, "reads": 2, "hits": 1, "errors": 0, "sent": 10, "cached": 5, "received": 0}
-        for _ in range(3):
-            self.tell(places=[[{"b": "bucket"}, {"b": "a/"}, totals]])
-            self.gathered.gone(next(iter(self.gathered.by_worker)))
-        self.gathered.gone("a stranger")
-        row = self.gathered.read()
-        self.assertEqual((row["reads"], row["in_flight"], row["ram_bytes"]), (30, 0, 0))
-        self.assertEqual(self.gathered.buckets()[b"bucket"].requests, 9)
-        self.assertEqual(self.gathered.prefixes(b"bucket")[b"a/"].sent, 30)
-        self.assertEqual(self.gathered.permits(), 0)
-
-    def test_requests(self) -> None:
-        """Requests under way, oldest first; bytes are what they were."""
-        record = ["GetObject", {"b": "bucket"}, {"b": "k\xff"}, "", "MISS", "", 7, {"b": "GET"}]
-        for at in (5.0, 3.0):
-            self.tell(running=[[[at, "10.0.0.1", {"b": "GET"}, {"b": "/k"}, 200, 9], record]])
-        found = list(self.gathered.requests())
-        self.assertEqual([request.received_at for request, _ in found], [3.0, 5.0])
-        self.assertEqual((found[0][0].method, found[0][1].key, found[0][1].object_size), (b"GET", b"k\xff", 7))
-
-    def test_fills(self) -> None:
-        """Bodies under way of all."""
-        self.tell(fills=[["aws", {"b": "bucket"}, {"b": "k"}, 0, 5, 9, 2]])
-        self.tell(fills=[["aws", {"b": "bucket"}, {"b": "l"}, 1, 2, 3, 1]])
-        found = [(id, fill.start, fill.have, fill.stop, fill.readers)
-                 for id, fill in self.gathered.bodies_under_way()]  # fmt: skip
-        self.assertEqual(
-            found, [(ObjectId("aws", b"bucket", b"k"), 0, 5, 9, 2), (ObjectId("aws", b"bucket", b"l"), 1, 2, 3, 1)]
-        )
-
-    def test_upstream(self) -> None:
-        """Connections add up; an address is left out when no worker that knows it uses it."""
-        one = {"idle": 1, "active": 2, "addresses": ["1.1.1.1", "2.2.2.2"], "excluded": ["1.1.1.1", "2.2.2.2"]}
-        other = {"idle": 3, "active": 0, "addresses": ["2.2.2.2", "3.3.3.3"], "excluded": []}
-        self.tell(upstream={"hosts": {"s3": one}, "excluded": [], "requests_waiting": 1})
-        self.tell(upstream={"hosts": {"s3": other}, "excluded": [], "requests_waiting": 4})
-        found = self.gathered.upstream()
-        self.assertEqual(found["requests_waiting"], 5)
-        self.assertEqual(
-            found["hosts"]["s3"],
-            {"idle": 4, "active": 2, "addresses": ["1.1.1.1", "2.2.2.2", "3.3.3.3"], "excluded": ["1.1.1.1"]},
-        )
-
-    def test_addresses(self) -> None:
-        """How addresses answer, all together."""
-        for last in (3.0, 5.0):
-            self.tell(
-                addresses={"1.1.1.1:443": {"requests": 2, "seconds": 0.5, "errors": 1, "received": 9, "last": last}}
-            )
-        found = self.gathered.addresses["1.1.1.1:443"]
-        self.assertEqual(
-            (found.requests, found.seconds, found.errors, found.received, found.last), (4, 1.0, 2, 18, 5.0)
-        )
-
-    def test_latest(self) -> None:
-        """The last requests of those that were asked for them, newest first."""
-        self.tell(latest=[[5.0, "a\xff"], [1.0, "b"]])
-        self.tell(latest=[[3.0, "c"]])
-        self.tell()
-        self.assertEqual(list(self.gathered.latest()), [(5.0, b"a\xff"), (3.0, b"c"), (1.0, b"b")])
-
-    def test_health(self) -> None:
-        """The worst state, and who says so."""
-        self.tell()
-        self.tell(health={"upstream": ["degraded", "No address answers.", {"a": 2}]})
-        found = self.gathered.health("upstream")
-        self.assertEqual((found.state, found.message), (HealthState.DEGRADED, "Worker 2: No address answers."))
-        self.assertEqual(found.data, {"a": 3})
+    def test_quiet(self) -> None:
+        """One that does not answer is named."""
+        self.start()
+        self.crew.supervisor.hear_nothing(self.spawner.made[0].worker)
+        found = self.health()
+        self.assertEqual((found.state, found.message),
+                         (HealthState.DEGRADED, "Worker 1 does not answer; the others serve what arrives for it."))
+        states: Any = found.data["workers"]
+        self.assertEqual([each["state"] for each in states], ["quiet", "serving"])
 
 
-class WorstTests(SynchronousTestCase):
-    """One component in several workers."""
+class OrderTests(CrewCase):
+    """What workers are told."""
 
-    def test_all_say_the_same(self) -> None:
-        """Then nobody is named."""
-        status = ComponentStatus("upstream", HealthState.DEGRADED, "No address answers.")
-        self.assertEqual(worst_of("upstream", {1: status, 2: status}).message, "No address answers.")
+    def test_start_fails(self) -> None:
+        """Who started them learns why they can't serve."""
+        self.crew.startService()
+        self.spawner.made[0].worker.has_ended("ended with exit code 1")
+        self.assertEqual((self.failed, self.ready), (["worker 1 ended with exit code 1"], []))
 
-    def test_some_say_the_same(self) -> None:
-        """Those who do are named together."""
-        status = ComponentStatus("upstream", HealthState.UNHEALTHY, "No address answers.")
-        fine = ComponentStatus("upstream", HealthState.HEALTHY, "All is well.")
-        self.assertEqual(
-            worst_of("upstream", {1: status, 2: fine, 3: status}).message, "Worker 1, 3: No address answers."
-        )
+    def test_hangup_amid_a_replacement(self) -> None:
+        """A reload, and new log files, reach every process, whatever it is about to do."""
+        self.start()
+        self.crew.roll()
+        self.spawner.made[2].worker.is_ready()
+        self.crew.reload(config(cache__get_ttl=7.0))
+        self.crew.reopen_logs()
+        for order in (Reload, Reopen):
+            self.assertEqual([len(process.told(order)) for process in self.spawner.made], [1] * 4, order)
 
+    def test_roll(self) -> None:
+        """All are replaced, and the log says so; the old ones are leaving until they have gone."""
+        self.start()
+        with capturedLogs() as events:
+            rolling = Rolling(self.crew.size)
+            rolled = self.crew.roll(rolling)
+            for slot in (2, 3):
+                self.spawner.made[slot].worker.is_ready()
+            self.successResultOf(rolled)
+        self.assertIn("all workers are replaced", [event.get("log_format") for event in events])
+        self.assertEqual((self.crew.leaving(), len(rolling.replaced)), (2, 2))
+        for slot in (0, 1):
+            self.spawner.made[slot].worker.has_ended("ended with exit code 0")
+        self.assertEqual(self.crew.leaving(), 0)
 
-class MergedTests(SynchronousTestCase):
-    """Documents of one shape."""
+    def test_roll_fails(self) -> None:
+        """Why not all are replaced is in the log, and who ordered it learns it; so it is when nobody waits any more."""
+        self.start()
+        with capturedLogs() as events:
+            rolled = self.crew.roll()
+            self.spawner.made[2].worker.has_ended("ended with exit code 1")
+            self.failureResultOf(rolled, WorkerFailed)
+            waiting = self.crew.roll()
+            waiting.cancel()
+            self.failureResultOf(waiting, CancelledError)
+        texts = [str(event.get("log_format")) for event in events]
+        self.assertIn("the workers are not all replaced: {error}", texts)
+        self.assertTrue(any("no more workers are replaced" in text for text in texts))
 
-    def test_merged(self) -> None:
-        """Numbers add up, lists are united, of words and truths the first counts; what only some have is theirs."""
-        one = {"n": 1, "l": [1, 2], "s": "a", "t": True, "d": {"x": 1.5}, "none": None, "only": 1}
-        other = {"n": 2, "l": [2, 3], "s": "b", "t": False, "d": {"x": 2, "y": 1}, "none": 5}
-        self.assertEqual(
-            merged([one, other]),
-            {"n": 3, "l": [1, 2, 3], "s": "a", "t": True, "d": {"x": 3.5, "y": 1}, "none": None, "only": 1},
-        )
-
-
-class HostMetricsTests(SynchronousTestCase):
-    """The metrics of all processes."""
-
-    def counted(self, times: int) -> Any:
-        """What a worker with so many requests has counted."""
-        metrics = Metrics(CollectorRegistry(), Clock().seconds)
-        for _ in range(times):
-            metrics.request_started()
-            metrics.request_finished(a_record())
-        return json.loads(json.dumps(metrics.snapshot()))
-
-    def total(self, metrics: HostMetrics) -> float:
-        """All requests."""
-        family = metrics.snapshot()["families"]["s3proxy_http_requests_total"]
-        return sum(value for _, value in family["samples"])
-
-    def test_sum(self) -> None:
-        """Counters are the sums over the workers that run and those that have ended."""
-        past = merge([empty(), remains(self.counted(4))])
-        others = [self.counted(2), self.counted(3), past]
-        metrics = HostMetrics(CollectorRegistry(), lambda: others)
-        self.assertEqual(self.total(metrics), 9)
-
-    def test_recent_rates(self) -> None:
-        """The rates of the last minutes are those of all workers."""
-        metrics = HostMetrics(CollectorRegistry(), lambda: [self.counted(2)])
-        hit_rate, byte_hit_rate = metrics.recent_rates()
-        alone = Metrics(CollectorRegistry(), Clock().seconds)
-        for _ in range(2):
-            alone.request_started()
-            alone.request_finished(a_record())
-        self.assertEqual((hit_rate, byte_hit_rate), alone.recent_rates())
-        self.assertEqual(HostMetrics(CollectorRegistry(), list).recent_rates(), (0.0, 0.0))
+    def test_end(self) -> None:
+        """It is over when all have ended; what one leaves behind that was killed is looked for, of the others not."""
+        self.start()
+        farewell, killed = self.spawner.made
+        self.crew.farewell(farewell.worker, {})
+        farewell.worker.has_ended("ended with exit code 0")
+        self.assertEqual(self.cache.cleaned, 0)
+        killed.worker.has_ended("was ended by SIGKILL")
+        self.assertEqual(self.cache.cleaned, 1)

@@ -18,6 +18,8 @@ from s3proxy.dashboard.catalog import Catalog
 from s3proxy.dashboard.documents import Known
 from s3proxy.dashboard.requests import LogLines
 from s3proxy.dashboard.samples import Sampler
+from s3proxy.policy.rules import Rules
+from s3proxy.policy.rules_file import read_rules
 from s3proxy.services.dashboard import SAVE, TICK, DashboardService, LineKeeper
 from s3proxy.telemetry.access import AccessLog
 from s3proxy.telemetry.exit import Exit
@@ -167,14 +169,40 @@ class NumbersTests(DashboardCase):
     def test_bad_questions(self) -> None:
         """What there is not is 400, with what there is."""
         for path in ("series?range=2y", "logs?level=loud", "cache/objects?sort=x", "cache/objects?offset=x",
-                     "requests?limit=x", "cache/object?bucket=b"):  # fmt: skip
+                     "requests?limit=x", "cache/object?bucket=b", "requests?limit=1e3",
+                     "cache/objects?offset=" + "9" * 5000):  # fmt: skip
             raw = self.exchange().send(f"GET /api/v1/{path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             self.assertEqual(Answer(raw).status, 400, path)
+
+    def test_odd_questions(self) -> None:
+        """What is far away, or no text, is merely not found."""
+        self.stocked.read(b"b/k")
+        self.ask("cache/objects")
+        for path in ("cache/objects?offset=" + "9" * 30, "cache/objects?q=%00&prefix=%ff",
+                     "requests?q=%ff%00&outcome=%ff", "logs?q=%ed%a0%80", "rules/match?name=%ff/%00",
+                     "prefixes?bucket=%ff"):  # fmt: skip
+            self.ask(path)
 
     def test_text(self) -> None:
         """The summary is there for people without a browser."""
         raw = self.exchange().send(b"GET /api/v1/summary?format=text HTTP/1.1\r\nHost: localhost\r\n\r\n")
         self.assertIn(b"\nrequests_total 0\n", Answer(raw).body)
+
+    def test_rules(self) -> None:
+        """How often each rule was the first that fits, and how many of these reads were hits."""
+        text = b'{"rules": [{"pattern": "a/**", "get_ttl": "1h"}, {"pattern": "**", "get_ttl": "1m"}]}'
+        self.stocked.rules = Rules(self.stocked.harness.config, read_rules(text, 30.0).rules)
+        for changes in ({}, {"outcome": "MISS"}, {"outcome": "BYPASS"}, {"operation": "HeadObject", "method": b"HEAD"}):
+            self.request(rule=1, **changes)
+        self.request(rule=-1)
+        rules = self.ask("rules")["rules"]
+        self.assertEqual([(rule["requests"], rule["hit_rate"]) for rule in rules], [(0, None), (4, 0.666667)])
+
+    def test_many_rules(self) -> None:
+        """Only the first ones are counted."""
+        text = json.dumps({"rules": [{"pattern": f"b{number}/**", "get_ttl": "1h"} for number in range(102)]})
+        self.stocked.rules = Rules(self.stocked.harness.config, read_rules(text.encode(), 30.0).rules)
+        self.assertEqual([rule["requests"] for rule in self.ask("rules")["rules"]], [0] * 100 + [None] * 2)
 
     def test_requests(self) -> None:
         """The last requests, with the reason of a miss."""
@@ -295,6 +323,8 @@ class OrderTests(DashboardCase):
         orders: list[dict[str, object]] = [
             {}, {"ref": ""}, {"ref": "x"}, {"ref": ["bucket=b&key=k"]}, {"prefix": "b"}, {"prefix": 1},
             {"prefix": "", "glob": ""}, {"glob": "b/k"}, {"glob": "*"}, {"prefix": "b/", "glob": "b/*"},
+            {"ref": "bucket=b&key=\u20ac"}, {"prefix": "b/\ud800"}, {"glob": "b/*\ud800"},
+            {"prefix": ["b/"], "glob": "b/*"}, {"ref": 5, "prefix": "b/"}, {"prefix": "b/", "dry_run": "yes"},
         ]  # fmt: skip
         for order in orders:
             self.assertEqual(self.order(order).status, 400, order)

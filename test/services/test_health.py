@@ -112,7 +112,10 @@ class DnsTests(HealthCase):
         self.none: tuple[str, ...] = ()
         self.counts = [0.0, 0.0]
         self.component = DnsHealth(
-            lambda: (self.old, self.none), lambda: (self.counts[0], self.counts[1]), self.clock.seconds
+            lambda: (self.old, self.none),
+            lambda: (self.counts[0], self.counts[1]),
+            self.clock.seconds,
+            lambda name: name != "garbage",
         )
 
     def ask(self, asked: int, failed: int) -> None:
@@ -127,6 +130,12 @@ class DnsTests(HealthCase):
         self.assertSays(self.component(), "degraded", "former addresses")
         self.none = ("b.test",)
         self.assertSays(self.component(), "unhealthy", "b.test")
+
+    def test_made_up(self) -> None:
+        """A name that some client made up can't make the proxy unhealthy."""
+        self.ask(1, 1)
+        self.none = ("garbage",)
+        self.assertSays(self.component(), "degraded", "garbage")
 
     def test_one_name(self) -> None:
         """While others are answered about, a name that nobody can resolve is no fault of the name servers."""

@@ -21,7 +21,6 @@ from s3proxy.storage.disk import (
     open_store,
 )
 from s3proxy.storage.files import SystemCalls
-from s3proxy.storage.ledger import FIXED_OVERHEAD
 
 MIB = 1 << 20
 ABOUT: dict[str, Any] = {"meta": b'{"etag": "1"}', "validated_at": 1000.5, "observed_at": 1000.25}
@@ -185,13 +184,7 @@ def read_body(store: DiskStore, entry: StoredEntry) -> bytes | None:
 
 def recount(store: DiskStore) -> None:
     """Let the store forget what it holds, and walk through all of it."""
-    ledger = store.volume.ledger
-    shards = store.volume.format.shards + 1
-    ledger._walked = bytearray(shards)
-    ledger._unwalked = shards
-    ledger._exact = FIXED_OVERHEAD
-    ledger._unread = ledger._staged = 0
-    ledger._versions = [0] * shards
+    store.volume.ledger.recount()
     finish_scan(store)
 
 

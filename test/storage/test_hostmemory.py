@@ -36,12 +36,13 @@ class HostMemoryTests(SynchronousTestCase):
     def test_columns(self) -> None:
         """Every seat has numbers of its own, which all can read, and which nothing else shares."""
         one, other = HostMemory(self.fd, 0, founder=True), HostMemory(self.fd, 1)
-        walked, versions, active = other.per_shard(1000)
+        walked, versions, active, believed = other.per_shard(1000)
         one.generations.void(2**20 - 1)
         one.column(3)[0], other.column(3)[1], one.totals[0] = -7, 8, 9
-        walked[999], versions[999], active[0] = 1, 2, 3
+        walked[999], versions[999], active[0], believed[1999] = 1, 2, 3, -4
         self.assertEqual(list(other.column(3)[:3]), [-7, 8, 0])
         self.assertEqual((other.totals[0], one.per_shard(1000)[1][999], one.per_shard(1000)[2][0]), (9, 2, 3))
+        self.assertEqual((one.per_shard(1000)[0][999], one.per_shard(1000)[3][1999]), (1, -4))
         self.assertEqual(sum(sum(one.column(number)) for number in (0, 1, 2, 4)), 0)
         self.assertEqual(one.generations.get(0), 0)
 
@@ -326,6 +327,36 @@ class WalkTests(SharedStoreCase):
             over = scan.step(1)
         self.assertTrue(all(store.volume.ledger.complete for store in self.stores))
         self.assertEqual({store.usage() for store in self.stores}, {self.on_disk()})
+
+    def test_assumed(self) -> None:
+        """What any process adds to a shard whose sum is only assumed is known when that is put right."""
+        one, two, three = (store.volume.ledger for store in self.stores)
+        one.finish_untouched({5, 6})
+        one.assume(5, 1000, 100)
+        self.assertFalse(two.complete)
+        one.assume(6, 0)
+        self.assertTrue(two.complete)
+        self.assertEqual(three.used, FIXED_OVERHEAD + 1000)
+        two.add(5, 50, unread=7)
+        three.add(5, -20)
+        three.add(6, 4)
+        two.add(7, 3)
+        self.assertEqual((one.used, one.unread), (FIXED_OVERHEAD + 1037, 107))
+        token = one.begin_walk(5)
+        assert token is not None
+        with two.changing(5):
+            self.assertIsNone(one.begin_walk(5))
+        self.assertFalse(one.end_walk(5, token, 900))
+        token = one.begin_walk(5)
+        assert token is not None
+        self.assertTrue(one.end_walk(5, token, 900, 10))
+        self.assertEqual((three.used, three.unread, three.assumed), (FIXED_OVERHEAD + 907, 10, [6]))
+        two.add(5, 1)
+        self.assertEqual(one.used, FIXED_OVERHEAD + 908)
+        one.recount()
+        self.assertEqual((three.used, three.assumed, three.complete), (FIXED_OVERHEAD + 908, [], False))
+        one.assume(6, 1)
+        self.assertTrue(one.end_walk(6, one.begin_walk(6) or 0, 2))
 
     def test_died_amid_a_change(self) -> None:
         """A process that died while it changed something does not keep the walk from its end."""

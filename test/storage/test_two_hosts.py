@@ -1,17 +1,18 @@
-"""Two instances that share nothing but the cache directory: their accounts, and who evicts."""
+"""Two instances that share nothing but the cache directory: their accounts."""
 
+import errno
 import os
 import random
 import threading
 import time
+from collections.abc import Callable
+from test.storage.support import MIB, FailingCalls, abandon, make_store, put_inline, put_ranges, upload
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.storage.disk import DiskStore
-from s3proxy.storage.evictlease import EvictionLease
 from s3proxy.storage.layout import entry_name, instance_text
 from s3proxy.storage.ledger import FIXED_OVERHEAD
-from test.storage.support import MIB, make_store, put_inline, put_ranges, upload
 
 LIMIT = 16 * MIB
 
@@ -32,6 +33,18 @@ def scan(store: DiskStore, recount: bool = False) -> None:
     walk = store.scan(again=recount, recount=recount, patience=0.0)
     while not walk.step():
         pass
+
+
+def begin(store: DiskStore, *, patience: float = 0.0) -> Callable[[], bool]:
+    """A walk that waits for the others so many seconds: a step of it."""
+    walk = store.scan(patience=patience)
+    return lambda: walk.step(1_000_000)
+
+
+def kill(store: DiskStore) -> None:
+    """What it has not told, nobody ever learns."""
+    abandon(store)
+    store.volume.ledger.told = None
 
 
 def work(store: DiskStore, choice: random.Random, steps: int) -> None:
@@ -144,6 +157,211 @@ class AccountsTests(SynchronousTestCase):
             self.assert_exact(one)
         self.assertEqual(one.volume.calls.listdir(f"{one.root}/trash"), [])
 
+    def test_trash_of_others(self) -> None:
+        """What one has thrown away and not deleted yet, a scan of another leaves to it: both take it off, once."""
+        one = make_store(self, max_size=LIMIT)
+        two = make_store(self, root=one.root, max_size=LIMIT)
+        scan(one)
+        scan(two)
+        put_ranges(one, entry_name((b"k",)), 500_000, (0, 500_000))
+        self.settle([one, two])
+        one.drop(entry_name((b"k",)))
+        two.close()
+        two = make_store(self, root=one.root, max_size=LIMIT)
+        scan(two)
+        self.assert_exact(two)
+        self.assertGreater(two.usage(), 500_000)
+        self.settle([one, two])
+        self.assertEqual(os.listdir(f"{one.root}/trash"), [])
+        self.assert_exact(one)
+        self.assert_exact(two)
+
+    def test_trash_of_the_dead(self) -> None:
+        """What a process that died had thrown away, whoever deletes it takes off, and so do those who hear of that."""
+        one = make_store(self, max_size=LIMIT)
+        two = make_store(self, root=one.root, max_size=LIMIT)
+        scan(one)
+        scan(two)
+        for number in range(2):
+            put_ranges(two, entry_name((b"%d" % number,)), 500_000, (0, 500_000))
+        self.settle([two, one])
+        for number in range(2):
+            two.drop(entry_name((b"%d" % number,)))
+        two.pulse()
+        kill(two)
+        three = make_store(self, root=one.root, max_size=LIMIT)
+        scan(three)
+        self.assertEqual(os.listdir(f"{one.root}/trash"), [])
+        self.settle([three, one])
+        self.assert_exact(one)
+        self.assert_exact(three)
+
+    def test_renamed_away_amid_a_look(self) -> None:
+        """What another throws away while its shard is added up, and deletes much later, is found once."""
+        one = make_store(self, max_size=LIMIT)
+        scan(one)
+        name = entry_name((b"k",))
+        entry = put_ranges(one, name, 500_000, (0, 500_000))
+        one.pulse()
+        calls = FailingCalls()
+        two = make_store(self, root=one.root, max_size=LIMIT, calls=calls)
+        step = begin(two, patience=60.0)
+        listdir = calls.listdir
+        shard = os.path.dirname(two.volume.entry_path(name))
+        listed = 0
+
+        def dropping(path: str) -> list[str]:
+            nonlocal listed
+            found = listdir(path)
+            listed += path == shard
+            # Not when leftovers are looked for, but when it is added up.
+            if listed == 2:
+                # Nothing else changes.
+                one.volume.discard_generation(name, entry.generation)
+            return found
+
+        self.patch(calls, "listdir", dropping)
+        while not step():
+            one.pulse()
+        self.assertEqual(len(os.listdir(f"{one.root}/trash")), 1)
+        self.settle([one, two])
+        self.assert_exact(two)
+
+    def test_came_and_went_untold(self) -> None:
+        """What another adds before a look and removes after it, and tells in one go, does not count."""
+        one = make_store(self, max_size=LIMIT)
+        name = entry_name((b"k",))
+        one.volume.make_shard(name)
+        two = make_store(self, root=one.root, max_size=LIMIT)
+        self.settle([one, two])
+        step = begin(two, patience=60.0)
+        put_inline(one, name, bytes(500_000))
+        step()
+        one.drop(name)
+        for _ in range(12):
+            one.pulse()
+            step()
+        self.assertEqual((two.volume.ledger.complete, two.volume.ledger.assumed), (True, []))
+        self.settle([one, two])
+        self.assert_exact(two)
+
+    def test_told_late(self) -> None:
+        """A sign of life that was under way during the look says nothing about what was done by then."""
+        one = make_store(self, max_size=LIMIT)
+        name = entry_name((b"k",))
+        one.volume.make_shard(name)
+        calls = FailingCalls()
+        two = make_store(self, root=one.root, max_size=LIMIT, calls=calls)
+        self.settle([one, two])
+        step = begin(two, patience=60.0)
+        listdir = calls.listdir
+        shard = os.path.dirname(two.volume.entry_path(name))
+        listed = 0
+
+        def publishing(path: str) -> list[str]:
+            nonlocal listed
+            listed += path == shard
+            # Not when leftovers are looked for, but when it is added up.
+            if listed == 2 and not one.has(name):
+                # Twice between the moment when two listened and the one when it looks.
+                one.pulse()
+                one.pulse()
+                put_inline(one, name, bytes(500_000))
+            return listdir(path)
+
+        self.patch(calls, "listdir", publishing)
+        for _ in range(3):
+            step()
+        for _ in range(12):
+            one.pulse()
+            step()
+        self.assertTrue(two.volume.ledger.complete)
+        self.settle([one, two])
+        self.assert_exact(two)
+
+    def test_never_at_rest(self) -> None:
+        """A shard that another changes all the time is counted as well as can be, and exactly once it rests."""
+        one = make_store(self, max_size=LIMIT)
+        name = entry_name((b"k",))
+        put_inline(one, name, bytes(10))
+        calls = FailingCalls()
+        two = make_store(self, root=one.root, max_size=LIMIT, calls=calls)
+        step = begin(two, patience=60.0)
+        listdir = calls.listdir
+        shard = os.path.dirname(two.volume.entry_path(name))
+        busy, looks = True, 0
+
+        def publishing(path: str) -> list[str]:
+            nonlocal looks
+            if path == shard and busy:
+                looks += 1
+                if looks % 2:
+                    put_inline(one, name, bytes(100_000 + 50_000 * looks))
+                else:
+                    one.drop(name)
+            return listdir(path)
+
+        self.patch(calls, "listdir", publishing)
+        while not step():
+            one.pulse()
+        ledger = two.volume.ledger
+        self.assertEqual((ledger.complete, ledger.assumed), (True, [two.volume.shard_of(name)]))
+        self.assertLess(looks, 20)
+        busy = False
+        for _ in range(5):
+            put_inline(two, name, bytes(20_000))
+            two.sweeper.run()
+            for store in (one, two):
+                store.pulse()
+            # Assumed or not, what is known to be added is.
+            self.assertTrue(two.sweeper.due() or not ledger.assumed)
+        for _ in range(5):
+            one.pulse()
+            two.pulse()
+            two.sweeper.run()
+        self.assertEqual(ledger.assumed, [])
+        self.assert_exact(two)
+        two.drop(name)
+        self.settle([two, one])
+        self.assert_exact(two)
+        self.assert_exact(one)
+
+    def test_buried_by_others(self) -> None:
+        """A death is noticed although another instance has cleaned up after it; an end in good order is none."""
+        one = make_store(self, max_size=LIMIT)
+        scan(one)
+        for orderly in (True, False):
+            two = make_store(self, root=one.root, max_size=LIMIT)
+            scan(two)
+            self.settle([one, two])
+            put_inline(two, entry_name((b"k%d" % orderly,)), bytes(500_000))
+            if orderly:
+                two.close()
+            else:
+                kill(two)
+            three = make_store(self, root=one.root, max_size=LIMIT)
+            scan(three)
+            one._peers._looked_at = three._peers._looked_at = 0.0
+            one.pulse()
+            three.pulse()
+            self.assertEqual(one.lost_a_peer(), not orderly)
+            # All that it did was there when this one came.
+            self.assertFalse(three.lost_a_peer())
+            three.close()
+        scan(one, recount=True)
+        self.assert_exact(one)
+
+    def test_shard_that_could_not_be_made(self) -> None:
+        """A shard without a directory, because there was no room for one, does not keep a scan from its end."""
+        calls = FailingCalls()
+        one = make_store(self, max_size=LIMIT)
+        put_inline(one, entry_name((b"k",)), bytes(10))
+        two = make_store(self, root=one.root, max_size=LIMIT, calls=calls)
+        calls.fail("mkdir", errno.ENOSPC)
+        self.assertRaises(OSError, two.volume.make_shard, entry_name((b"other",)))
+        scan(two)
+        self.assertTrue(two.volume.ledger.complete)
+
     def test_removed_by_hand(self) -> None:
         """A file that somebody removed is written again, whole."""
         one = make_store(self, max_size=LIMIT)
@@ -181,56 +399,3 @@ class AccountsTests(SynchronousTestCase):
         one._peers._looked_at = 0.0
         one.pulse()
         self.assertFalse(os.path.exists(path))
-
-
-class LeaseTests(SynchronousTestCase):
-    """EvictionLease."""
-
-    def setUp(self) -> None:
-        """Two instances."""
-        self.one = make_store(self)
-        self.two = make_store(self, root=self.one.root)
-        self.now = time.time()
-        self.leases = [
-            EvictionLease(store.volume.calls, f"{store.root}/ctl/evict.lease", store.volume.instance, lambda: self.now)
-            for store in (self.one, self.two)
-        ]
-
-    def test_one_at_a_time(self) -> None:
-        """Who comes second waits until the first has ended, has made room enough, or his patience is at its end."""
-        first, second = self.leases
-        self.assertTrue(first.take())
-        self.assertFalse(second.take(lambda: False, 0.05))
-        self.assertFalse(second.take(lambda: True, 60))
-        threading.Timer(0.05, first.release).start()
-        self.assertTrue(second.take(lambda: False, 10))
-        first.release()
-        self.assertFalse(first.take())
-
-    def test_takeover(self) -> None:
-        """A lease that its owner has not touched for long, or whose owner is dead, is taken over."""
-        first, second = self.leases
-        self.assertTrue(first.take())
-        self.now += 59
-        self.assertFalse(second.take())
-        first.keep()
-        os.utime(f"{self.one.root}/ctl/evict.lease", (self.now, self.now))
-        self.now += 59
-        self.assertFalse(second.take())
-        self.now += 2
-        self.assertTrue(second.take())
-        second.release()
-        self.assertTrue(first.take())
-        self.one.volume.instance.stop()
-        self.assertTrue(second.take())
-        self.assertEqual((first.broken, second.broken), (0, 2))
-        self.assertEqual(sorted(os.listdir(f"{self.one.root}/ctl")), ["base.json", "evict.lease"])
-
-    def test_eviction_needs_it(self) -> None:
-        """A sweep leaves the work to the instance that has the lease."""
-        scan(self.one)
-        put_inline(self.one, entry_name((b"k",)), bytes(50_000))
-        self.assertTrue(self.leases[1].take())
-        self.assertEqual(self.one.evictor.shrink(0), 0)
-        self.leases[1].release()
-        self.assertGreater(self.one.evictor.shrink(0), 0)

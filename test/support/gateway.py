@@ -14,7 +14,8 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from s3proxy.cache.manager import CacheManager, CacheSettings
+from s3proxy.cache.manager import CacheManager
+from s3proxy.cache.settings import CacheSettings
 from s3proxy.config.model import Cache, Config
 from s3proxy.gateway.interfaces import ClientGone, IClientRequest
 from s3proxy.gateway.pipeline import Accounts, Gateway

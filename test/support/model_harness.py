@@ -14,10 +14,11 @@ from unittest import mock
 import attrs
 from twisted.internet.defer import Deferred, fail
 
-from s3proxy.cache import bodycopy, fill, ram
+from s3proxy.cache import backpressure, bodycopy, bodywriter, fill, ram
 from s3proxy.cache.entry import ObjectId
-from s3proxy.cache.manager import CacheManager, CacheSettings
+from s3proxy.cache.manager import CacheManager
 from s3proxy.cache.ram import RamTier
+from s3proxy.cache.settings import CacheSettings
 from s3proxy.gateway.lane import Glance, Lane
 from s3proxy.gateway.large import LargeHit
 from s3proxy.gateway.pipeline import Accounts, Gateway
@@ -65,8 +66,8 @@ def small_steps(limits: Limits) -> Iterator[None]:
     """The cache's own constants are as small as ``limits`` says."""
     with ExitStack() as stack:
         for module, name, value in (
-            (fill, "BATCH", limits.batch),
-            (fill, "WINDOW", limits.window),
+            (bodywriter, "BATCH", limits.batch),
+            (backpressure, "WINDOW", limits.window),
             (fill, "WORTH_FINISHING", limits.worth_finishing),
             (bodycopy, "BATCH", limits.batch),
             (bodycopy, "SMALL_BATCH", limits.batch // 2),
@@ -219,7 +220,7 @@ class ModelHarness(GatewayHarness):
         store, cache = self.store, self.cache
         assert self.gateway.in_flight == 0, f"{self.gateway.in_flight} requests in flight"
         assert cache.fills_in_flight == 0, f"{cache.fills_in_flight} fills in flight"
-        assert cache._flights == {}, f"flights: {cache._flights}"
+        assert cache.flights.current == {}, f"flights: {cache.flights.current}"
         assert store.volume.live == set(), f"leases and files: {store.volume.live}"
         assert store.in_flight() == 0, f"{store.in_flight()} bytes in flight"
         ledger = store.volume.ledger

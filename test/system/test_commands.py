@@ -115,6 +115,7 @@ CANNOT = {
     ("runbook", "journalctl -u s3proxy --grep 'Main process exited|Watchdog|w"): _SYSTEMD,
     ("runbook", 'pidstat -u -p "$(systemctl show -p MainPID --value s3proxy)"'): _SYSTEMD,
     ("runbook", "iostat -x 1 5"): _TOOLS,
+    ("runbook", "smartctl -a /dev/DISK"): "needs a disk of one's own",
     ("runbook", "dmesg -T | grep -iE 'error|i/o|nfs' | tail"): "needs the right to read the kernel's log",
     ("runbook", 'journalctl -u s3proxy --grep "can\'t be written"'): _SYSTEMD,
     ("runbook", "openssl s_client -connect localhost:3129 </dev/null 2>/dev/n"):

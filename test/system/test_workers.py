@@ -12,7 +12,7 @@ from test.support.content import content
 from test.support.fake_script import Action, Match
 from test.support.proxy_process import clean_environment
 from test.support.raw_client import ConnectionEnded, RawClient
-from test.support.waiting import poll
+from test.support.waiting import open_descriptors, poll
 from test.system.stage import MIB, Cached, Stage, unfinished_files
 from typing import Any, ClassVar
 
@@ -44,10 +44,14 @@ class WorkersCase(SynchronousTestCase):
         self.addCleanup(self.stage.stop)
         self.proxy = self.stage.proxy
 
+    def component(self, name: str = "workers") -> Any:
+        """What health says of a component."""
+        return next(part for part in self.proxy.health()["components"] if part["name"] == name)
+
     def workers(self) -> dict[int, int]:
         """Process ids of the workers that serve, by their numbers."""
-        found = next(part for part in self.proxy.health()["components"] if part["name"] == "workers")
-        return {each["number"]: each["pid"] for each in found["data"]["workers"] if each["state"] == "serving"}
+        found = self.component()["data"]["workers"]
+        return {each["number"]: each["pid"] for each in found if each["state"] == "serving"}
 
     def is_replaced(self, number: int, pid: int) -> bool:
         """Whether all serve, and this one is another process than before."""
@@ -360,6 +364,56 @@ class ReplacementTests(WorkersCase):
         script.release()
         self.assertTrue(client.read_exactly(SIZE // 2) == content(2, SIZE // 2, SIZE))
 
+    def test_hanging_worker(self) -> None:
+        """What arrives for a worker that hangs is served by the other one after some seconds; health says so. When it
+        comes to itself, it is as before.
+        """
+        pid = self.workers()[1]
+        os.kill(pid, signal.SIGSTOP)
+        self.addCleanup(_resume, pid)
+        poll(lambda: "Worker 1 does not answer" in self.component()["message"], 30, "the silence to be noticed")
+        for _ in range(30):
+            # Each connection is the hanging worker's with a probability of one half.
+            self.assertTrue(self.stage.read(b"k", 1, 20_000, timeout=5).exact)
+        self.assertEqual(self.proxy.health()["ready"], True)
+        os.kill(pid, signal.SIGCONT)
+        poll(lambda: self.workers().get(1) == pid, 10, "the worker to answer")
+        self.assertIn("answers again", self.proxy.app_log())
+        self.assertTrue(self.stage.read(b"k", 1, 20_000).exact)
+
+    def test_worker_that_dies_at_once(self) -> None:
+        """Workers that can't start are tried less and less often; no process is left behind as a zombie, no descriptor
+        as open; when the reason is gone, one comes again by itself.
+        """
+        logs = self.proxy.folder / "logs" / "access"
+        aside = logs.with_name("aside")
+        descriptors = open_descriptors(self.proxy.pid)
+        logs.rename(aside)
+        logs.write_text("no directory")
+        os.kill(self.workers()[1], signal.SIGKILL)
+        poll(lambda: self.proxy.app_log().count("can't serve: logging.access_log_dir") >= 4, 60, "four attempts")
+        poll(lambda: all(map(_runs, _children(self.proxy.pid))), 10, "no zombie to be there", interval=0.01)
+        self.assertTrue(self.stage.read(b"k", 1, 20_000).exact)
+        self.assertEqual(self.proxy.health()["ready"], True)
+        logs.unlink()
+        aside.rename(logs)
+        poll(lambda: len(self.workers()) == 2, 40, "a new worker")
+        poll(lambda: open_descriptors(self.proxy.pid) <= descriptors, 10, "descriptors to be closed")
+
+    def test_hangup_amid_a_replacement(self) -> None:
+        """SIGHUP while workers are replaced reaches those that come, too; a second SIGUSR2 does nothing."""
+        before = set(self.workers().values())
+        self.proxy.configure({"server": {"max_concurrent_requests": 50}})
+        self.proxy.config_file.write_text(yaml.safe_dump(self.proxy.config))
+        for number in (signal.SIGUSR2, signal.SIGHUP, signal.SIGUSR2):
+            self.proxy.signal(number)
+        poll(lambda: "all workers are replaced" in self.proxy.app_log(), 40, "the end of the replacement")
+        poll(lambda: len(self.workers()) == 2, 10, "two workers")
+        self.assertEqual(before & set(self.workers().values()), set())
+        self.assertIn("are being replaced already", self.proxy.app_log())
+        poll(lambda: self.component("capacity")["data"]["most_requests"] == 50, 10, "the new limit in all workers")
+        self.assertEqual(self.stage.tracebacks(), [])
+
     def test_stopped_worker(self) -> None:
         """A worker that was stopped before it was killed is replaced, and traffic is welcome all the time."""
         pid = self.workers()[1]
@@ -368,6 +422,10 @@ class ReplacementTests(WorkersCase):
         os.kill(pid, signal.SIGKILL)
         poll(lambda: self.is_replaced(1, pid), 20, "a new worker")
         self.assertEqual(self.proxy.health()["ready"], True)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def _resume(pid: int) -> None:
@@ -436,6 +494,79 @@ class EndTests(WorkersCase):
         poll(lambda: not any(_runs(pid) for pid in pids), 10, "the workers to end")
         self.proxy.start()
         self.assertEqual(self.stage.read(b"k", 1, 5000).x_cache, b"HIT")
+
+    def test_killed_supervisor_amid_downloads(self) -> None:
+        """Orphans let downloads end, and stand in nobody's way: the next proxy starts in the same moment. They end when
+        the downloads have.
+        """
+        size = 64 * MIB
+        self.stage.put(b"large", 2, size)
+        self.assertTrue(self.stage.read(b"large", 2, size).exact)
+        pids = list(self.workers().values())
+        clients = list(self.connect_to_each().values())
+        for client in clients:
+            client.send(self.stage.request(b"GET", b"large"))
+            client.read_head()
+            client.read_exactly(MIB)
+        self.proxy.kill9()
+        self.proxy.start()
+        self.assertEqual([pid for pid in pids if not _runs(pid)], [])
+        for client in clients:
+            self.assertTrue(client.read_exactly(size - MIB) == content(2, MIB, size))
+        poll(lambda: not any(_runs(pid) for pid in pids), 20, "the orphans to end")
+
+    def test_terminate_twice(self) -> None:
+        """A second SIGTERM changes nothing: a download comes to its end, and the exit code is 0."""
+        self.stage.put(b"held", 1, SIZE)
+        script = self.stage.fake.script(Match(key=b"held"), Action(stall_after=SIZE // 2))
+        client = self.stage.connect()
+        self.addCleanup(client.close)
+        client.send(self.stage.request(b"GET", b"held"))
+        client.read_head()
+        client.read_exactly(SIZE // 2)
+        self.proxy.signal(signal.SIGTERM)
+        poll(lambda: self.proxy.health()["draining"], 5, "the drain")
+        self.proxy.signal(signal.SIGTERM)
+        self.proxy.signal(signal.SIGUSR2)
+        poll(lambda: "not all replaced: the proxy ends" in self.proxy.app_log(), 5, "the refusal")
+        script.release()
+        self.assertTrue(client.read_exactly(SIZE // 2) == content(1, SIZE // 2, SIZE))
+        self.assertEqual(self.proxy.wait(10), 0)
+        self.assertEqual(self.stage.tracebacks(), [])
+
+    def test_terminate_amid_a_replacement(self) -> None:
+        """The end does not wait for workers that are just starting longer than they need, and leaves none."""
+        self.proxy.signal(signal.SIGUSR2)
+        poll(lambda: len(_children(self.proxy.pid)) == 3, 10, "a successor")
+        pids = _children(self.proxy.pid)
+        self.proxy.signal(signal.SIGTERM)
+        self.assertEqual(self.proxy.wait(20), 0)
+        self.assertEqual([pid for pid in pids if Path(f"/proc/{pid}").exists()], [])
+        self.assertEqual(self.stage.tracebacks(), [])
+
+    def test_terminate_amid_the_start(self) -> None:
+        """SIGTERM to every process while they start ends all of them, with exit code 0."""
+        self.proxy.terminate()
+        self.proxy.spawn()
+        poll(lambda: len(_children(self.proxy.pid)) == 2, 20, "two children")
+        for pid in [self.proxy.pid, *_children(self.proxy.pid)]:
+            os.kill(pid, signal.SIGTERM)
+        self.assertEqual(self.proxy.wait(20), 0)
+
+    def test_progress_of_the_drain(self) -> None:
+        """While workers let requests end, operators see how many are left."""
+        self.stage.put(b"held", 1, SIZE)
+        script = self.stage.fake.script(Match(key=b"held"), Action(stall_after=SIZE // 2), times=None)
+        clients = list(self.connect_to_each().values())
+        for client in clients:
+            client.send(self.stage.request(b"GET", b"held"))
+            client.read_head()
+        self.proxy.signal(signal.SIGTERM)
+        poll(lambda: self.proxy.metric("s3proxy_http_requests_in_flight") == 2, 10, "two requests under way")
+        clients[0].abort()
+        poll(lambda: self.proxy.metric("s3proxy_http_requests_in_flight") == 1, 10, "one of them to be seen to end")
+        script.release()
+        self.assertEqual(self.proxy.wait(20), 0)
 
     def test_second_proxy(self) -> None:
         """A second proxy on the same ports does not start, although the workers of the first share them."""

@@ -234,6 +234,18 @@ class FaultTests(AccessLogCase):
         self.assertEqual(_tree(self.directory), {"access-proxy-1.log": "".join(lines)})
         self.assertEqual((self.log.buffered, self.log.written), (0, 3))
 
+    def test_hanging(self) -> None:
+        """A directory that does not answer is told of, long before lines are lost; and when it answers again, that."""
+        self.thread.hangs = True
+        self.request("a")
+        self.clock.advance(5.0)
+        self.assertEqual(self.log.failure, "")
+        self.clock.advance(11.0)
+        self.assertEqual(self.log.failure, "no answer for 11 s")
+        self.thread.hangs = False
+        self.thread.proceed()
+        self.assertEqual((self.log.failure, self.keys()), ("", ["a"]))
+
     def test_bounded(self) -> None:
         """While nothing can be written the oldest waiting lines are dropped and counted; a batch under way is kept."""
         self.log = self.make(buffer_size=1, max_bytes=2000)

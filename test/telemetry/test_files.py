@@ -1,10 +1,12 @@
 """Files that are appended to."""
 
+import errno
 import os
 import stat
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from s3proxy.telemetry import files
 from s3proxy.telemetry.files import AppendFile, PartlyWritten, make_directories
 
 
@@ -93,6 +95,53 @@ class AppendFileTests(SynchronousTestCase):
         self.assertIsNone(self.file.put_aside(target))
         self.file.write(b"mine too\n")
         self.assertEqual((_content(target), _content(self.path)), (b"mine\ntheirs\n", b"next\nmine too\n"))
+
+    def test_put_aside_at_the_same_moment(self) -> None:
+        """While one process renames the file another one leaves it: no file has two names, and none vanishes."""
+        other = AppendFile(self.path)
+        self.addCleanup(other.close)
+        self.file.write(b"mine\n")
+        other.write(b"theirs\n")
+        target = os.path.join(self.base, "y.log")
+        found = []
+        real = os.link
+
+        def link(path: str, name: str) -> None:
+            real(path, name)
+            self.patch(os, "link", real)
+            found.append(other.put_aside(target))
+            other.write(b"meanwhile\n")
+
+        self.patch(os, "link", link)
+        self.assertEqual((self.file.put_aside(target), found), (target, [None]))
+        self.assertTrue(other.replaced())
+        other.close()
+        other.write(b"next\n")
+        names = sorted(name for name in os.listdir(self.base) if name.endswith(".log"))
+        self.assertEqual(names, ["y.log"])
+        self.assertEqual((_content(target), _content(self.path)), (b"mine\ntheirs\nmeanwhile\n", b"next\n"))
+
+    def test_put_aside_without_locks(self) -> None:
+        """Where the file system has no locks, files are put aside all the same; what fails leaves no lock behind."""
+        self.file.write(b"old\n")
+        self.patch(files, "flock", self.no_locks)
+        target = os.path.join(self.base, "y.log")
+        self.assertEqual(self.file.put_aside(target), target)
+
+    @staticmethod
+    def no_locks(fd: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    def test_put_aside_that_fails(self) -> None:
+        """After a fault the file is as it was, and may be put aside by anybody."""
+        self.file.write(b"old\n")
+        with open(os.path.join(self.base, "file"), "w"):
+            self.assertRaises(OSError, self.file.put_aside, os.path.join(self.base, "file", "y.log"))
+        other = AppendFile(self.path)
+        self.addCleanup(other.close)
+        other.open()
+        target = os.path.join(self.base, "y.log")
+        self.assertEqual(other.put_aside(target), target)
 
     def test_no_ordinary_file(self) -> None:
         """A device is written to and never renamed."""

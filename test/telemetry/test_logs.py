@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from s3proxy.telemetry import logs
 from s3proxy.telemetry.files import AppendFile
 from s3proxy.telemetry.instruments import Reading
 from s3proxy.telemetry.logs import LEVELS, ApplicationLog, format_json, format_line
@@ -57,6 +58,11 @@ class FormatTests(SynchronousTestCase):
         self.assertEqual(len(line.splitlines()), 1)
         self.assertIn("x\\r\\n2026", line)
         self.assertIn("\\x1b[2J\\u2028\\x85.", line)
+
+    def test_reversed_text(self) -> None:
+        """Data can't have the rest of the line shown in another order."""
+        line = format_line(an_event(name="a\u202eb\u2066c\u200f"))
+        self.assertIn("a\\u202eb\\u2066c\\u200f", line)
 
     def test_traceback(self) -> None:
         """A traceback follows indented; no line of it begins at the margin."""
@@ -318,9 +324,13 @@ class BackgroundTests(ApplicationLogCase):
             self.log(an_event(name=f"w{number}"))
         self.assertFalse(self.log.flush(0.01))
         self.assertEqual(self.log.lost, 50)
+        self.assertEqual(self.log.failure, "", "it has not lasted long enough")
+        self.patch(logs, "PATIENCE", 0.0)
+        self.assertRegex(self.log.failure, r"no answer for \d+ s")
         go.set()
         self.assertTrue(self.log.flush(20))
         self.assertEqual(self.text().count("hello w"), 10_000)
+        self.assertEqual(self.log.failure, "")
 
     def test_fault(self) -> None:
         """After a line that could not be written the thread goes on."""

@@ -74,7 +74,7 @@ class RequestTests(MetricsCase):
         """However many words come, what is remembered of them is bounded."""
         for number in range(5000):
             self.finish(operation=f"Evil{number}", reason=f"because-{number}")
-        self.assertLessEqual(len(self.metrics._routes), 2048)
+        self.assertLessEqual(len(self.metrics._requests.routes), 2048)
         self.assertLess(self.metrics.render_text().count(b"s3proxy_http_request_reasons_total{"), 70)
 
     def test_many_codes(self) -> None:

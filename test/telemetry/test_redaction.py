@@ -23,6 +23,12 @@ _SECRETS = {
     "presigned_lower_case": "/b/k?x-amz-security-token=SECRET%2Fabc%3D",
     "presigned_encoded": "url=https%3A%2F%2Fb%2Fk%3FX-Amz-Signature%3DSECRET",
     "presigned_encoded_names": "/b/k?X%2DAmz%2DSignature=SECRET",
+    "presigned_encoded_twice": "url=https%253A%252F%252Fb%252Fk%253FX-Amz-Signature%253DSECRET",
+    "presigned_encoded_letters": "/b/k?X-Amz-%53ignature=SECRET and /b/k?%53ignature=SECRET",
+    "form_field": 'name="X-Amz-Signature"\r\n\r\nSECRET',
+    "form_field_repr": repr('name="x-amz-security-token"\r\n\r\nSECRET'),
+    "signature_in_json": '{"X-Amz-Signature": "SECRET", "a": 1}',
+    "environment": "aws_secret_access_key = SECRET; AWS_SESSION_TOKEN=SECRET",
     "presigned_version_2": "/b/k?AWSAccessKeyId=SECRETKEYID&Signature=SECRET%2Bx&Expires=1",
     "token_header": "x-amz-security-token: SECRET//token+==",
     "express_token": "(b'x-amz-s3session-token', b'SECRET')",
@@ -43,6 +49,8 @@ class RedactionTests(SynchronousTestCase):
             "x-amz-server-side-encryption-customer-algorithm: AES256",
             "x-amz-request-id: 0123456789ABCDEF",
             "listening on http://0.0.0.0:8080/health",
+            "signature: there is none",
+            "b/100%25 of it/%2Fx%20y",
             "",
         ):
             self.assertEqual(redact_text(text), text)

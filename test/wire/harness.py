@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -17,6 +18,8 @@ from s3proxy.gateway.interfaces import IClientRequest
 from s3proxy.util.streams import IByteSink
 from s3proxy.wire.channel import ClientChannel
 from s3proxy.wire.limits import WireLimits
+from s3proxy.wire.listen import FileServerPort, adopt_files, bind_socket
+from s3proxy.wire.pages import PageCache
 from s3proxy.wire.resource import CachingResource
 from s3proxy.wire.site import CachingSite
 
@@ -231,3 +234,11 @@ def split_answers(data: bytes) -> list[tuple[bytes, dict[bytes, bytes], bytes]]:
         answers.append((line, by_name, rest[:length]))
         data = rest[length:]
     return answers
+
+
+def listen_files(
+    reactor: Any, factory: IProtocolFactory, interface: str = "127.0.0.1", page_cache: PageCache | None = None
+) -> FileServerPort:
+    """A port of the system's choice that accepts connections."""
+    with bind_socket(0, interface) as sock:
+        return adopt_files(reactor, sock, factory, page_cache=page_cache)

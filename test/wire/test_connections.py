@@ -20,11 +20,10 @@ from twisted.trial.unittest import TestCase
 from s3proxy.gateway.interfaces import ClientGone
 from s3proxy.wire.channel import BODY_READ, HEAD_READ
 from s3proxy.wire.limits import WireLimits
-from s3proxy.wire.listen import listen_files
 from s3proxy.wire.pages import PageCache
 from s3proxy.wire.resource import CachingResource
 from s3proxy.wire.site import CachingSite
-from test.wire.harness import Collector, split_answers
+from test.wire.harness import Collector, listen_files, split_answers
 from test.wire.test_transport import coroutine
 
 reactor: Any = _reactor
@@ -65,7 +64,7 @@ class ConnectionCase(TestCase):
             factory = TLSMemoryBIOFactory(context, False, self.site)
             factory.noisy = False
         pages = PageCache(lambda call, *arguments: deferToThread(call, *arguments))
-        self.port = listen_files(reactor, 0, factory, interface="127.0.0.1", page_cache=pages)
+        self.port = listen_files(reactor, factory, page_cache=pages)
         self.addCleanup(self.stop)
 
     async def stop(self) -> None:

@@ -11,9 +11,10 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import TestCase
 
-from s3proxy.wire.listen import adopt_files, bind_socket, listen_files
+from s3proxy.wire.listen import adopt_files, bind_socket
 from s3proxy.wire.pages import PageCache
 from s3proxy.wire.transport import FileServer
+from test.wire.harness import listen_files
 
 reactor: Any = _reactor
 
@@ -36,7 +37,7 @@ def has_ipv6() -> bool:
 
 
 class ListenTests(TestCase):
-    """bind_socket(), adopt_files() and listen_files()"""
+    """bind_socket() and adopt_files()"""
 
     timeout = 10
 
@@ -65,7 +66,7 @@ class ListenTests(TestCase):
         """Accepted connections can send files, don't delay small segments, and look for dead peers."""
         factory = self.factory()
         pages = PageCache(lambda *call: Deferred())
-        port = listen_files(reactor, 0, factory, interface="127.0.0.1", page_cache=pages)
+        port = listen_files(reactor, factory, page_cache=pages)
         self.addCleanup(port.stopListening)
 
         def check(_: object) -> None:
@@ -78,7 +79,7 @@ class ListenTests(TestCase):
     def test_dual_stack(self) -> "Deferred[Any]":
         """Without an address both families are served."""
         factory = self.factory()
-        port = listen_files(reactor, 0, factory)
+        port = listen_files(reactor, factory, interface="")
         self.addCleanup(port.stopListening)
         number = port.getHost().port
         greeted = self.greet(factory, ("127.0.0.1", number))

@@ -14,11 +14,10 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
-from s3proxy.wire.listen import listen_files
 from s3proxy.wire import transport
 from s3proxy.wire.pages import PageCache
 from s3proxy.wire.transport import GATHER, FileServer, FileTruncated
-from test.wire.harness import Receiver, small_buffers
+from test.wire.harness import Receiver, listen_files, small_buffers
 
 reactor: Any = _reactor
 DATA = os.urandom(1 << 20)
@@ -93,7 +92,7 @@ class FileServerCase(TestCase):
         self.accepted = Accepted()
         factory = Factory.forProtocol(lambda: self.accepted)
         factory.noisy = False
-        port = listen_files(reactor, 0, factory, interface="127.0.0.1", page_cache=page_cache)
+        port = listen_files(reactor, factory, page_cache=page_cache)
         self.addCleanup(port.stopListening)
         sock = socket.socket()
         if tiny:

@@ -32,14 +32,16 @@ feed.addEventListener("dialog", (event) => openDialog(event.detail.title, ...eve
 feed.addEventListener("dialog-close", () => dialog.close());
 
 function route() {
-  const [name, query] = location.hash.slice(1).split("?");
-  const view = views[name] || views.overview;
+  const [name, query] = location.hash.replace(/^#\/?/, "").split("?");
+  const view = Object.hasOwn(views, name) ? views[name] : views.overview;
   if (current !== view) {
     current?.leave?.();
     for (const each of Object.values(views)) each.element.hidden = each !== view;
     for (const link of document.querySelectorAll("nav a")) {
-      if (views[link.hash.slice(1)] === view) link.setAttribute("aria-current", "page");
-      else link.removeAttribute("aria-current");
+      if (views[link.hash.slice(2)] === view) {
+        link.setAttribute("aria-current", "page");
+        link.scrollIntoView({ block: "nearest", inline: "center" });
+      } else link.removeAttribute("aria-current");
     }
     current = view;
     window.scrollTo(0, 0);
@@ -70,6 +72,9 @@ feed.addEventListener("hello", (event) => {
 feed.addEventListener("live", (event) => {
   say(byId("live"), event.detail ? "live" : "connection lost, trying again");
   if (!event.detail) health("unknown", "not connected");
+  const lost = byId("lost");
+  lost.hidden = event.detail;
+  say(lost, event.detail ? "" : `The proxy has not answered since ${format.clock(state.since)}.${state.tick ? " The numbers are those of then." : ""} Trying again.`);
 });
 
 function health(word, text) {

@@ -11,6 +11,17 @@ export function recolour() {
   for (const chart of alive) chart.clear();
 }
 
+const SHORTEST = 120;
+
+/** A minute of data is not drawn as wide as an hour, nor a single point as a year. Who zooms in sees what he chose. */
+function span(plot, low, high) {
+  const times = plot.data[0];
+  if (low !== null && low > times[0]) return [low, high];
+  // Of a single point uPlot would make years.
+  const end = times.length > 1 ? high : times[0] ?? Date.now() / 1000;
+  return [Math.min(times[0] ?? end, end - SHORTEST), end];
+}
+
 function lastOf(column) {
   for (let at = column.length - 1; at >= 0; at -= 1) if (column[at] !== null) return column[at];
   return null;
@@ -38,12 +49,12 @@ function times(plot, ticks, axis, space, step) {
 }
 
 /**
- * One chart: `curves` are {name, label, colour, fill?, dash?}; `pick(series)` gives their columns. Stacked curves
- * are drawn one upon the other and told as they are.
+ * One chart: `curves` are {name, label, colour, fill?, dash?}. Stacked curves are drawn one upon the other and told as
+ * they are. The scale goes up to `top`, or else as far as the values, but at least to `least`.
  */
 export class Chart {
-  constructor({ label, curves, show, stacked = false, log = false, top = null, height = 210 }) {
-    Object.assign(this, { label, curves, show, stacked, log, top, height });
+  constructor({ label, curves, show, stacked = false, log = false, top = null, least = 1, height = 210 }) {
+    Object.assign(this, { label, curves, show, stacked, log, top, least, height });
     this.element = make("div", { class: "chart", role: "img", "aria-label": label });
     this.words = make("p", { class: "muted", text: "No data yet." });
     this.table = make("div", { class: "scroll small", tabindex: "0", role: "group", "aria-label": `${label}, as a table` });
@@ -116,10 +127,10 @@ export class Chart {
       padding: [10, 30, 0, 0],
       cursor: { sync: { key: "time" }, focus: { prox: 30 } },
       scales: {
-        x: { time: true },
+        x: { time: true, range: span },
         y: this.log
           ? { distr: 3, range: (plot, low, high) => [Math.min(low || 0.001, 0.001), Math.max(high || 1, 0.1)] }
-          : { range: (plot, low, high) => [0, this.top ?? (high > 0 ? high * 1.05 : 1)] },
+          : { range: (plot, low, high) => [0, this.top ?? Math.max(this.least, (high ?? 0) * 1.05)] },
       },
       legend: { live: true },
       series: [{ label: "Time", value: (plot, value) => (value === null || value === undefined ? "latest" : format.clock(value, true)) }, ...series],

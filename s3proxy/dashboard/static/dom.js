@@ -1,5 +1,7 @@
 /** Elements and tables. Text is only ever set as text. */
 
+import { clip, visible } from "./format.js";
+
 export function make(name, attributes = {}, ...children) {
   const element = name === "svg" || name === "path" || name === "rect"
     ? document.createElementNS("http://www.w3.org/2000/svg", name)
@@ -21,6 +23,15 @@ export function say(element, text) {
 
 export function tag(word, shown = word) {
   return make("span", { class: `tag ${String(word).toLowerCase()}`, text: shown || "–" });
+}
+
+const LONGEST_TITLE = 1500;
+
+/** A name that others have chosen; the whole of it is shown when it is pointed at. */
+export function name(text, tagName = "span", attributes = {}) {
+  const shown = clip(text);
+  const title = shown === text ? null : visible(text).slice(0, LONGEST_TITLE);
+  return make(tagName, { text: shown, title, ...attributes });
 }
 
 export function field(label, control) {

@@ -1,21 +1,30 @@
 /** What the server tells: documents that are asked for, and the stream of events. */
 
 export const feed = new EventTarget();
-export const state = { hello: null, tick: null, series: null, range: "1h", paused: false, live: false };
+export const state = { hello: null, tick: null, series: null, range: "1h", paused: false, live: null, since: 0 };
 
 let source = null;
 let polling = 0;
 let sleeping = 0;
 
+/** fetch(), with an error that says what it means. */
+async function reach(path, options) {
+  try {
+    return await fetch(`/api/v1/${path}`, options);
+  } catch (error) {
+    throw error.name === "AbortError" ? error : new Error("The proxy does not answer.");
+  }
+}
+
 export async function ask(path, signal) {
-  const answer = await fetch(`/api/v1/${path}`, { headers: { Accept: "application/json" }, signal });
+  const answer = await reach(path, { headers: { Accept: "application/json" }, signal });
   const document = await answer.json().catch(() => ({ error: `status ${answer.status}` }));
   if (!answer.ok) throw new Error(document.error || `status ${answer.status}`);
   return document.data;
 }
 
 export async function order(path, body) {
-  const answer = await fetch(`/api/v1/${path}`, {
+  const answer = await reach(path, {
     method: "POST",
     headers: { "Content-Type": "application/json", "X-S3Proxy": "1" },
     body: JSON.stringify(body),
@@ -30,6 +39,7 @@ const emit = (name, detail) => feed.dispatchEvent(new CustomEvent(name, { detail
 function alive(live) {
   if (state.live !== live) {
     state.live = live;
+    state.since = Date.now() / 1000;
     emit("live", live);
   }
 }

@@ -51,6 +51,13 @@ export function seconds(value) {
   return span(value);
 }
 
+/** A setting: exact below a minute, where span() would round. */
+export function duration(value) {
+  if (!known(value)) return "–";
+  if (value > 0 && value < 1) return `${short.format(value * 1000)} ms`;
+  return value < 60 ? `${short.format(value)} s` : span(value);
+}
+
 export function milliseconds(value) {
   return known(value) ? seconds(value / 1000) : "–";
 }
@@ -81,6 +88,26 @@ export function clock(unix, withDate = false) {
 
 export function ago(unix, now) {
   return unix ? `${span(now - unix)} ago` : "never";
+}
+
+export function plural(number, word) {
+  return `${exact(number)} ${word}${number === 1 ? "" : "s"}`;
+}
+
+/** What would not be seen, or would change the place of what is beside it, is written out. */
+export function visible(text) {
+  return text.replace(/[\u0000-\u001f\u007f-\u009f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/gu,
+    (mark) => `\\u{${mark.codePointAt(0).toString(16)}}`);
+}
+
+const LONGEST = 160;
+
+/** A name that is too long for a table, without its middle. */
+export function clip(text) {
+  const shown = visible(text);
+  if (shown.length <= LONGEST) return shown;
+  const marks = [...shown];
+  return marks.length <= LONGEST ? shown : `${marks.slice(0, 100).join("")} … ${marks.slice(-50).join("")}`;
 }
 
 export function dollars(value) {

@@ -1,7 +1,7 @@
 /** What is cached: by folder or by search, one object with all that is known of it, and its removal. */
 
 import { Chart, extents } from "./charts.js";
-import { Table, field, make, panel, say } from "./dom.js";
+import { Table, field, make, name, panel, say } from "./dom.js";
 import { ask, feed, order, state } from "./feed.js";
 import * as format from "./format.js";
 import { Poll, later } from "./view_traffic.js";
@@ -23,10 +23,10 @@ export const cache = {
     this.purge = make("button", { type: "button", class: "danger", text: "Remove all that fit…", onclick: () => this.purgeAll(), hidden: true });
     this.table = new Table("Objects in the cache", [
       { label: "Name", class: "key", value: () => 0, order: "name", show: (row) => (row.folder !== undefined
-        ? make("button", { type: "button", class: "link", text: row.folder, "data-folder": row.folder })
-        : make("button", { type: "button", class: "link", text: this.prefix && !this.search.value ? `${row.bucket}/${row.key}`.slice(this.prefix.length) || row.key : `${row.bucket}/${row.key}`, "data-ref": row.ref })) },
+        ? name(row.folder, "button", { type: "button", class: "link", "data-folder": row.folder })
+        : name(this.prefix && !this.search.value ? `${row.bucket}/${row.key}`.slice(this.prefix.length) || row.key : `${row.bucket}/${row.key}`, "button", { type: "button", class: "link", "data-ref": row.ref })) },
       { label: "Size", number: true, value: () => 0, order: "size", show: (row) => format.bytes(row.size) },
-      { label: "Cached", number: true, show: (row) => (row.folder !== undefined ? `${format.exact(row.objects)} objects` : row.size ? format.percent(Math.min(1, row.held / row.size)) : "whole") },
+      { label: "Cached", number: true, show: (row) => (row.folder !== undefined ? format.plural(row.objects, "object") : row.size ? format.percent(Math.min(1, row.held / row.size)) : "whole") },
       { label: "Ranges", number: true, show: (row) => (row.folder !== undefined ? "" : format.exact(row.ranges)) },
       { label: "Confirmed", value: () => 0, order: "age", show: (row) => (row.folder !== undefined ? "" : row.validated ? format.ago(row.validated, Date.now() / 1000) : "not yet") },
       { label: "Asks S3 again", show: (row) => {
@@ -50,6 +50,7 @@ export const cache = {
     this.size = new Chart({
       label: "Bytes in the cache",
       show: format.bytes,
+      least: 1000,
       curves: [
         { name: "disk_bytes", label: "disk", colour: "hit", fill: true },
         { name: "ram_bytes", label: "RAM", colour: "revalidated", dash: [6, 3] },
@@ -58,6 +59,7 @@ export const cache = {
     this.churn = new Chart({
       label: "Bytes kept and evicted per second",
       show: format.rate,
+      least: 1000,
       curves: [
         { name: "filled", label: "kept", colour: "hit" },
         { name: "evicted", label: "evicted", colour: "error", dash: [6, 3] },
@@ -109,7 +111,8 @@ export const cache = {
     const folders = this.offset === 0 ? found.folders.map((each) => ({ ...each })) : [];
     this.table.fill([...folders, ...found.objects]);
     const looking = found.progress < 1 ? ` Still looking through the directory: ${Math.round(100 * found.progress)} %.` : "";
-    say(this.count, `${format.exact(found.total)} objects fit, ${format.bytes(found.size)} at S3.${looking}`);
+    say(this.count, `${format.plural(found.total, "object")} found, ${format.bytes(found.size)} at S3.${looking}`);
+    say(this.table.empty, looking ? "None found so far." : "Nothing that fits is cached.");
     this.earlier.hidden = this.offset === 0;
     this.further.hidden = this.offset + PAGE >= found.total || found.objects.length < PAGE;
     this.purge.hidden = !this.allowed || found.total === 0 || !this.target();
@@ -124,7 +127,7 @@ export const cache = {
     const links = [make("button", { type: "button", class: "link", text: "all buckets", onclick: () => this.go("") })];
     parts.slice(0, -1).forEach((part, at) => {
       const prefix = `${parts.slice(0, at + 1).join("/")}/`;
-      links.push(make("span", { text: "›", "aria-hidden": "true" }), make("button", { type: "button", class: "link", text: part, onclick: () => this.go(prefix) }));
+      links.push(make("span", { text: "›", "aria-hidden": "true" }), name(part, "button", { type: "button", class: "link", onclick: () => this.go(prefix) }));
     });
     const signature = this.prefix;
     if (this.drawn !== signature) this.crumbs.replaceChildren(...links);
@@ -153,13 +156,13 @@ export const cache = {
       go.disabled = true;
       try {
         const done = await order("cache/purge", target);
-        say(status, `${format.exact(done.purged)} objects were removed.`);
+        say(status, `${format.plural(done.purged, "object")} removed.`);
         this.load();
       } catch (error) {
         say(status, error.message);
       }
     } });
-    say(status, `${format.exact(found.objects)} objects fit ${what}. They stay at S3; the next read of each fetches it again.`);
+    say(status, `${format.plural(found.objects, "object")} to be removed: ${format.visible(what)}. At S3 nothing changes; the next read of each fetches it again.`);
     show("Remove from the cache", status, make("div", { class: "tools" }, field(`Type ${found.objects} to go on`, input), go));
   },
   async inspect(ref) {
@@ -173,14 +176,14 @@ export const cache = {
     const facts = make("dl", { class: "facts" });
     const rows = [
       ["Store", found.store], ["Size", `${format.exact(found.size)} bytes`],
-      ["Cached", `${format.exact(found.held)} bytes in ${found.ranges} range(s), ${found.form}${found.in_memory ? ", described in memory" : ""}`],
+      ["Cached", `${format.exact(found.held)} bytes in ${format.plural(found.ranges, "range")}, ${found.form}${found.in_memory ? ", described in memory" : ""}`],
       ["Next read", found.next_read], ["Confirmed", found.validated ? format.clock(found.validated, true) : "not yet"],
       ["Asks S3 again", found.expires ? format.clock(found.expires, true) : "at the next read"],
-      ["TTL", `${format.span(found.get_ttl)} for GET, ${format.span(found.head_ttl)} for HEAD`], ["Rule", found.rule || "none fits: the configuration's settings"], ["ETag", found.etag],
+      ["TTL", `${format.duration(found.get_ttl)} for GET, ${format.duration(found.head_ttl)} for HEAD`], ["Rule", found.rule || "none fits: the configuration's settings"], ["ETag", found.etag],
     ];
-    for (const [name, value] of rows) facts.append(make("dt", { text: name }), make("dd", { text: value }));
+    for (const [name, value] of rows) facts.append(make("dt", { text: name }), make("dd", { text: format.visible(String(value)) }));
     const headers = make("dl", { class: "facts mono" });
-    for (const [name, value] of found.headers) headers.append(make("dt", { text: name }), make("dd", { text: value }));
+    for (const [name, value] of found.headers) headers.append(make("dt", { text: name }), make("dd", { text: format.visible(value) }));
     const ranges = make("ul", {});
     for (const each of found.extents.slice(0, 200)) ranges.append(make("li", { class: "num", text: `${format.exact(each.start)} – ${format.exact(each.stop)} (${format.bytes(each.stop - each.start)}), stored ${format.clock(each.written, true)}` }));
     const status = make("span", { role: "status" });
@@ -207,6 +210,6 @@ export const cache = {
     const content = [facts, make("h3", { text: "Stored ranges" })];
     if (found.size) content.push(extents(found.size, found.extents));
     content.push(make("details", {}, make("summary", { text: "List" }), ranges), make("h3", { text: "Header fields" }), headers, actions);
-    show(`${found.bucket}/${found.key}`, ...content);
+    show(format.visible(`${found.bucket}/${found.key}`), ...content);
   },
 };

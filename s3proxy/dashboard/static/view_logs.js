@@ -18,7 +18,8 @@ export const logs = {
       { label: "Time", class: "nowrap", show: (row) => format.clock(row.time, true) },
       { label: "Level", show: (row) => tag(row.level) },
       { label: "Text", class: "line-text mono break", show: (row) => row.text },
-      { label: "Source", class: "mono break", show: (row) => row.source.replace("s3proxy.", "") },
+      // worker-1 s3proxy.services.rules_source.RulesSource
+      { label: "Source", class: "mono", show: (row) => make("span", { title: row.source, text: row.source.replace(/[^ ]*\./, "") }) },
     ], { empty: "No line fits.", key: (row) => row.number });
     root.append(
       make("div", { class: "tools" }, field("Search", this.search), field("Level", this.level), field("Rows", this.limit)),

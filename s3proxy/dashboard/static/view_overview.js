@@ -1,10 +1,13 @@
 /** The whole at one glance. */
 
 import { Chart, spark } from "./charts.js";
-import { Table, make, panel, say, tag } from "./dom.js";
+import { Table, make, name, panel, say, tag } from "./dom.js";
 import * as format from "./format.js";
 
 export const SOURCES = ["hit", "coalesced", "revalidated", "stale", "partial", "miss", "bypass", "error"];
+
+/** Seconds. */
+const RECENT = 300;
 
 const PRICES = { request: 0.0004, byte: 0 };
 
@@ -44,14 +47,14 @@ function meter(label) {
 function progress(sent, expected) {
   if (!expected) return make("span", { text: format.bytes(sent) });
   const bar = make("progress", { max: String(expected), value: String(sent), "aria-label": `${format.percent(sent / expected)} sent` });
-  return make("span", {}, bar, ` ${format.bytes(sent)} of ${format.bytes(expected)}`);
+  return make("span", { class: "progress" }, bar, make("span", { class: "nowrap", text: `${format.bytes(sent)} of ${format.bytes(expected)}` }));
 }
 
 export const inflightColumns = [
   { label: "Age", number: true, show: (row) => format.span(row.seconds) },
   { label: "Client", show: (row) => row.client },
   { label: "Operation", show: (row) => row.operation },
-  { label: "Object", class: "key", show: (row) => (row.bucket ? `${row.bucket}/${row.key}` : row.key) },
+  { label: "Object", class: "key", show: (row) => name(row.bucket ? `${row.bucket}/${row.key}` : row.key) },
   { label: "From", show: (row) => (row.source ? tag(row.source) : "waiting") },
   { label: "Sent", show: (row) => progress(row.sent, row.expected) },
   { label: "Rate", number: true, show: (row) => format.rate(row.rate) },
@@ -66,7 +69,8 @@ export const overview = {
       requests: tile("Requests/s", "Requests that ended, over the last five seconds"),
       sent: tile("To clients", "Body bytes written to clients"),
       s3: tile("From S3", "Body bytes received from S3"),
-      first: tile("First byte, p50", "From a request's head to the first byte of its answer: hits; if there are none, others"),
+      first: tile("First byte, p50", "From a request's head to the first byte of its answer, in the last minutes: from the cache; if there was nothing from there, from S3"),
+      errors: tile("Server errors/s", "Answers of a status from 500 on, and of those requests that were turned away, over the last five seconds"),
       saved: tile("Saved, estimate", "What S3 was not asked for since the start"),
     });
     const tiles = make("div", { class: "tiles" }, ...Object.values(t).map((each) => each.element));
@@ -80,6 +84,7 @@ export const overview = {
     this.throughput = new Chart({
       label: "Throughput",
       show: format.rate,
+      least: 1000,
       curves: [
         { name: "sent", label: "to clients", colour: "hit", fill: true },
         { name: "from_s3", label: "from S3", colour: "s3", fill: true, dash: [6, 3] },
@@ -126,12 +131,12 @@ export const overview = {
 
     this.inflight = new Table("Requests in flight", inflightColumns, { empty: "No request is being served.", small: true });
     this.fills = new Table("Bodies on their way from S3 into the cache", [
-      { label: "Object", class: "key", show: (row) => `${row.bucket}/${row.key}` },
+      { label: "Object", class: "key", show: (row) => name(`${row.bucket}/${row.key}`) },
       { label: "Fetched", show: (row) => progress(row.have - row.start, row.stop - row.start) },
       { label: "Readers", number: true, show: (row) => format.exact(row.readers) },
     ], { empty: "Nothing is being fetched.", small: true });
     this.buckets = new Table("Busiest buckets", [
-      { label: "Bucket", class: "key", show: (row) => row.bucket },
+      { label: "Bucket", class: "key", show: (row) => name(row.bucket) },
       { label: "Requests", number: true, show: (row) => format.count(row.requests) },
       { label: "Sent", number: true, show: (row) => format.bytes(row.sent) },
       { label: "Hit rate", number: true, show: (row) => format.percent(row.hit_rate) },
@@ -162,9 +167,9 @@ export const overview = {
         panel("s4", "Where answers came from", this.bar, this.shares),
         panel("s4", "Tiers", this.disk.element, this.ram.element, this.evicting, this.permits),
         panel("s4", "Attention", this.attention),
-        panel("s8", "In flight", this.inflight.element),
+        panel("s12", "In flight", this.inflight.element),
+        panel("s8", "On its way into the cache", this.fills.element),
         panel("s4", "Busiest buckets", this.buckets.element),
-        panel("s12", "On its way into the cache", this.fills.element),
         panel("s12", "Estimate", prices),
       ),
     );
@@ -178,9 +183,11 @@ export const overview = {
     t.requests.element.dataset.total = String(tick.requests_total);
     t.sent.set(format.rate(rates.sent), `${format.bytes(tick.sent)} in all`);
     t.s3.set(format.rate(rates.from_s3), `${format.bytes(tick.from_s3)} in all`);
+    t.errors.set(format.perSecond(rates.status_5xx), `${format.count(tick.status_5xx)} in all, ${format.count(tick.status_4xx)} of 4xx`);
+    t.errors.element.dataset.state = rates.status_5xx > 0 ? "bad" : "";
     const perRequest = Number.parseFloat(this.perRequest.value) || 0, perByte = Number.parseFloat(this.perByte.value) || 0;
     const money = (tick.saved_requests / 1000) * perRequest + (tick.saved_bytes / 1e9) * perByte;
-    t.saved.set(format.dollars(money), `${format.bytes(tick.saved_bytes)}, ${format.count(tick.saved_requests)} requests`);
+    t.saved.set(format.dollars(money), `${format.bytes(tick.saved_bytes)}, ${format.count(tick.saved_requests)} request${tick.saved_requests === 1 ? "" : "s"}`);
 
     this.disk.set(tick.disk_bytes, tick.disk_limit);
     this.ram.set(tick.ram_bytes, tick.ram_limit);
@@ -210,6 +217,14 @@ export const overview = {
 
   series(series) {
     for (const chart of [this.sources, this.throughput, this.rates, this.latency]) chart.update(series);
+    // As far as five minutes go back: what was before says nothing of now.
+    const latest = (column) => {
+      const end = series.t.at(-1);
+      for (let at = series.t.length - 1; at >= 0 && end - series.t[at] <= Math.max(RECENT, series.step); at -= 1) {
+        if (series[column][at] !== null) return series[column][at];
+      }
+      return null;
+    };
     const last = (name) => series[name].slice(-60);
     const sum = last("t").map((_, at) => {
       const values = SOURCES.map((name) => last(name)[at]);
@@ -220,12 +235,13 @@ export const overview = {
     this.tiles.requests.line.draw(sum);
     this.tiles.sent.line.draw(last("sent"));
     this.tiles.s3.line.draw(last("from_s3"));
-    this.tiles.first.line.draw(last("total_p99"));
+    const cached = latest("first_byte_cache_p50") !== null;
+    this.tiles.first.line.draw(last(cached ? "first_byte_cache_p50" : "first_byte_s3_p50"));
+    this.tiles.errors.line.draw(last("status_5xx"));
     this.tiles.saved.line.draw(last("saved"));
-    const latest = (name) => series[name].findLast((value) => value !== null);
     this.tiles.first.set(
-      format.seconds(latest("first_byte_cache_p50") ?? latest("first_byte_s3_p50")),
-      `p99 ${format.seconds(latest("first_byte_cache_p99"))}, S3 ${format.seconds(latest("first_byte_s3_p99"))}`,
+      format.seconds(latest(cached ? "first_byte_cache_p50" : "first_byte_s3_p50")),
+      `p99: cache ${format.seconds(latest("first_byte_cache_p99"))}, S3 ${format.seconds(latest("first_byte_s3_p99"))}`,
     );
   },
 };

@@ -1,18 +1,27 @@
 /** S3's addresses, the instances on the directory, the rules. */
 
 import { Chart } from "./charts.js";
-import { Table, field, make, panel, say, tag } from "./dom.js";
+import { Table, field, make, name, panel, say, tag } from "./dom.js";
 import { ask, state } from "./feed.js";
 import * as format from "./format.js";
 import { Poll, later } from "./view_traffic.js";
 
 const every = () => 1000 * (state.hello?.refresh ?? 5);
 
+/** What has happened since the start, in words. */
+const COUNTERS = {
+  requests_waited: "requests that waited for a connection", requests_refused: "of these, got none",
+  lookups: "names looked up", lookup_failures: "of these, without an answer", exclusions: "addresses left out",
+  connections_opened: "connections made", connections_reused: "requests on a kept connection",
+  tls_resumed: "TLS sessions taken up", connect_failures: "connections that failed", attempts: "requests sent",
+  retries: "of these, sent again", failures: "requests not answered",
+};
+
 export const upstream = {
   build(root) {
     this.failed = make("p", { class: "error-text", role: "alert" });
     this.table = new Table("Addresses of S3", [
-      { label: "Host", class: "key", value: (row) => row.host, show: (row) => row.host },
+      { label: "Host", class: "key", value: (row) => row.host, show: (row) => name(row.host) },
       { label: "Address", value: (row) => row.address, show: (row) => row.address },
       { label: "State", value: (row) => row.state, show: (row) => make("span", {}, tag(row.state), row.seconds === undefined ? "" : ` for ${format.span(row.seconds)}, tried again in ${format.span(row.next_probe_seconds)}`) },
       { label: "Answers", number: true, value: (row) => row.requests, show: (row) => format.count(row.requests) },
@@ -22,12 +31,12 @@ export const upstream = {
       { label: "Last answer", value: (row) => row.last, show: (row) => format.ago(row.last, Date.now() / 1000) },
     ], { empty: "S3 has not been asked yet.", key: (row) => `${row.host} ${row.address}` });
     this.hosts = new Table("Connections", [
-      { label: "Host", class: "key", show: (row) => row.host },
+      { label: "Host", class: "key", show: (row) => name(row.host) },
       { label: "Addresses", number: true, show: (row) => format.exact(row.addresses.length) },
       { label: "In use", number: true, show: (row) => format.exact(row.active) },
       { label: "Idle", number: true, show: (row) => format.exact(row.idle) },
     ], { empty: "No connection is open.", small: true });
-    this.facts = make("dl", { class: "facts" });
+    this.facts = make("dl", { class: "facts twice" });
     this.latency = new Chart({
       label: "Time to S3's first byte",
       log: true,
@@ -45,7 +54,7 @@ export const upstream = {
     });
     root.append(this.failed, make("div", { class: "grid" },
       panel("s12", "Addresses", this.table.element),
-      panel("s6", "Connections", this.hosts.element),
+      panel("s6", "Connections", (this.now = make("p", { class: "muted" })), this.hosts.element),
       panel("s6", "Since the start", this.facts),
       panel("s6", "Time to S3's first byte", this.latency.whole),
       panel("s6", "Not answered", this.errors.whole),
@@ -64,7 +73,9 @@ export const upstream = {
       const rows = found.hosts.flatMap((host) => host.addresses.map((each) => ({ host: host.host, ...each })));
       this.table.fill([...rows, ...found.former.map((each) => ({ host: "(no longer resolved)", ...each }))]);
       this.hosts.fill(found.hosts);
-      const words = Object.entries(found.counters).flatMap(([name, value]) => [name.replaceAll("_", " "), format.exact(value)]);
+      const { connections_in_use: used, connections_limit: limit, requests_waiting: waiting, ...counters } = found.counters;
+      say(this.now, `${format.exact(used)} of ${limit ? format.exact(limit) : "any number of"} connections are in use, ${format.plural(waiting, "request")} wait${waiting === 1 ? "s" : ""} for one.`);
+      const words = Object.entries(counters).flatMap(([word, value]) => [COUNTERS[word] ?? word.replaceAll("_", " "), format.exact(value)]);
       if (this.words !== words.join("\n")) {
         this.words = words.join("\n");
         this.facts.replaceChildren(...words.map((text, at) => make(at % 2 ? "dd" : "dt", { text })));
@@ -123,8 +134,10 @@ export const rules = {
     this.problems = make("ul", { class: "error-text" });
     this.table = new Table("Rules", [
       { label: "No.", number: true, show: (row) => String(row.number) },
-      { label: "Pattern", class: "key mono", show: (row) => row.pattern },
+      { label: "Pattern", class: "key mono", show: (row) => name(row.pattern) },
       { label: "Settings", show: (row) => this.settings(row.settings) },
+      { label: "Requests", number: true, show: (row) => (row.requests === null ? "–" : format.count(row.requests)) },
+      { label: "Hit rate", number: true, show: (row) => format.percent(row.hit_rate) },
     ], { empty: "There are no rules: the configuration's settings hold for every object." });
     this.name = make("input", { type: "search", placeholder: "bucket/key", oninput: later(() => this.match()) });
     this.answer = make("div", { role: "status" });
@@ -136,7 +149,7 @@ export const rules = {
     this.durations = new Set();
   },
   settings(values) {
-    return Object.entries(values).map(([name, value]) => `${name} ${this.durations.has(name) ? format.span(value) : value}`).join(", ");
+    return Object.entries(values).map(([word, value]) => `${word} ${this.durations.has(word) ? format.duration(value) : value}`).join(", ");
   },
   enter() { this.poll.start(); },
   leave() { this.poll.stop(); },
@@ -145,7 +158,7 @@ export const rules = {
       const found = await ask("rules");
       this.durations = new Set(found.durations);
       this.table.fill(found.rules.map((each, at) => ({ number: at + 1, ...each })));
-      say(this.note, `${found.file}${found.message ? `: ${found.message}` : "."} Each setting is that of the first rule that fits and says something about it.`);
+      say(this.note, `${found.file}${found.message ? `: ${found.message}` : "."} Each setting is that of the first rule that fits and says something about it. Requests are counted at the first rule that fits, by its place, since the start.`);
       this.problems.replaceChildren(...found.problems.map((text) => make("li", { text })));
       say(this.failed, "");
     } catch (error) {
@@ -160,8 +173,8 @@ export const rules = {
     try {
       const found = await ask(`rules/match?name=${encodeURIComponent(this.name.value)}`);
       const list = make("dl", { class: "facts" });
-      for (const [name, value] of Object.entries(found.settings)) {
-        list.append(make("dt", { text: name }), make("dd", { text: this.durations.has(name) ? format.span(value) : String(value ?? "as configured") }));
+      for (const [word, value] of Object.entries(found.settings)) {
+        list.append(make("dt", { text: word }), make("dd", { text: this.durations.has(word) ? format.duration(value) : String(value ?? "as configured") }));
       }
       this.answer.replaceChildren(
         make("p", { text: found.fitting.length ? `Rules that fit: ${found.fitting.join(", ")}; the first is ${found.first}.` : "No rule fits." }), list);

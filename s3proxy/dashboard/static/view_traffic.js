@@ -1,7 +1,7 @@
 /** Buckets and prefixes; single requests, with the reason of every miss. */
 
 import { Chart } from "./charts.js";
-import { Table, field, make, panel, say, select, tag } from "./dom.js";
+import { Table, field, make, name, panel, say, select, tag } from "./dom.js";
 import { ask, feed, state } from "./feed.js";
 import * as format from "./format.js";
 import { SOURCES, inflightColumns } from "./view_overview.js";
@@ -45,7 +45,7 @@ export const traffic = {
   build(root) {
     this.search = make("input", { type: "search", placeholder: "part of a name", oninput: later(() => this.load()) });
     this.buckets = new Table("Buckets", [
-      { label: "Bucket", class: "key", value: (row) => row.bucket, show: (row) => make("button", { type: "button", class: "link", text: row.bucket, "data-bucket": row.bucket }) },
+      { label: "Bucket", class: "key", value: (row) => row.bucket, show: (row) => name(row.bucket, "button", { type: "button", class: "link", "data-bucket": row.bucket }) },
       ...totals,
     ], { sort: { name: "Sent", down: true }, key: (row) => row.bucket });
     this.buckets.body.addEventListener("click", (event) => {
@@ -56,7 +56,7 @@ export const traffic = {
       }
     });
     this.prefixes = new Table("Prefixes", [
-      { label: "Prefix", class: "key", value: (row) => `${row.bucket}/${row.prefix}`, show: (row) => make("a", { href: `#cache?prefix=${encodeURIComponent(`${row.bucket}/${row.prefix === "(others)" ? "" : row.prefix}`)}`, text: `${row.bucket}/${row.prefix}` }) },
+      { label: "Prefix", class: "key", value: (row) => `${row.bucket}/${row.prefix}`, show: (row) => name(`${row.bucket}/${row.prefix}`, "a", { href: `#cache?prefix=${encodeURIComponent(`${row.bucket}/${row.prefix === "(others)" ? "" : row.prefix}`)}` }) },
       ...totals,
     ], { sort: { name: "Sent", down: true }, key: (row) => `${row.bucket}/${row.prefix}` });
     this.which = make("p", { class: "muted" });
@@ -108,7 +108,7 @@ export const traffic = {
       ]);
       this.buckets.fill(buckets.rows);
       this.prefixes.fill(prefixes.rows);
-      say(this.which, this.bucket ? `Of ${this.bucket}; choose it again for all.` : "Of all buckets; choose one to see its own.");
+      say(this.which, this.bucket ? `Of ${format.clip(this.bucket)}; choose it again for all.` : "Of all buckets; choose one to see its own.");
       say(this.failed, "");
     } catch (error) {
       say(this.failed, error.message);
@@ -162,7 +162,7 @@ export const requests = {
       { label: "Why", show: (row) => (row.reason ? `${row.reason}: ${REASONS[row.reason] || ""}` : "–") },
       { label: "Status", number: true, show: (row) => String(row.status || "–") },
       { label: "Operation", show: (row) => row.operation.replace("REST.", "") },
-      { label: "Object", class: "key", show: (row) => (row.bucket ? `${row.bucket}/${row.key}` : row.request) },
+      { label: "Object", class: "key", show: (row) => name(row.bucket ? `${row.bucket}/${row.key}` : row.request) },
       { label: "Sent", number: true, show: (row) => format.bytes(row.sent) },
       { label: "First byte", number: true, show: (row) => format.milliseconds(row.first_byte_ms) },
       { label: "Client", show: (row) => row.client },
@@ -196,12 +196,12 @@ export const requests = {
       ["Reason", row.reason ? `${row.reason}: ${REASONS[row.reason] || ""}` : "none"], ["Range", row.range],
       ["Sent", `${format.exact(row.sent)} bytes, ${format.exact(row.cached)} of them from the cache`],
       ["Object", row.size === null ? "" : `${format.exact(row.size)} bytes`],
-      ["First byte", format.milliseconds(row.first_byte_ms)], ["Last byte", format.milliseconds(row.total_ms)],
+      ["First byte", format.milliseconds(row.first_byte_ms)], ["Last byte", format.milliseconds(Math.max(row.total_ms ?? 0, row.first_byte_ms ?? 0))],
       ["S3 address", row.upstream], ["S3 answered after", row.upstream_ms === null ? "" : format.milliseconds(row.upstream_ms)],
       ["Waited for another's fetch", row.wait_ms === null ? "" : format.milliseconds(row.wait_ms)],
       ["Ending", row.ending], ["User agent", row.agent], ["Request id", row.id],
     ];
-    for (const [name, value] of facts) if (value) list.append(make("dt", { text: name }), make("dd", { text: value }));
+    for (const [name, value] of facts) if (value) list.append(make("dt", { text: name }), make("dd", { text: format.visible(value) }));
     feed.dispatchEvent(new CustomEvent("dialog", { detail: { title: "A request", content: [list] } }));
   },
   async load() {
