@@ -61,6 +61,8 @@ CLEAN_UP = 60.0
 """Seconds after the end of another process until what it may have left behind is looked for."""
 SCAN_PAUSE = 1.0
 """Seconds after which the scan tries again when no thread was to be had."""
+SCAN_RETRY = 10.0
+"""Seconds after which the scan tries again when the disk failed."""
 DAMAGE_REPORTS = 10.0
 """Seconds between two log lines about damaged files."""
 SETTLED = 5.0
@@ -375,6 +377,10 @@ class CacheService(Service):
                     over = await self.disk.run(lambda: self._scan_step(scan))
                 except DiskBusy:
                     await deferLater(self._reactor, SCAN_PAUSE)
+                except OSError as problem:
+                    # A step may be repeated. Without the scan's end the ledger would stay an estimate.
+                    self._upkeep_failed(Failure(problem))
+                    await deferLater(self._reactor, SCAN_RETRY)
         finally:
             self._scan_is_over = True
 

@@ -41,7 +41,12 @@ class OneThread:
     def work(self) -> Callable[..., Any]:
         """Do the call that has waited longest."""
         call, done = self.calls.pop(0)
-        done.callback(call())
+        try:
+            result = call()
+        except OSError:
+            done.errback()
+        else:
+            done.callback(result)
         return call
 
 
@@ -52,8 +57,11 @@ class LongScan:
 
     def __init__(self, steps: int) -> None:
         self.left = steps
+        self.broken = False
 
     def step(self) -> bool:
+        if self.broken:
+            raise OSError(errno.EIO, "broken")
         self.left -= 1
         return self.left == 0
 
@@ -104,6 +112,19 @@ class ScanTests(SynchronousTestCase):
             self.disk.work()
         assert self.service.manager is not None
         self.assertIsNone(self.service.manager.guard.last_error)
+
+    def test_broken_disk(self) -> None:
+        """A step that the disk refused is taken again later, and the operator hears of it."""
+        self.service.startService()
+        self.addCleanup(self.close)
+        self.scan.broken = True
+        self.disk.work()
+        assert self.service.manager is not None
+        self.assertIn("broken", str(self.service.manager.guard.last_error))
+        self.scan.broken = False
+        self.clock.advance(10.1)
+        while self.scan.left:
+            self.disk.work()
 
     def test_end(self) -> None:
         """When the service stops, so does the scan."""
