@@ -2,6 +2,7 @@
 
 import shutil
 from functools import partial
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -149,13 +150,23 @@ class FullTests(BrokenDiskTestCase):
         self.assertEqual(self.stage.tracebacks(), [])
 
 
+def remove(folder: Path) -> None:
+    """Remove a folder in which the proxy may be making a file at the same moment."""
+
+    def removed() -> bool:
+        shutil.rmtree(folder, ignore_errors=True)
+        return not folder.exists()
+
+    poll(removed, 10, f"{folder} to be gone")
+
+
 class DeletedTests(BrokenDiskTestCase):
     """Somebody removes the directory."""
 
     def test_deleted(self) -> None:
         """Clients get S3's bytes; a restart makes the directory anew."""
         self.start()
-        shutil.rmtree(self.stage.proxy.cache_dir)
+        remove(self.stage.proxy.cache_dir)
         self.write()
         self.assert_nothing_stale()
         self.assert_right(b"deleted", (SMALL, MIDDLE, LARGE))
@@ -169,7 +180,7 @@ class DeletedTests(BrokenDiskTestCase):
         """The same when an empty directory takes its place: nothing is written there unawares."""
         self.start()
         folder = self.stage.proxy.cache_dir
-        shutil.rmtree(folder)
+        remove(folder)
         folder.mkdir()
         self.write()
         self.assert_nothing_stale()
@@ -183,7 +194,7 @@ class DeletedTests(BrokenDiskTestCase):
         """The same when only what is in it is removed."""
         self.start()
         for path in self.stage.proxy.cache_dir.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            remove(path) if path.is_dir() else path.unlink()
         self.write()
         self.assert_nothing_stale()
         self.assert_right(b"emptied")
