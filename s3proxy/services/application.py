@@ -151,9 +151,7 @@ class ProxyService(MultiService):
     def _own_addresses(self) -> frozenset[tuple[str, int]]:
         """Where this process listens."""
         own = [bound.names() for bound in self._bound.values()]
-        admin: list[Any] = [
-            child.port.getHost() for child in self._operators.listeners() if child.port
-        ]
+        admin: list[Any] = [child.port.getHost() for child in self._operators.listeners() if child.port]
         return frozenset().union(*own, ((host.host, host.port) for host in admin))
 
     def _start(self) -> None:

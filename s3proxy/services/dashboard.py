@@ -32,8 +32,8 @@ from s3proxy.dashboard.sources import ILatest, ISampler
 from s3proxy.services.listeners import AdminListener
 from s3proxy.storage.diskio import DiskBusy
 from s3proxy.storage.volume import Volume
-from s3proxy.telemetry.logs import ApplicationLog, format_line
 from s3proxy.telemetry.instruments import Reading
+from s3proxy.telemetry.logs import ApplicationLog, format_line
 from s3proxy.telemetry.metrics import Metrics
 
 __all__ = ["DashboardService", "LineKeeper"]

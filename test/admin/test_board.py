@@ -3,6 +3,7 @@
 from typing import Any
 
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from s3proxy.admin.board import ComponentStatus, HealthBoard, HealthState
@@ -34,6 +35,28 @@ class HealthBoardTests(SynchronousTestCase):
         self.assertEqual((self.board.check().state, self.board.check().ready), (HealthState.UNHEALTHY, True))
         self.board.add("upstream", lambda: ComponentStatus("upstream", HealthState.UNHEALTHY, "Dead."))
         self.assertEqual(self.board.check().not_ready, ("upstream: Dead.",))
+
+    def test_what_warns(self) -> None:
+        """A fault is worth a warning when it comes; what is as it should be, or is bound to pass, is not."""
+        said = [
+            ComponentStatus("workers", HealthState.DEGRADED, "Starting.", expected=True),
+            ComponentStatus("workers", HealthState.HEALTHY),
+            ComponentStatus("workers", HealthState.DISABLED),
+            ComponentStatus("workers", HealthState.DEGRADED, "Gone."),
+            ComponentStatus("workers", HealthState.DEGRADED, "Gone."),
+            ComponentStatus("workers", HealthState.DEGRADED, "Starting.", expected=True),
+            ComponentStatus("workers", HealthState.DEGRADED, "It took too long."),
+        ]
+        self.board.add("workers", lambda: said[0])
+        with capturedLogs() as events:
+            while said:
+                self.board.check()
+                del said[0]
+                self.clock.advance(2)
+        found = [(event["log_level"].name, event["text"]) for event in events]
+        warnings = [text for level, text in found if level == "warn"]
+        self.assertEqual(warnings, ["Gone.", "It took too long."])
+        self.assertEqual(len(found), 6)
 
     def test_upstreams(self) -> None:
         """The document shows hosts and addresses, and when a component was looked at."""

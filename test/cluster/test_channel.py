@@ -131,8 +131,7 @@ class ChannelTests(SynchronousTestCase):
         self.exchange()
         self.assertEqual([self.successResultOf(answer) for answer in answers], [{}] * 5)
         self.assertEqual(
-            self.member.told,
-            [("take over", 2), ("give back", 2), ("reload", b"config"), "reopen", ("drain", 2.5, 0.5)],
+            self.member.told, [("take over", 2), ("give back", 2), ("reload", b"config"), "reopen", ("drain", 2.5, 0.5)]
         )
 
     def test_words_of_the_worker(self) -> None:
@@ -147,11 +146,7 @@ class ChannelTests(SynchronousTestCase):
         self.assertEqual((self.worker.ready, self.worker.left), (1, 1))
         self.assertEqual(
             self.hearing.heard,
-            [
-                ("used", b"\0\1"),
-                ("logged", [[1.5, "info", "somebody", "text"]]),
-                ("farewell", {"counted": 3}),
-            ],
+            [("used", b"\0\1"), ("logged", [[1.5, "info", "somebody", "text"]]), ("farewell", {"counted": 3})],
         )
 
     def test_long_report(self) -> None:
@@ -211,7 +206,7 @@ class ChannelTests(SynchronousTestCase):
 
     def test_supervisor_does_not_listen(self) -> None:
         """A worker keeps nothing in its memory that a supervisor which stands still can do without."""
-        (_, transport) = self.ends[1]
+        _, transport = self.ends[1]
         transport.producer.pauseProducing()
         self.membership.uses(b"y" * 100_000)
         self.membership.lines([[1.5, "info", "somebody", "text"]])

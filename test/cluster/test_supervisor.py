@@ -1,5 +1,7 @@
 """The supervisor with processes that are none."""
 
+from test.cluster.processes import FakeProcess, FakeSpawner
+
 from twisted.internet.defer import CancelledError, fail
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -16,7 +18,6 @@ from s3proxy.cluster.supervisor import (
     Supervisor,
 )
 from s3proxy.cluster.workers import Rolling, State, Worker, WorkerFailed
-from test.cluster.processes import FakeProcess, FakeSpawner
 
 
 class SupervisorCase(SynchronousTestCase):

@@ -11,17 +11,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
-
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
-
-import s3proxy
 from test.support.content import content
 from test.support.fake_script import Action, Match
 from test.support.proxy_process import clean_environment
 from test.support.sigv4 import presign
 from test.support.waiting import poll
 from test.system.stage import HOST, Stage
+from typing import Any
+
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+import s3proxy
 
 CHECKOUT = Path(s3proxy.__file__).parents[1]
 PROGRAM = "from s3proxy.control.main import main; main()"

@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Callable, Coroutine
+from test.dashboard.stocked import Stocked, an_id
+from test.services.test_rolling import FakeCrew
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -21,8 +23,6 @@ from s3proxy.services.control import LocalOperations
 from s3proxy.storage.layout import entry_name
 from s3proxy.telemetry.metrics import Metrics
 from s3proxy.telemetry.traffic import Traffic
-from test.dashboard.stocked import Stocked, an_id
-from test.services.test_rolling import FakeCrew
 
 RULES = b'{"rules": [{"pattern": "b/short/**", "get_ttl": "5s"}]}'
 

@@ -1,5 +1,7 @@
 """The workers as their supervisor sees them, with processes that are none."""
 
+from test.cluster.processes import FakeSpawner
+from test.services.test_worker_settings import config
 from typing import Any
 
 from twisted.internet.defer import CancelledError
@@ -14,8 +16,6 @@ from s3proxy.dashboard.requests import LogLines
 from s3proxy.services import crew
 from s3proxy.services.crew import Crew
 from s3proxy.services.engine import COMPONENTS
-from test.cluster.processes import FakeSpawner
-from test.services.test_worker_settings import config
 
 
 class _Cache:
@@ -91,8 +91,10 @@ class HealthTests(CrewCase):
         with capturedLogs() as events:
             self.spawner.made[1].worker.has_ended("was ended by SIGKILL")
             found = board.check().components[0]
-        self.assertEqual((found.state, found.message),
-                         (HealthState.DEGRADED, "Worker 2 is started again; the others serve its connections."))
+        self.assertEqual(
+            (found.state, found.message),
+            (HealthState.DEGRADED, "Worker 2 is started again; the others serve its connections."),
+        )
         self.assertIn(LogLevel.warn, [event["log_level"] for event in events if "log_namespace" in event])
 
     def test_nobody(self) -> None:
@@ -110,8 +112,10 @@ class HealthTests(CrewCase):
         self.start()
         self.crew.supervisor.hear_nothing(self.spawner.made[0].worker)
         found = self.health()
-        self.assertEqual((found.state, found.message),
-                         (HealthState.DEGRADED, "Worker 1 does not answer; the others serve what arrives for it."))
+        self.assertEqual(
+            (found.state, found.message),
+            (HealthState.DEGRADED, "Worker 1 does not answer; the others serve what arrives for it."),
+        )
         states: Any = found.data["workers"]
         self.assertEqual([each["state"] for each in states], ["quiet", "serving"])
 

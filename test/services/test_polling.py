@@ -1,6 +1,8 @@
 """Asking workers how they are, with processes that are none."""
 
 import json
+from test.cluster.processes import FakeProcess, FakeSpawner
+from test.services.test_facts import facts
 from typing import Any
 
 from twisted.internet.task import Clock
@@ -11,8 +13,6 @@ from s3proxy.cluster.supervisor import Supervisor
 from s3proxy.cluster.workers import State
 from s3proxy.services.polling import ANSWER, FRESH, PULL, QUIET, SILENCE, Polling
 from s3proxy.telemetry.snapshot import empty
-from test.cluster.processes import FakeProcess, FakeSpawner
-from test.services.test_facts import facts
 
 
 class PollingTests(SynchronousTestCase):

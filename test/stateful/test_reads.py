@@ -14,7 +14,7 @@ from test.stateful.disturbing import Evicting, Failing, Restarting
 from test.stateful.reading import Leaving, Reading
 from test.stateful.running import run_machine
 
-HISTORIES = 300
+HISTORIES = 160
 """That belong to every test run, about 20 seconds of them."""
 
 

@@ -16,7 +16,7 @@ from test.stateful.reading import Leaving, Reading
 from test.stateful.running import run_machine
 from test.stateful.writing import Deleting, Uploading
 
-HISTORIES = 160
+HISTORIES = 80
 """That belong to every test run."""
 
 

@@ -58,6 +58,11 @@ class WorkersCase(SynchronousTestCase):
         workers = self.workers()
         return len(workers) == 2 and workers.get(number) != pid
 
+    def are_new(self, before: set[int]) -> bool:
+        """Whether all serve, and none of them is one of these processes."""
+        pids = set(self.workers().values())
+        return len(pids) == 2 and not pids & before
+
     def pid_of(self, client: RawClient) -> int:
         """The process that has the other end of this connection."""
         port = client._socket.getsockname()[1]
@@ -330,12 +335,11 @@ class ReplacementTests(WorkersCase):
         before = set(self.workers().values())
         self.proxy.signal(signal.SIGUSR2)
         poll(lambda: "all workers are replaced" in self.proxy.app_log(), 30, "the end of the replacement")
-        poll(lambda: len(self.workers()) == 2, 10, "two workers")
+        poll(lambda: self.are_new(before), 10, "two new workers")
         good = load.good
         poll(lambda: load.good > good + 50, 10, "the new ones to serve")
         load.stop()
         self.assertEqual((load.refused, load.broken, load.wrong), ([], [], 0))
-        self.assertEqual(before & set(self.workers().values()), set())
         poll(lambda: all(not Path(f"/proc/{pid}").exists() for pid in before), 20, "the old ones to leave")
 
     def test_terminated_worker(self) -> None:
@@ -405,11 +409,12 @@ class ReplacementTests(WorkersCase):
         before = set(self.workers().values())
         self.proxy.configure({"server": {"max_concurrent_requests": 50}})
         self.proxy.config_file.write_text(yaml.safe_dump(self.proxy.config))
-        for number in (signal.SIGUSR2, signal.SIGHUP, signal.SIGUSR2):
-            self.proxy.signal(number)
+        self.proxy.signal(signal.SIGUSR2)
+        poll(lambda: "replaced one after the other" in self.proxy.app_log(), 10, "the replacement to begin")
+        self.proxy.signal(signal.SIGHUP)
+        self.proxy.signal(signal.SIGUSR2)
         poll(lambda: "all workers are replaced" in self.proxy.app_log(), 40, "the end of the replacement")
-        poll(lambda: len(self.workers()) == 2, 10, "two workers")
-        self.assertEqual(before & set(self.workers().values()), set())
+        poll(lambda: self.are_new(before), 10, "two new workers")
         self.assertIn("are being replaced already", self.proxy.app_log())
         poll(lambda: self.component("capacity")["data"]["most_requests"] == 50, 10, "the new limit in all workers")
         self.assertEqual(self.stage.tracebacks(), [])
