@@ -15,6 +15,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -440,6 +441,8 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="where the directory is made (directory for temporary files)")
     parser.add_argument("--store-only", action="store_true", help="don't start the proxy")
     options = parser.parse_args()
+    # Whoever ends it wants it to clean up.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
     place = Path(tempfile.mkdtemp(prefix="s3proxy-million-", dir=options.folder))
     folder, choice = place / "cache", random.Random(1)
     rows: dict[str, dict[int, Cost]] = {}

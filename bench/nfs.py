@@ -13,6 +13,7 @@ works within virtual machines: everything is some ten times slower than in life,
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -197,6 +198,8 @@ def main() -> int:
     parser.add_argument("--accelerator", choices=sorted(ACCELERATORS), default="tcg", help="how to run it (tcg)")
     parser.add_argument("--folder", type=Path, help="keep what is fetched there, for the next time")
     options = parser.parse_args()
+    # Whoever ends it wants it to clean up.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
     with tempfile.TemporaryDirectory(prefix="s3proxy-nfs-") as temporary:
         folder = (options.folder or Path(temporary)).resolve()
         if not (folder / "tree").exists():

@@ -1,6 +1,6 @@
 """What a worker tells its supervisor about itself, as a value for JSON, and what many of these amount to."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import attrs
@@ -235,16 +235,27 @@ def worst_of(name: str, statuses: Mapping[int, ComponentStatus]) -> ComponentSta
     return ComponentStatus(name, state, message, data=merged([status.data for status in statuses.values()]))
 
 
-def merged(documents: list[Any]) -> Any:
-    """Several documents of one shape as one: numbers add up, lists are united, of other values the first counts."""
+_WORST: dict[str, Callable[[Iterable[float]], float]] = {
+    "lag_p99_seconds": max, "lag_max_seconds": max, "excluded_for_seconds": max, "seconds": max,
+    "expires_at": min, "days_left": min, "next_probe_seconds": min,
+}  # fmt: skip
+"""Figures that have no sum, and which of several says most."""
+
+
+def merged(documents: list[Any], name: str = "") -> Any:
+    """Several documents of one shape as one: numbers add up, or the worst counts where they have no sum; lists are
+    united, of other values the first counts.
+
+    :param name: what the documents are in the document around them
+    """
     first = documents[0]
     if isinstance(first, dict):
         keys = dict.fromkeys(key for each in documents for key in each)
-        return {key: merged([each[key] for each in documents if key in each]) for key in keys}
+        return {key: merged([each[key] for each in documents if key in each], key) for key in keys}
     if isinstance(first, bool) or isinstance(first, str) or first is None:
         return first
     if isinstance(first, (int, float)):
-        return sum(each for each in documents if isinstance(each, (int, float)))
+        return _WORST.get(name, sum)(each for each in documents if isinstance(each, (int, float)))
     if isinstance(first, (list, tuple)):
         united: list[Any] = []
         for each in documents:

@@ -148,6 +148,11 @@ class WorstTests(SynchronousTestCase):
 class MergedTests(SynchronousTestCase):
     """Documents of one shape."""
 
+    def test_no_sum(self) -> None:
+        """A certificate does not live twice as long with two workers; of delays the worst counts."""
+        found = merged([{"days_left": 10.5, "lag_max_seconds": 0.1}, {"days_left": 10.4, "lag_max_seconds": 0.3}])
+        self.assertEqual(found, {"days_left": 10.4, "lag_max_seconds": 0.3})
+
     def test_merged(self) -> None:
         """Numbers add up, lists are united, of words and truths the first counts; what only some have is theirs."""
         one = {"n": 1, "l": [1, 2], "s": "a", "t": True, "d": {"x": 1.5}, "none": None, "only": 1}
