@@ -20,7 +20,7 @@ class ChaosTests(SynchronousTestCase):
         ``S3PROXY_CHAOS_SEED`` repeats a run, ``S3PROXY_CHAOS_SECONDS`` makes it longer.
         """
         seed = int(os.environ.get("S3PROXY_CHAOS_SEED", random.SystemRandom().randrange(1 << 30)))
-        seconds = float(os.environ.get("S3PROXY_CHAOS_SECONDS", 65))
+        seconds = float(os.environ.get("S3PROXY_CHAOS_SECONDS", 45))
         skew = random.Random(seed).choice((-30.0, -2.0, 0.0, 2.0, 30.0))
         chaos = Chaos(Setting(seconds=seconds, seed=seed, skew=skew))
         self.addCleanup(chaos.close)
