@@ -1,6 +1,6 @@
 """Two hosts on one NFS 4.1 server: how late they see each other's writes, and whether they share downloads.
 
-    python bench/nfs.py [--minutes N] [--folder DIR] [--options MOUNT_OPTIONS]
+    python bench/nfs.py [--parts PART ...] [--minutes N] [--folder DIR] [--options MOUNT_OPTIONS]
 
 Boots a virtual machine without any network card, in which Linux' NFS server exports a file system and two network
 namespaces are its clients, each with a proxy (``bench/nfs_guest.py``). The machine's file system is this one's,
@@ -29,6 +29,7 @@ AT_START = ("virtio_pci", "virtio_blk", "9pnet_virtio", "9p", "crc32c_generic", 
 OPTIONS = "lookupcache=pos,acregmin=1,acregmax=3,acdirmin=1,acdirmax=3"
 """What doc/shared-storage.md recommends, besides the version and ``hard``."""
 ACCELERATORS = {"tcg": ("-accel", "tcg,thread=multi", "-cpu", "max"), "kvm": ("-accel", "kvm", "-cpu", "host")}
+PARTS = ("lateness", "herds", "mixture")
 BEGIN, END = "=== results", "=== end"
 
 INIT = """#!/bin/busybox sh
@@ -148,7 +149,7 @@ def boot(folder: Path, options: argparse.Namespace) -> int:
             "/usr/bin/env", f"PATH={programs['PATH']}", f"LD_LIBRARY_PATH={programs['LD_LIBRARY_PATH']}",
             "PYTHONDONTWRITEBYTECODE=1", "S3PROXY_TEST_PATIENCE=4", f"PYTHONPATH={ROOT}", "TMPDIR=/mnt/tmp",
             sys.executable, "-m", "bench.nfs_guest", str(ROOT), str(tree), options.options or "''",
-            str(options.minutes),
+            str(options.minutes), *options.parts,
         )  # fmt: skip
     )
     initial = first_files(folder, release, command, programs)
@@ -193,6 +194,7 @@ def boot(folder: Path, options: argparse.Namespace) -> int:
 def main() -> int:
     """Do it; the exit code."""
     parser = argparse.ArgumentParser(description="Two hosts on one NFS server, in a virtual machine.")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help=f"what to measure ({' '.join(PARTS)})")
     parser.add_argument("--minutes", type=float, default=0.5, help="how long they read and write at random (0.5)")
     parser.add_argument("--options", default=OPTIONS, help=f"of the mounts ({OPTIONS})")
     parser.add_argument("--accelerator", choices=sorted(ACCELERATORS), default="tcg", help="how to run it (tcg)")
