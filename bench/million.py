@@ -154,14 +154,20 @@ def open_counted(folder: Path, limit: int = LIMIT) -> tuple[DiskStore, Counted]:
     return open_store(str(folder), max_size=limit, now=time.time, generations=GenerationTable(), calls=calls), calls
 
 
+def walk(store: DiskStore, *, recount: bool = False) -> None:
+    """Have the directory walked through, as after a start."""
+    scan = store.scan(again=recount, recount=recount)
+    while not scan.step():
+        continue
+
+
 def fill(folder: Path, count: int) -> None:
     """Store the objects up to this number, as far as they are not there."""
     store = open_store(str(folder), max_size=LIMIT, now=time.time, generations=GenerationTable())
     for number in range(count):
         if not store.has(name_of(number)):
             publish(store, number)
-    while not store.scan().step(1 << 30):
-        continue
+    walk(store)
     store.close()
 
 
@@ -198,9 +204,7 @@ def store_costs(folder: Path, entries: int, choice: random.Random) -> Iterator[t
     began, calls = time.perf_counter(), Counted()
     store = open_store(str(folder), max_size=LIMIT, now=time.time, generations=GenerationTable(), calls=calls)
     yield "start (`open_store`)", Cost((time.perf_counter() - began) * 1e6, dict(sorted(calls.counts.items())))
-    scan = store.scan()
-    while not scan.step():
-        continue
+    walk(store)
     names = [name_of(number) for number in some()]
     for name in names:
         store.load(name)
@@ -231,9 +235,7 @@ def store_costs(folder: Path, entries: int, choice: random.Random) -> Iterator[t
     yield "look whether to evict, every second", cost(calls, [lambda: store.sweeper.due()] * 100)
     began = time.perf_counter()
     before_calls = Counter(calls.counts)
-    scan = store.scan(again=True, recount=True)
-    while not scan.step():
-        continue
+    walk(store, recount=True)
     walked = (time.perf_counter() - began) * 1e6 / entries
     yield "walk with examination, each entry", Cost(
         walked, {name: count / entries for name, count in sorted((calls.counts - before_calls).items())}
@@ -252,13 +254,11 @@ def waiting_room(folder: Path, entries: int) -> list[tuple[str, float]]:
     """Seconds that publications wait for room in a full cache: alone, and while a sweep is under way."""
     found = []
     store, _ = open_counted(folder)
-    while not store.scan().step(1 << 30):
-        continue
+    walk(store)
     usage = store.usage()
     store.close()
     store, _ = open_counted(folder, usage + (1 << 20))
-    while not store.scan().step(1 << 30):
-        continue
+    walk(store)
     number = 20_000_000
     while store.volume.ledger.excess < -8192:
         publish(store, number)
